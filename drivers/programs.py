@@ -21,7 +21,7 @@ MOST_OUTPUT: Final = 256 * 2**20
 """Bytes that a program may print: the listing of a million volumes is smaller."""
 END_SECONDS: Final = 5.0
 """How long a program that is ended may take, after SIGTERM and again after SIGKILL: one that waits for a device in the
-kernel ends when that answers, and nobody waits for it."""
+kernel ends when that answers, and is not waited for."""
 _HALF: Final = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs, which stand for no character."""
 

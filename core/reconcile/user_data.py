@@ -14,7 +14,7 @@ from ..backends.values import Guest, GuestSpec
 
 MAX_USER_DATA: Final = 65_536
 SHORTEST: Final = 8
-"""Characters of a line that is taken for a repetition of user data; shorter ones may be there by chance."""
+"""Characters of a line that is taken for a repetition of user data; shorter ones may coincide with other words."""
 BASE64_START: Final = 24
 
 

@@ -44,8 +44,8 @@ def make_disk(connection: Any, pool_name: str | None, want: GuestSpec) -> str | 
 
 
 def make_seed(connection: Any, pool_name: str | None, want: GuestSpec) -> str | None:
-    """The path of the image with the user data of a guest, written anew where it is there: it may have been cut off.
-    None for a guest without user data."""
+    """The path of the image with the user data of a guest, written again where it is there, as the first time may have
+    been cut off. None for a guest without user data."""
     if pool_name is None or not want.user_data:
         return None
     pool, name = connection.storagePoolLookupByName(pool_name), _name(want.mark, "iso")

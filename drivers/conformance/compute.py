@@ -31,8 +31,6 @@ from .guests import state_of as _state
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
-
-
 HOSTILE: Final = ("../../etc/passwd", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
 """Names that no image and network has."""
 
