@@ -282,7 +282,8 @@ class OpenStack:
             self.start_hostler()
             return
         program = _PLACEMENT.format(port=self._placement_port)
-        self._run("placement", str(self._python), "-c", program, OS_PLACEMENT_CONFIG_DIR=str(self.folder))
+        # -P: the folder that this runs in may have a placement of its own
+        self._run("placement", str(self._python), "-P", "-c", program, OS_PLACEMENT_CONFIG_DIR=str(self.folder))
         self.until(lambda: self.placement.get("/").status_code == 200, "placement")
         self.start_nova("scheduler")
 
