@@ -123,6 +123,18 @@ def _fits(bed: Bed, number: int) -> Call:
     return lambda: bed.engine.fits(request, limit=10).count
 
 
+def _refused(bed: Bed, number: int) -> Call:
+    """A refusal that is worked out: a row has changed since the one before."""
+    request, change_log = replace(bed.request(number), spec=bed.huge), bed.engine.fleet._change_log
+    row = np.array([number % bed.engine.fleet.rows], np.int32)
+
+    def call() -> Decision:
+        change_log.changed(row)
+        return bed.engine.place(request)
+
+    return call
+
+
 def _soft_group(bed: Bed, number: int) -> Call:
     members = bed.some_guests(8)
     fleet = bed.engine.fleet
@@ -135,7 +147,8 @@ PATHS: Final[dict[str, Path]] = {
     "place": lambda bed, number: _one(bed, bed.request(number)),
     "move": _move,
     "ten": lambda bed, number: _one(bed, bed.request(number, 10)),
-    "refused": lambda bed, number: _one(bed, replace(bed.request(number), spec=bed.huge)),
+    "refused": _refused,
+    "refused_again": lambda bed, number: _one(bed, replace(bed.request(number), spec=bed.huge)),
     "ignore_hosts": lambda bed, number: _one(bed, bed.request(number, ignore_hosts=bed.some_hosts(3))),
     "force_hosts": lambda bed, number: _one(bed, bed.request(number, force_hosts=bed.some_hosts(1))),
     "force_nodes": lambda bed, number: _one(bed, bed.request(number, force_nodes=bed.some_hosts(1))),

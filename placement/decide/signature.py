@@ -34,6 +34,7 @@ from ..types.request import Request
 from ..weighers.base import Weigher
 from .compiled_filter import AllOf, ClassResults, FilterResults, TreeResults
 from .compiled_weigher import CompiledWeigher, RowValues
+from .known_refusals import KnownRefusals
 
 CELL: Final = "cell"
 COMPUTE_STATUS: Final = "compute_status"
@@ -80,6 +81,7 @@ class Signature:
         self.capacity = fleet._store.capacity
         self.epoch = fleet._static_epoch
         self.last_used = 0
+        self.refusals = KnownRefusals()
         self.stages: list[Stage] = [Stage(0, "passed")]
         self.resources = {fleet.resource_class(name, create=True): n for name, n in requirements.group.resources}
         flavor = request.flavor
@@ -215,7 +217,7 @@ class Signature:
             other.__dict__.pop(name, None)
         other.request, other.resources, other.shape = request, resources, shape
         other.needs, other.class_judges, other._class_stage = needs, list(class_judges), class_stage
-        other._words, other.owner = {}, other
+        other._words, other.owner, other.refusals = {}, other, KnownRefusals()
         other._ranking, other._searched, other.own_bytes = ranking, None, 0
         return other
 

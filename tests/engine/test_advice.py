@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler import (
@@ -23,6 +24,8 @@ from hostler import (
     Service,
     add_hosts,
 )
+from hostler.placement.api.commands import UpdateProvider
+from hostler.placement.api.placement_model import PlacementModel
 
 pytestmark = pytest.mark.kernel_twin
 
@@ -312,3 +315,34 @@ def test_extra_specs_that_no_host_could_satisfy_are_told(
     one.fleet.set_inventory("gpu", {"VGPU": Inventory(total=2)})
     assert advice(one, asks(replace(SMALL, extra_specs=specs))) == hint
     assert one.place(asks(replace(SMALL, extra_specs=better))).placed
+
+
+def test_a_refusal_that_is_asked_for_again_says_what_is_so_now() -> None:
+    """While nothing changes it is the same answer; a guest that comes or goes, a name and a host that is added show."""
+    of = engine(*(host(number, ram_allocation_ratio=1.0) for number in range(2)))
+    little = asks(Flavor(name="little", vcpus=1, memory_mb=1024))
+    of.place_many([little] * 2)
+    large = asks(Flavor(name="large", vcpus=2, memory_mb=8_000))
+
+    def nearest() -> tuple[str | None, int | None]:
+        first, again = of.place(large), of.place(large)
+        assert replace_sequence(first) == replace_sequence(again)
+        assert first.refusal is not None
+        assert first.refusal == Engine(of.fleet, of.policy, seed=of.seed).place(large).refusal
+        return first.refusal.host, first.refusal.nearest
+
+    empty = nearest()
+    guests = [of.place(little).selected.instance_uuid for _ in range(2)]
+    assert nearest() != empty
+    of.release(guests)
+    assert nearest() == empty
+    name = empty[0]
+    assert name is not None
+    PlacementModel(of.fleet).apply(UpdateProvider(uuid=of.fleet.uuid(of.fleet.row(name)), name="renamed", now=1.0))
+    nearest()
+    add_hosts(of.fleet, [host(2, ram_allocation_ratio=1.0, total_usable_ram_mb=7_990)])
+    assert nearest()[0] == "h2"
+
+
+def replace_sequence(decision: Decision) -> Decision:
+    return msgspec.structs.replace(decision, sequence=0, seed=0)

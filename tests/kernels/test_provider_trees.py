@@ -152,9 +152,14 @@ def test_answers_are_kept_up_to_date(seed: int, rows: int, picked: list[int]) ->
 )
 def test_queries_that_cannot_be_are_errors(fields: dict[str, Any], error: type[Exception]) -> None:
     forest = Forest(1, 20)
-    given_fields = {"root": forest.root, "tree_of": forest.tree_of, "rows": forest.order, "starts": forest.starts}
+    places: dict[str, Any] = {
+        "root": forest.root,
+        "tree_of": forest.tree_of,
+        "rows": forest.order,
+        "starts": forest.starts,
+    }
     with pytest.raises(error):
-        TreeCounts(forest.columns, **(given_fields | {"unsure": None, "slots": forest.slots} | fields))
+        TreeCounts(forest.columns, **(places | {"unsure": None, "slots": forest.slots} | fields))
 
 
 def test_a_query_ends_where_the_columns_move() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ...request.host_selection import names_hosts
 from ...types.decision import Decision, Refusal, RefusalCode
 from ...types.request import Request
 from ..scan import Ranked, Scan
-from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, SELECTION, TRAITS
+from ..signature import AGGREGATES, CANDIDATES, CELL, COMPUTE_STATUS, GROUP_FILTERS, SELECTION, TRAITS
 from .counterfactuals import near_misses
 from .empty import fits_empty
 
@@ -83,14 +85,12 @@ def _known(scan: Scan, removed: dict[str, int], considered: int) -> Refusal:
     selecting = any(stage.name not in GROUP_FILTERS for stage in signature.selections)
     if selecting or request.server_group is not None or names_hosts(request.spec) or scan.context.compiled.custom:
         return no_valid_host(scan, removed, considered)
-    state = (fleet.version, fleet._static_epoch, fleet._topology_epoch, fleet._shared_epoch, fleet.now)
-    known = signature.refusals.get(request.project_id)
-    if known is None or known[:2] != (state, request.spec) or known[2].removed != removed:
-        refusal = no_valid_host(scan, removed, considered)
-        if len(signature.refusals) >= _KEPT:
-            signature.refusals.clear()
-        signature.refusals[request.project_id] = known = (state, request.spec, refusal)
-    return msgspec.structs.replace(known[2], removed=removed)
+    asker = request.project_id, request.user_id
+    known = signature.refusals.find(fleet, asker, request.spec)
+    if known is None or known.removed != removed:
+        known = no_valid_host(scan, removed, considered)
+        signature.refusals.keep(fleet, asker, request.spec, known)
+    return msgspec.structs.replace(known, removed=removed)
 
 
 def code_of(empty: bool | None) -> RefusalCode:
