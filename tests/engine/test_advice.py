@@ -340,7 +340,7 @@ def test_a_refusal_that_is_asked_for_again_says_what_is_so_now() -> None:
     assert name is not None
     PlacementModel(of.fleet).apply(UpdateProvider(uuid=of.fleet.uuid(of.fleet.row(name)), name="renamed", now=1.0))
     nearest()
-    add_hosts(of.fleet, [host(2, ram_allocation_ratio=1.0, total_usable_ram_mb=7_990)])
+    add_hosts(of.fleet, [host(2, ram_allocation_ratio=1.0, total_usable_ram_mb=8_192, reserved_ram_mb=500)])
     assert nearest()[0] == "h2"
 
 

@@ -14,15 +14,61 @@ from .expression.vector import Floats
 
 if TYPE_CHECKING:
     from .rows import PoolRows
-    from .variables import FunctionTexts
 
 _OF_POOLS: Final = frozenset({"stats", "capabilities"})
 """Scopes of variables that are a pool's; all others are the request's."""
+
+LIVE: Final = {"allocated_capacity_gb": "allocated", "free_capacity_gb": "free"}
+"""Names of ``stats`` that are pool columns."""
 
 
 def reads_pools_only(text: str, *, strict: bool) -> bool:
     """Whether a function is worth the same to all requests. O(1) for a text that was read before."""
     return all(scope in _OF_POOLS for scope, _ in expression(text, strict=strict).variables)
+
+
+class FunctionTexts:
+    """The text of each pool's function as a code, -1 where there is none. ``live``: codes of those whose value may
+    change as volumes are placed."""
+
+    def __init__(self, pools: PoolRows, kind: str) -> None:
+        self._pools, self._kind = pools, kind
+        self.layout = pools.layout
+        self.codes = np.full(pools.columns.capacity, -1, np.int32)
+        self.words: list[str] = []
+        self.live: set[int] = set()
+        self._code_of: dict[str, int] = {}
+        self._changes_seen = len(pools.changed_rows)
+        self._fill(pools.live_rows().tolist())
+
+    def living(self, rows: Rows) -> Rows:
+        """Those of ``rows`` whose function reads live figures. O(rows)."""
+        if len(self.live) == len(self.words):
+            return rows
+        codes = self.codes[rows].tolist()
+        return rows[[code in self.live for code in codes]]
+
+    def catch_up(self) -> None:
+        """Read what was reported since. O(reports)."""
+        changed_rows = self._pools.changed_rows
+        if len(changed_rows) == self._changes_seen:
+            return
+        changed, self._changes_seen = changed_rows[self._changes_seen :], len(changed_rows)
+        live = self._pools.columns.live
+        self._fill([row for row in dict.fromkeys(changed) if live[row]])
+
+    def _fill(self, rows: list[int]) -> None:
+        for row in rows:
+            text = self._pools.fact(row).capabilities.get(self._kind)
+            self.codes[row] = -1 if text is None else self._code(str(text))
+
+    def _code(self, text: str) -> int:
+        code = self._code_of.setdefault(text, len(self.words))
+        if code == len(self.words):
+            self.words.append(text)
+            if any(f"stats.{name}" in text for name in LIVE):
+                self.live.add(code)
+        return code
 
 
 class FunctionColumn:

@@ -4,7 +4,7 @@ the pool columns. A request's own variables are one value for all."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,10 @@ from .expression.scalar import converted, kept
 from .expression.vector import BAD, GREATEST, HARD, NUMBER, TEXT, Floats, Variables, Vector, constant
 from .expression.vector import BOOLEAN as TRUTH
 from .filter_properties import FilterProperties
-from .function_columns import FunctionColumn
+from .function_columns import LIVE, FunctionColumn, FunctionTexts
 from .functions import FILTER, function_scopes
 from .rows import PoolRows
 from .view import FILTER_STATS, MISSING, STATS, attribute
-
-_LIVE: Final = {"allocated_capacity_gb": "allocated", "free_capacity_gb": "free"}
-"""Names of ``stats`` that are pool columns."""
 
 
 class ReportedColumn:
@@ -69,50 +66,6 @@ class ReportedColumn:
         if not isinstance(value, int | float):
             return 0.0, HARD
         return (float(value), NUMBER) if abs(value) < GREATEST else (0.0, HARD)
-
-
-class FunctionTexts:
-    """The text of each pool's function as a code, -1 where there is none. ``live``: codes of those whose value may
-    change as volumes are placed."""
-
-    def __init__(self, pools: PoolRows, kind: str) -> None:
-        self._pools, self._kind = pools, kind
-        self.layout = pools.layout
-        self.codes = np.full(pools.columns.capacity, -1, np.int32)
-        self.words: list[str] = []
-        self.live: set[int] = set()
-        self._code_of: dict[str, int] = {}
-        self._changes_seen = len(pools.changed_rows)
-        self._fill(pools.live_rows().tolist())
-
-    def living(self, rows: Rows) -> Rows:
-        """Those of ``rows`` whose function reads live figures. O(rows)."""
-        if len(self.live) == len(self.words):
-            return rows
-        codes = self.codes[rows].tolist()
-        return rows[[code in self.live for code in codes]]
-
-    def catch_up(self) -> None:
-        """Read what was reported since. O(reports)."""
-        changed_rows = self._pools.changed_rows
-        if len(changed_rows) == self._changes_seen:
-            return
-        changed, self._changes_seen = changed_rows[self._changes_seen :], len(changed_rows)
-        live = self._pools.columns.live
-        self._fill([row for row in dict.fromkeys(changed) if live[row]])
-
-    def _fill(self, rows: list[int]) -> None:
-        for row in rows:
-            text = self._pools.fact(row).capabilities.get(self._kind)
-            self.codes[row] = -1 if text is None else self._code(str(text))
-
-    def _code(self, text: str) -> int:
-        code = self._code_of.setdefault(text, len(self.words))
-        if code == len(self.words):
-            self.words.append(text)
-            if any(f"stats.{name}" in text for name in _LIVE):
-                self.live.add(code)
-        return code
 
 
 class PoolVariables:
@@ -170,7 +123,7 @@ class PoolVariables:
             if scope == "capabilities" or (scope == "stats" and name in names):
                 if name == "storage_protocol" and protocol is not MISSING:
                     return _single(protocol, strict=strict)
-                if scope == "stats" and name in _LIVE:
+                if scope == "stats" and name in LIVE:
                     return self._live(name, rows, strict=strict)
                 return self.column(scope, name, strict=strict).at(rows)
             return _own(request.get(scope), name, strict=strict)
@@ -179,7 +132,7 @@ class PoolVariables:
 
     def _live(self, name: str, rows: Rows, *, strict: bool) -> Vector:
         columns = self._pools.columns
-        values = columns[_LIVE[name]][rows]
+        values = columns[LIVE[name]][rows]
         numbers = values if strict else np.trunc(values)
         if name == "free_capacity_gb":
             unknown = columns["counted"][rows] == 0
