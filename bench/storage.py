@@ -35,6 +35,17 @@ GOODNESS_FUNCTIONS: Final = (
     "100 - (stats.allocated_capacity_gb / stats.total_capacity_gb) * 100",
     "(volume.size < 25 && capabilities.total_volumes < 8) ? 90 : 30",
 )
+POOL_FILTERS: Final = (
+    "capabilities.total_volumes < 100",
+    "capabilities.QoS_support == 1 or capabilities.total_volumes < 80",
+    "stats.total_capacity_gb > 20000",
+)
+POOL_GOODNESS: Final = (
+    "100 - capabilities.total_volumes / 2",
+    "capabilities.QoS_support ? 90 : 30",
+    "min(100, stats.total_capacity_gb / 2000)",
+)
+"""Functions that read what pools report, and nothing of the request."""
 
 app = cyclopts.App(name="storage", help="CPU time of storage decisions.", result_action="return_value")
 
@@ -55,12 +66,12 @@ class StorageTimes(msgspec.Struct, frozen=True, kw_only=True):
     fresh_us: float
 
 
-def reports(count: int, *, functions: bool = False, seed: int = 1) -> list[BackendReport]:
+def reports(count: int, *, functions: bool = False, pools_only: bool = False, seed: int = 1) -> list[BackendReport]:
     """Backends of ten pools each, thin and thick, of many sizes, in three zones' worth of tiers."""
     chance = np.random.default_rng(seed)
     found = []
     for backend in range(-(-count // 10)):
-        pools = [_pool(chance, pool, functions) for pool in range(min(10, count - 10 * backend))]
+        pools = [_pool(chance, pool, functions, pools_only) for pool in range(min(10, count - 10 * backend))]
         name = f"host{backend}@lvm"
         capabilities = {
             "volume_backend_name": f"BE{backend % 7}",
@@ -73,7 +84,7 @@ def reports(count: int, *, functions: bool = False, seed: int = 1) -> list[Backe
     return found
 
 
-def _pool(chance: np.random.Generator, number: int, functions: bool) -> dict[str, object]:
+def _pool(chance: np.random.Generator, number: int, functions: bool, pools_only: bool) -> dict[str, object]:
     total = int(chance.integers(10_000, 200_000))
     used = int(chance.integers(0, total // 2))
     pool: dict[str, object] = {
@@ -91,8 +102,9 @@ def _pool(chance: np.random.Generator, number: int, functions: bool) -> dict[str
         "total_volumes": int(chance.integers(0, 120)),
     }
     if functions:
-        pool["filter_function"] = FILTER_FUNCTIONS[int(chance.integers(0, len(FILTER_FUNCTIONS)))]
-        pool["goodness_function"] = GOODNESS_FUNCTIONS[int(chance.integers(0, len(GOODNESS_FUNCTIONS)))]
+        filters, ratings = (POOL_FILTERS, POOL_GOODNESS) if pools_only else (FILTER_FUNCTIONS, GOODNESS_FUNCTIONS)
+        pool["filter_function"] = filters[int(chance.integers(0, len(filters)))]
+        pool["goodness_function"] = ratings[int(chance.integers(0, len(ratings)))]
     return pool
 
 
@@ -117,11 +129,11 @@ def specs() -> list[VolumeSpec]:
     return [VolumeSpec(size_gb=size, volume_type=kind) for size in SIZES for kind in types]
 
 
-def measure(pools: int, requests: int, *, functions: bool) -> StorageTimes:
+def measure(pools: int, requests: int, *, functions: bool, pools_only: bool = False) -> StorageTimes:
     """Load, place, and take the time."""
     engine = VolumeEngine(policy=policy(functions=functions))
     start = time.process_time()
-    engine.pools.load(reports(pools, functions=functions))
+    engine.pools.load(reports(pools, functions=functions, pools_only=pools_only))
     load = time.process_time() - start
     known = specs()
     start = time.process_time()
@@ -165,6 +177,7 @@ def storage(
     pools: Count = 10_000,
     requests: Count = 20_000,
     functions: bool = False,
+    pools_only: bool = False,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Measure decisions on a number of pools.
@@ -177,10 +190,12 @@ def storage(
         How many volumes ``place_many`` places; a tenth of that by ``place``.
     functions
         Every pool has a filter_function and a goodness_function, and the policy evaluates both.
+    pools_only
+        These functions read what pools report, and nothing of the request.
     json
         Print one line of JSON.
     """
-    times = measure(pools, requests, functions=functions)
+    times = measure(pools, requests, functions=functions, pools_only=pools_only)
     if json:
         print(msgspec.json.encode(times).decode())
         return 0
