@@ -59,7 +59,7 @@ def rankable(pools: Pools, policy: VolumePolicy, filter_properties: FilterProper
 
 
 def steady(pools: Pools, policy: VolumePolicy) -> bool:
-    """True if what functions of pools say is the same for all requests, whatever is placed, until pools report anew.
+    """True if what functions of pools say is the same for all requests, whatever is placed, until pools report again.
     O(changes)."""
     by_filter = all(rule.steady(pools) for rule in policy.filters if isinstance(rule, DriverFilter))
     return by_filter and all(each.steady(pools) for each in policy.weighers if isinstance(each, GoodnessWeigher))

@@ -369,10 +369,8 @@ class Agreement(RuleBasedStateMachine):
             ranking = side.rankings[index]
             module = _beside if side is self.sides[0] else beside_py
             found = module.best_beside(ranking, without, beside, members, wanted, seed)
-            counts = np.array(ranking.counts(-1, 255), np.int64)
-            masks = [
-                (np.tile(np.array(each, np.uint8), 1 + last), 1 + seed % 200) for each in ((1, 0, 1), (0, 1, 1, 1))
-            ]
+            counts = np.array(ranking.counts(-1, 255))
+            masks = [(np.resize(np.array(each, np.uint8), last), 1 + seed % 200) for each in ((1, 0, 1), (0, 1, 1, 1))]
             aside = module.set_aside(ranking, masks, counts)
             return (
                 found,

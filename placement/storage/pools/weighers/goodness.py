@@ -28,7 +28,7 @@ class GoodnessWeigher(PoolWeigher):
         return pools.variables.texts(GOODNESS).living(rows)
 
     def steady(self, pools: Pools) -> bool:
-        """True if the ratings are the same for all requests, whatever is placed, until pools report anew."""
+        """True if the ratings are the same for all requests, whatever is placed, until pools report again."""
         return goodness_column(pools, strict=self.options.compat == "strict").steady
 
     def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
