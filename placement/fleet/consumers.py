@@ -430,10 +430,9 @@ class Consumers:
         for other, resource, amount in extras.elsewhere:
             store.use(resource, other, sign * amount)
         if extras.elsewhere:
-            others, generation = sorted({other for other, _, _ in extras.elsewhere}), store.row["generation"]
-            for other in others:
-                generation[other] += 1
-            change_log.changed(rows_array(*others))
+            others = rows_array(*sorted({other for other, _, _ in extras.elsewhere}))
+            store.row["generation"][others] += 1
+            change_log.changed(others)
         if states is not None:
             change_log.constants.count_devices(sign)
             self._pci.set(row, states[sign > 0])
