@@ -178,8 +178,7 @@ class ServiceState:
         self.region_claims = RegionClaims()
         self.volume_specs = VolumeSpecs(self.catalog)
         self._storage: tuple[Engine, VolumeEngine] | None = None
-        self._pooled: RecentlyUsed[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]]
-        self._pooled = RecentlyUsed(POOLED_BYTES)
+        self._pooled = RecentlyUsed[tuple[int, tuple[str, ...]], tuple[RequestSpec, RequestSpec]](POOLED_BYTES)
 
     def decide_by(self, engine: Engine, policy: PolicyValues) -> None:
         """Have another engine decide from now on, and a policy about volumes."""
@@ -282,8 +281,7 @@ class ServiceState:
         key = (id(spec), granted)
         known = self._pooled.get(key) or self._pooled.again(key)
         if known is None:
-            hints = {**spec.scheduler_hints, POOLS_HINT: granted}
-            pooled = replace(spec, scheduler_hints=hints)
+            pooled = replace(spec, scheduler_hints={**spec.scheduler_hints, POOLS_HINT: granted})
             known = self._pooled.keep(key, (spec, pooled), 2 * pooled.nbytes)
         return known[1]
 
@@ -398,11 +396,8 @@ class ServiceState:
 
     def without_pools(self, name: str, aggregates: Sequence[Aggregate]) -> tuple[Aggregate, ...]:
         """Aggregates without those of pools that a provider is in. InvalidValue for one of another pool."""
-        pools = {pool.uuid: pool_id for pool_id, pool in self.pools.pools.items()}
-        mine = {aggregate.uuid for aggregate in self.pool_aggregates(name)} if pools else set()
-        for aggregate in aggregates:
-            if aggregate.uuid in pools and aggregate.uuid not in mine:
-                raise _is_a_pool(pools[aggregate.uuid])
+        mine = {aggregate.uuid for aggregate in self.pool_aggregates(name)} if self.pools.pools else set()
+        self.check_no_pools(aggregate.uuid for aggregate in aggregates if aggregate.uuid not in mine)
         return tuple(aggregate for aggregate in aggregates if aggregate.uuid not in mine)
 
     def check_no_pools(self, aggregates: Iterable[str]) -> None:

@@ -1,5 +1,5 @@
 """Garbage collection policy of the daemon: frequent collections of the young generations, full ones when idle, after
-which free memory goes back to the system.
+which free memory goes back to the system, and when the process has grown.
 
 Nearly all objects of a command are freed by reference counting. The automatic collector counts allocations less
 deallocations, so that under an even load it runs rarely, and then stops the process for tens of milliseconds.
@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
 
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 NEW_SECONDS: Final = 0.05
 """Seconds between collections of the young generations."""
 ALL_SECONDS: Final = 60.0
 """Idle seconds before a full collection."""
 LONGEST_SECONDS: Final = 3_600.0
 """Maximum seconds between full collections, under any load."""
+GROWN_SECONDS: Final = 10.0
+"""Seconds between two looks at how much the process has grown."""
+GROWN_BYTES: Final = 64 << 20
+GROWN_PART: Final = 4
+"""A full collection follows when the process has grown by so many bytes since the last one, and by a quarter: what
+caches let go of may be garbage that only a full one finds."""
 
 
 @contextmanager
@@ -38,11 +46,16 @@ def no_automatic_collection() -> Iterator[None]:
             gc.enable()
 
 
-async def collect(progress: Callable[[], int], ended: Callable[[], int] = lambda: 0) -> None:
+async def collect(
+    progress: Callable[[], int], ended: Callable[[], int] = lambda: 0, resident: Callable[[], int] | None = None
+) -> None:
     """Look for garbage until cancelled. ``progress`` is a number that stays while nothing happens; ``ended`` counts
-    what leaves garbage without that: connections, which are too old for the young generations when they end."""
+    what leaves garbage without that: connections, which are too old for the young generations when they end.
+    ``resident``: bytes of the process."""
+    size = resident if resident is not None else resident_bytes
     before, since = progress(), trio.current_time()
-    looked, seen = since, ended()
+    looked = measured = since
+    seen, kept = ended(), size()
     while True:
         await trio.sleep(NEW_SECONDS)
         now, number = trio.current_time(), progress()
@@ -50,13 +63,27 @@ async def collect(progress: Callable[[], int], ended: Callable[[], int] = lambda
             before, since = number, now
         left = since > looked or ended() != seen
         quiet = left and now - max(since, looked) >= ALL_SECONDS
-        if quiet or now - looked >= LONGEST_SECONDS:
+        grown = False
+        if now - measured >= GROWN_SECONDS:
+            measured = now
+            grown = size() - kept > max(GROWN_BYTES, kept // GROWN_PART)
+        if quiet or grown or now - looked >= LONGEST_SECONDS:
             gc.collect()
             if quiet:
                 give_back()
-            looked, seen = trio.current_time(), ended()
+            looked = trio.current_time()
+            seen, kept = ended(), size()
         else:
             gc.collect(0)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that the process has; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # memory, not a disk; each few seconds
+            return int(file.read().split()[1]) * _PAGE
+    except OSError:
+        return 0
 
 
 def give_back() -> None:

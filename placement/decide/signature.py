@@ -109,7 +109,7 @@ class Signature:
         self._weighers = [compiled for weigher in policy.weighers for compiled in self._compile_weigher(weigher)]
         self._judge_classes()
         self._words: dict[bool, NDArray[np.int64]] = {}
-        self.owner = self
+        self._owner: Signature | None = None
         self._ranking: Ranking | None = None
         self._searched: Ranking | None = None
         self._index: HostIndex | None = None
@@ -149,7 +149,7 @@ class Signature:
         is called with the bytes of a ranking that is made later."""
         if owner is not None:
             # Also what it looks up row by row: only the owner's is kept up to date.
-            self.owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
+            self._owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
             return
         self._index, self._on_held = index, held
         by_row = bool(self.row_values) or any(term["source"] == SOURCE_PACKING for term in self.terms)
@@ -217,9 +217,14 @@ class Signature:
             other.__dict__.pop(name, None)
         other.request, other.resources, other.shape = request, resources, shape
         other.needs, other.class_judges, other._class_stage = needs, list(class_judges), class_stage
-        other._words, other.owner, other.refusals = {}, other, KnownRefusals()
+        other._words, other._owner, other.refusals = {}, None, KnownRefusals()
         other._ranking, other._searched, other.own_bytes = ranking, None, 0
         return other
+
+    @property
+    def owner(self) -> Signature:
+        """The signature whose rankings this one uses. Itself it does not store: only a collection would free it."""
+        return self._owner if self._owner is not None else self
 
     @functools.cached_property
     def requirements(self) -> PlacementRequirements:

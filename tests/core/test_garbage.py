@@ -10,8 +10,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from hostler.bench.growth_changes import Library, spec_of
 from hostler.core.process import gc_policy
-from hostler.core.process.gc_policy import ALL_SECONDS, LONGEST_SECONDS, NEW_SECONDS, collect, no_automatic_collection
+from hostler.core.process.gc_policy import (
+    ALL_SECONDS,
+    GROWN_BYTES,
+    LONGEST_SECONDS,
+    NEW_SECONDS,
+    collect,
+    no_automatic_collection,
+)
+from hostler.placement.types.request import Request
 
 
 class Ring:
@@ -131,3 +140,28 @@ async def test_what_connections_leave_goes_too_and_its_memory_back_to_the_system
     assert old() is not None
     await trio.sleep(ALL_SECONDS / 2 + NEW_SECONDS)
     assert (old(), given_back) == (None, [2])
+
+
+async def test_all_is_collected_when_the_process_has_grown(uncollected: None, nursery: trio.Nursery) -> None:
+    steps, size = [0], [10 * GROWN_BYTES]
+    nursery.start_soon(collect, lambda: steps[0], lambda: 0, lambda: size[0])
+    await trio.testing.wait_all_tasks_blocked()
+    old = old_ring()
+    await busy(50, steps)
+    size[0] += 2 * GROWN_BYTES
+    await busy(50, steps)
+    assert old() is not None
+    size[0] += GROWN_BYTES
+    await busy(30, steps)
+    assert old() is None
+
+
+def test_what_compiled_requests_let_go_of_is_freed_at_once(uncollected: None) -> None:
+    engine = Library().engine
+    for number in range(40):
+        engine.release(engine.place(Request(spec=spec_of(number))).selected.instance_uuid)
+    gc.collect()
+    made = [weakref.ref(known.signature) for known in engine._context.compiled.by_spec.values()]
+    assert len(made) == 40
+    engine._context.compiled.forget()
+    assert [each for each in made if each() is not None] == []
