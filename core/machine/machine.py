@@ -306,7 +306,7 @@ class ServiceMachine:
         """Returns for each order its answer, or the error that refused it; None for decisions that are not ``wanted``.
         Consecutive single placements with equal times are decided together. Yields between steps of about a
         millisecond, at which the state is that after a complete order or request."""
-        self._concerned.clear()  # whoever wanted to know of the batch before has asked by now
+        self._concerned.clear()  # those who want to know of the batch before have asked
         self._needed.clear()
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
