@@ -69,6 +69,8 @@ def _figure(chart: Chart, palette: Palette) -> Any:
     if chart.panel:
         options["title"] = chart.panel
     figure = plotting.figure(x_axis_type="datetime" if axis.dated else "linear", x_axis_label=axis.label, **options)
+    if axis.dated:
+        figure.xaxis.ticker.desired_num_ticks = DATES if chart.panel else 2 * DATES
     for span in chart.spans:
         figure.add_layout(_box(axis.at([span.begin])[0], axis.at([span.end])[0], OUTAGE))
     if chart.band is not None:
@@ -91,6 +93,10 @@ def _figure(chart: Chart, palette: Palette) -> Any:
         mark = {"line_color": MARK, "line_dash": "dashed", "line_width": 2, "legend_label": "runs out"}
         figure.line(x=[*at, *at], y=[0, top], **mark)
     return _finished(figure, chart)
+
+
+DATES: Final = 3
+"""Dates that an axis of a panel has room for, about."""
 
 
 class _Axis:

@@ -99,10 +99,11 @@ def of_one(outcome: Outcome) -> list[Chart]:
     return [_of_run(chart, outcome) for chart in charts if any(any(each.values) for each in chart.curves)]
 
 
-def _of_run(chart: Chart, outcome: Outcome) -> Chart:
-    """A chart with the outages and the date of the run that it is of."""
+def _of_run(chart: Chart, outcome: Outcome, *, alone: bool = True) -> Chart:
+    """A chart with the outages and the date of the run that it is of. What was refused meanwhile is said where that run
+    is ``alone``: others beside it refuse other guests."""
     spans = [
-        Span(f"{each.what}: {each.refused:,} refused meanwhile", each.begins_hours, each.ends_hours)
+        Span(each.what + (f": {each.refused:,} refused meanwhile" if alone else ""), each.begins_hours, each.ends_hours)
         for each in outcome.outages
         if each.begins_hours < outcome.hours
     ]
@@ -144,7 +145,7 @@ def of_several(outcomes: Sequence[Outcome], labels: Sequence[str]) -> list[Chart
     top = max((max(each.values, default=0.0) for each in stranded), default=0.0)
     charts += [Chart("Idle vCPUs without memory, %", "%", [each], panel=each.label, most=top) for each in stranded]
     shown = {chart.title for chart in charts if any(any(each.values) for each in chart.curves)}
-    return [_of_run(chart, outcomes[0]) for chart in charts if chart.title in shown]
+    return [_of_run(chart, outcomes[0], alone=False) for chart in charts if chart.title in shown]
 
 
 def of_compared(compared: Sequence[Compared]) -> list[Chart]:
@@ -216,7 +217,7 @@ def of_forecast(outcomes: Sequence[Outcome], span: tuple[float, float | None, fl
             whole = Chart(GIVEN, unit, [], Band(given.hours, *parts), span, limit=limits[name], panel=NAMES[name])
             charts.append(whole)
     charts.sort(key=lambda chart: chart.title != GIVEN)
-    return [_of_run(chart, longest) for chart in charts]
+    return [_of_run(chart, longest, alone=False) for chart in charts]
 
 
 def by_resource(outcome: Outcome) -> list[Curve]:

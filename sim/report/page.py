@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ..questions.paired import Difference
 from ..questions.planning import Forecast, Interval, day_in_words
 from ..questions.purchase import Purchase
@@ -25,7 +27,7 @@ _STYLE: Final = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #f3f4f6; margin: 0; }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 0 0 10px; }
+h1 { font-size: 27px; margin: 0 0 2px; text-wrap: balance; } h2 { font-size: 18px; margin: 0 0 10px; }
 .lead { color: #4b5563; margin: 0 0 20px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin-bottom: 16px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 8px; }
@@ -35,7 +37,7 @@ h1 { font-size: 27px; margin: 0 0 2px; } h2 { font-size: 18px; margin: 0 0 10px;
 section { margin-bottom: 16px; overflow-x: auto; }
 .card b { display: block; font-size: 22px; } .card span { color: #6b7280; font-size: 13px; }
 table { border-collapse: collapse; width: 100%; } table + table { margin-top: 16px; }
- td, th { padding: 5px 10px; text-align: right; } td { white-space: nowrap; }
+td, th { padding: 5px 10px; text-align: right; } td { white-space: nowrap; } .wide td { white-space: normal; }
 th { color: #6b7280; font-weight: 600; border-bottom: 1px solid #d1d5db; } td { border-bottom: 1px solid #f0f1f3; }
 td:first-child, th:first-child, .inputs td { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: tabular-nums; }
@@ -49,10 +51,7 @@ th:first-child, td:first-child { padding-left: 0; } td { font-variant-numeric: t
 }
 @media print {
   body { background: #fff; } main { max-width: none; padding: 0; }
-  .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 8px; }
-.note { color: #92400e; margin: 0 0 8px; font-size: 13px; }
-.panels > div { min-width: 0; }
-.card, section { break-inside: avoid; } .modebar { display: none; }
+  .card, section { break-inside: avoid; } .modebar { display: none; }
 }
 code { background: #f3f4f6; padding: 2px 5px; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
@@ -70,7 +69,7 @@ def write_html(report: Report, path: Path) -> None:
     if report.headroom is not None:
         body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
     body += [_section(title, drawn) for title, drawn in _charts(shown)]
-    body += [_section("The fleet", _fleet(report.plan, _bought(report))), _inputs(report)]
+    body += [_section("The fleet", _fleet(_planned(report), _bought(report))), _inputs(report)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
@@ -322,8 +321,10 @@ def _difference(told: Difference | None) -> str:
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """An HTML table of texts. On a narrow screen the rows of one with more than WIDE columns are lists of its cells,
-    each with the name of its column."""
+    """An HTML table of texts, without the columns that say nothing in any row. On a narrow screen the rows of one with
+    more than WIDE columns are lists of its cells, each with the name of its column."""
+    told = [any(line[at] for line in body) or not body for at in range(len(header))]
+    header, body = list(itertools.compress(header, told)), [list(itertools.compress(line, told)) for line in body]
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     lines = "".join(
         f"<tr>{''.join(_cell(name, text) for name, text in zip(header, line, strict=True))}</tr>" for line in body
@@ -341,6 +342,18 @@ def _amount(price: float, currency: str) -> str:
     return money(price, currency) if price < 1_000 else f"{price:,.0f} {currency}".rstrip()
 
 
+def _planned(report: Report) -> FleetPlan:
+    """The fleet that the report is of: where a number of hosts was looked for, with as many as were found."""
+    plan, found = report.plan, report.size
+    if found is None or found.hosts is None:
+        return plan
+    kinds = [
+        msgspec.structs.replace(kind, count=found.hosts) if kind.name == found.hardware else kind
+        for kind in plan.hardware
+    ]
+    return msgspec.structs.replace(plan, hardware=tuple(kinds))
+
+
 def _bought(report: Report) -> dict[str, int]:
     """Hosts that are to be bought, by hardware."""
     return {each.hardware: each.hosts for each in report.purchase.bought} if report.purchase is not None else {}
@@ -349,18 +362,8 @@ def _bought(report: Report) -> dict[str, int]:
 def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
     """Its hosts, as they are planned, those that are ``bought`` beside them, and what is to happen to them."""
     names = (
-        "hardware",
-        "hosts",
-        "vCPUs",
-        "GiB",
-        "GiB of disk",
-        "GPUs",
-        "over-commit",
-        "zones",
-        "racks",
-        "price",
-        "price / h",
-        "W",
+        *("hardware", "hosts", "vCPUs", "GiB", "GiB of disk", "GPUs", "over-commit", "zones", "racks"),
+        *("price", "price / h", "W"),
     )
     lines = [
         (

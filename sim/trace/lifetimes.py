@@ -81,6 +81,8 @@ class Lifetimes:
                 if self.rate
                 else math.inf
             )
+        if not self.rate and not self.tail_from_s:
+            return "no guest was seen to end: they are taken to stay"
         if not self.rate:
             return math.inf
         beyond = self.tail_part / self.rate / (rest * self.mean_s)
@@ -125,6 +127,8 @@ class Lifetimes:
         days = f"{self.tail_from_s / 86_400:.3g} days"
         if self.tail_part <= 0:
             return f"lifetimes up to {days}, all seen"
+        if not self.rate and not self.tail_from_s:
+            return "no guest was seen to end: they are taken to stay"
         if not self.rate:
             return f"{100 * self.tail_part:.1f} % of the guests live longer than {days}: none of these was seen to end"
         return (

@@ -35,8 +35,9 @@ HOURS = [(3600, 7200), (7200, NEVER)]
         f"{MIDNIGHT + 3600}000,{MIDNIGHT + 7200}000,1,1\n{MIDNIGHT + 7200}000,,1,1\n",
         f"{MIDNIGHT + 3600}000000,{MIDNIGHT + 7200}000000,1,1\n{MIDNIGHT + 7200}000000,,1,1\n",
         "46082.0416666667,46082.0833333333,1,1\n46082.0833333333,,1,1\n",
+        "01.03.2026 01:00,1.3.2026 02:00:00,1,1\n01.03.2026 02:00,,1,1\n",
     ],
-    ids=["iso", "seconds", "milliseconds", "microseconds", "excel"],
+    ids=["iso", "seconds", "milliseconds", "microseconds", "excel", "dotted"],
 )
 def test_points_in_time_are_known_by_their_looks_and_that_is_said(tmp_path: Path, rows: str) -> None:
     trace = read(tmp_path, rows)

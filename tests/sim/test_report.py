@@ -115,7 +115,7 @@ def test_other_endings_and_places_are_refused(tmp_path: Path) -> None:
 def test_the_title_is_the_finding(tmp_path: Path, command: list[str], title: str) -> None:
     pytest.importorskip("bokeh")
     path = tmp_path / "r.html"
-    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n0,600,3,2\n0,600,3,2\n")
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n0,600,3,2\n300,600,3,2\n")
     shape = ["--hosts", "3", "--vcpus", "4", "--memory-gb", "8", "--report", str(path)]
     assert main(["simulate", *command, "--trace", trace, *shape]) == 0
     assert f"<h1>{title}" in path.read_text()
@@ -225,3 +225,18 @@ def test_a_page_shows_the_hosts_that_are_bought_beside_those_that_stand(tmp_path
     assert bought is not None
     assert f"0 + {bought[1]}</td>" in page
     assert re.search(r"<b>[\d,]+</b><span>total cost over 5 years</span>", page)
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    told = table(("host", "GPUs", "vCPUs"), [("a", "", "4"), ("b", "", "8")])
+    assert "GPUs" not in told
+    assert told.count("<td") == 4
+    assert table(("host", "GPUs"), []).count("<th>") == 2
+
+
+def test_a_report_of_a_size_shows_the_fleet_that_was_found(tmp_path: Path) -> None:
+    pytest.importorskip("bokeh")
+    path = tmp_path / "r.html"
+    trace = written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n" + "0,3600,33,1\n" * 3)
+    assert main(["simulate", "size", "--trace", str(trace), "--report", str(path)]) == 0
+    assert '<td data-name="hardware">host</td><td data-name="hosts">3</td>' in path.read_text()

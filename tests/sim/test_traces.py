@@ -66,6 +66,9 @@ def test_what_makes_no_sense_is_refused_by_line_and_column(tmp_path: Path, text:
         f"{HEAD}\r\n0,4,8\r\n",
         f"{HEAD}\n\n0,4,8\n\n",
         f"{HEAD}\n0,4,8,,\n",
+        "Arrival_S,VCPUs,Memory GB\n0,4,8\n",
+        f"sep=;\n{HEAD.replace(',', ';')}\n0;4;8,0\n",
+        f"\n{HEAD}\n0,4,8\n",
         "arrival_s,cpu_milli,memory_mb\n0,4000,8192\n",
         "arrival_s,vcpus,cpu_milli,memory_mb,memory_gb\n0,,3100,,8\n",
     ],
@@ -73,6 +76,48 @@ def test_what_makes_no_sense_is_refused_by_line_and_column(tmp_path: Path, text:
 def test_what_spreadsheets_write_is_read(tmp_path: Path, text: str) -> None:
     workload = read(tmp_path, text)
     assert [(spec.flavor.vcpus, spec.flavor.memory_mb) for spec in workload.specs] == [(4, 8192)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("0,0.5,8", "vcpus is '0.5' .*--machine"),
+        ("0,2.5,8", "vcpus is '2.5' .*cpu_milli"),
+        ("12/31/2025,2,8", "arrival_s is '12/31/2025' .*ISO 8601"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_with_what_helps(tmp_path: Path, rows: str, problem: str) -> None:
+    with pytest.raises(InvalidValue, match=problem):
+        read(tmp_path, f"{HEAD}\n{rows}\n")
+
+
+def test_fractions_of_a_machine_are_read_where_the_machine_is_named(tmp_path: Path) -> None:
+    path = Path(written(tmp_path, f"{HEAD}\n0,0.5,0.25\n0,0.03,0.01\n"))
+    flavors = [spec.flavor for spec in read_trace(path, machine="64x256").specs]
+    assert [(flavor.vcpus, flavor.memory_mb) for flavor in flavors] == [(32, 65_536), (2, 2_622)]
+    with pytest.raises(InvalidValue, match="vcpus is '2'"):
+        read_trace(Path(written(tmp_path, f"{HEAD}\n0,2,0.5\n")), machine="64x256")
+    with pytest.raises(InvalidValue, match="no vcpus and memory_gb"):
+        read_trace(Path(written(tmp_path, "arrival_s,cpu_milli,memory_mb\n0,500,512\n")), machine="64x256")
+
+
+def test_lines_before_the_header_are_counted_and_thousands_are_read(tmp_path: Path) -> None:
+    text = f"sep=;\n{HEAD.replace(',', ';')}\n0;4;1.024,5\n0;x;8\n"
+    with pytest.raises(InvalidValue, match="line 4: vcpus is 'x'"):
+        read(tmp_path, text)
+    assert read(tmp_path, text.replace("x", "4")).specs[0].flavor.memory_mb == 1_049_088
+
+
+def test_units_in_doubt_are_said(tmp_path: Path) -> None:
+    assert "no guest has more than 16 MiB" in read(tmp_path, "arrival_s,vcpus,memory_mb\n0,2,16\n0,2,8\n").notes[0]
+    notes = read(tmp_path, f"{HEAD}\n0,2,8\n60000,2,8\n7200000,2,8\n").notes
+    assert "--time-unit ms" in notes[0]
+    assert not read(tmp_path, f"{HEAD}\n0,2,8\n60300,2,8\n7200000,2,8\n").notes
+
+
+def test_a_column_named_twice_in_different_case_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="column vcpus is there 2 times"):
+        read(tmp_path, "arrival_s,vCPUs,VCPUS,memory_gb\n0,1,2,3\n")
 
 
 @pytest.mark.parametrize("cut", [30, 200])
