@@ -81,8 +81,6 @@ class Lifetimes:
                 if self.rate
                 else math.inf
             )
-        if not self.rate and not self.tail_from_s:
-            return "no guest was seen to end: they are taken to stay"
         if not self.rate:
             return math.inf
         beyond = self.tail_part / self.rate / (rest * self.mean_s)
