@@ -87,8 +87,8 @@ count as ``instances``; what holds the source of a move is changed by the end of
 4: what volumes take of pools outlasts that their backend is down, disabled or frozen; a volume that was taken over
 gives back its growth. Reports of hosts are read with the moves under way.
 
-5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone. A volume,
-snapshot, backup or volume group is refused the uuid of one of another kind.
+5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone. A
+volume, snapshot, backup or volume group is refused the uuid of one of another kind.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

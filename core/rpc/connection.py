@@ -36,8 +36,8 @@ answers, which alone are counted."""
 LINGER_SECONDS: Final = 2.0
 TURN_MESSAGES: Final = 64
 TURN_BYTES: Final = 64 << 10
-"""So much of one peer is taken in, about half a millisecond, before others have their turn. (No clock: a simulation with
-the same seed must do the same again.)"""
+"""So much of one peer is taken in, about half a millisecond, before others have their turn. (No clock: a simulation
+with the same seed must do the same again.)"""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 """Errors of a connection that is closed or broken (an SSLError is an OSError)."""
