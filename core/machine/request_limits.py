@@ -107,7 +107,9 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
                 raise _too_much("uuids", len(uuids), self.uuids)
         for request in requests_of(command):
-            self._check_request(request)
+            usual = len(request.instance_uuids) < 2 and not request.alternates and request.server_group is None
+            if not usual or memoryview(request.spec).nbytes > self.spec_bytes:
+                self._check_request(request)
         for volume in volumes_of(command):
             size = memoryview(volume.spec).nbytes
             if size > self.spec_bytes:

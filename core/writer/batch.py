@@ -31,8 +31,8 @@ class Batch(msgspec.Struct, Generic[Command, Result], eq=False):
     seconds: float = 0.0
 
 
-async def write(batch: Batch[Command, Result], journal: CommandJournal | None) -> None:
-    """Make a batch durable, also if cancelled; an error is left in it."""
+async def write(batch: Batch[Command, Result], journal: CommandJournal | None) -> Batch[Command, Result]:
+    """Make a batch durable, also if cancelled, and return it; an error is left in it."""
     began, pendings = time.perf_counter(), batch.pendings
     try:
         if journal is not None:
@@ -46,6 +46,7 @@ async def write(batch: Batch[Command, Result], journal: CommandJournal | None) -
     finally:
         batch.seconds = time.perf_counter() - began
         batch.written.set()
+    return batch
 
 
 def slices(batch: Sequence[Pending[Command, Result]]) -> Iterator[Sequence[Pending[Command, Result]]]:

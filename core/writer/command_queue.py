@@ -236,6 +236,8 @@ class CommandQueue(Generic[Command, Result]):
         if len(self._lanes) > 1:
             return True
         last, before = self._served
+        if self._lanes and last[0] not in self._lanes:
+            return last[1] > 0 and self._batches - last[1] <= SHARED_BATCHES
         return before[1] > 0 and self._batches - min(last[1], before[1]) <= SHARED_BATCHES
 
     def _taken(self, pending: Pending[Command, Result], now: float) -> bool:

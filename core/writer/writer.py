@@ -314,17 +314,13 @@ class Writer(Generic[Command, Result]):
     async def _serve(self, nursery: trio.Nursery) -> None:
         """Serve batches until there is none, or something else is due. While one is applied, the next one is journalled
         already, unless several users have commands: who comes then would wait for it."""
-        pendings = self._queue.take()
-        if not pendings:
+        if not (pendings := self._queue.take()):
             return
-        first: Batch[Command, Result] = Batch(pendings, trio.Event())
-        await write(first, self.journal)
-        batch: Batch[Command, Result] | None = first
+        batch: Batch[Command, Result] | None = await write(Batch(pendings, trio.Event()), self.journal)
         while batch is not None and batch.error is None:
             ahead = None
             if self._queue.count and self.journal is not None and not self._queue.shared and not self._is_due():
-                pendings = self._queue.take()
-                ahead = Batch(pendings, trio.Event()) if pendings else None
+                ahead = Batch(pendings, trio.Event()) if (pendings := self._queue.take()) else None
             with trio.CancelScope(shield=True):  # until what was taken up is answered
                 if ahead is not None:
                     nursery.start_soon(write, ahead, self.journal)
@@ -341,19 +337,19 @@ class Writer(Generic[Command, Result]):
 
     def _is_due(self) -> bool:
         """True if something is to be done before the next batch, while no command is durable that was not applied."""
-        due = self._handed is not None or self._at_rest or self._paused is not None
-        if due or (self._snapshotter is not None and self._snapshotter.is_due(self.sequence)):
+        if self._snapshotter is not None and self._snapshotter.is_due(self.sequence):
             return True
-        return trio.current_effective_deadline() == -math.inf  # cancelled
+        cancelled = trio.current_effective_deadline() == -math.inf
+        return cancelled or self._handed is not None or bool(self._at_rest) or self._paused is not None
 
     def _refuse_batch(self, batch: Batch[Command, Result]) -> None:
         """The journal has not taken a batch. Raises errors that are not the journal's own."""
-        match batch.error:
-            case StorageFailed() as error:
-                self._break(error, batch.pendings)
-            case LeadershipLost() as error:
-                self._deposed(error, batch.pendings)
-            case Exception() as error:
+        match batch:
+            case Batch(error=StorageFailed() as error, pendings=pendings):
+                self._break(error, pendings)
+            case Batch(error=LeadershipLost() as error, pendings=pendings):
+                self._deposed(error, pendings)
+            case Batch(error=Exception() as error):
                 raise error
 
     async def _apply_batch(self, batch: Batch[Command, Result]) -> None:

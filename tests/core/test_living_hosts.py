@@ -178,7 +178,7 @@ def test_what_a_guest_was_asked_with_goes_with_it() -> None:
     do(m, p.Release(uuids=tuple(uuid_of(number) for number in range(1, 6))))
     assert m.state.requests.of_guest == {}
     do(m, place(9))
-    assert len(m.state.requests.specs) == 5, "places of forgotten specs are taken again"
+    assert len(m.state.requests.specs) == 1, "places of forgotten specs are given back"
 
 
 def test_a_move_whose_request_is_not_known_asks_for_it() -> None:
