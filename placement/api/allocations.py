@@ -34,7 +34,7 @@ MIGRATION: Final = "MIGRATION"
 INCOMPLETE: Final = "00000000-0000-0000-0000-000000000000"
 """Project and user of a consumer without one (Placement 15: incomplete_consumer_project_id, its default)."""
 
-ANY_AMOUNT: Final = 10**4300
+ANY_AMOUNT: Final = pow(10, 4_300)  # not as a literal, which mypy before 2 cannot write into its cache
 """More than a body can hold: how much is too much, an inventory's max_unit says."""
 
 
