@@ -48,8 +48,8 @@ from .queries import FitsMany
 PART_REQUESTS: Final = 512
 PART_SHAPES: Final = 8
 """Requests, and different specs among them, of a ``place_many`` that are executed as one command."""
-STEP_WEIGHT: Final = 512
-NEW_SPEC_WEIGHT: Final = 32
+STEP_WEIGHT: Final = 128
+NEW_SPEC_WEIGHT: Final = 8
 """Requests of a call that are checked at a time, about a millisecond; one with a spec that was not seen before counts
 as several."""
 PLACE_COST: Final = 15
