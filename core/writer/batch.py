@@ -27,7 +27,7 @@ class Batch(msgspec.Struct, Generic[Command, Result], eq=False):
 
     pendings: Sequence[Pending[Command, Result]]
     written: trio.Event
-    error: Exception | None = None
+    error: BaseException | None = None
     seconds: float = 0.0
 
 
@@ -43,6 +43,9 @@ async def write(batch: Batch[Command, Result], journal: CommandJournal | None) -
                 await journal.append(entries)
     except Exception as error:
         batch.error = error
+    except BaseException as error:
+        batch.error = error  # or it would count as durable
+        raise
     finally:
         batch.seconds = time.perf_counter() - began
         batch.written.set()

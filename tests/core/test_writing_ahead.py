@@ -26,7 +26,7 @@ class GatedJournal:
 
     def __init__(self, folder: Path) -> None:
         self.journal, self.begun, self.gate = Journal.in_folder(folder), 0, trio.Event()
-        self.fails: Exception | None = None
+        self.fails: BaseException | None = None
         self.at_second: Callable[[], None] = lambda: None
         """Called when the second block begins to be written."""
         self._append, self.journal.append = self.journal.append, self._gated  # type: ignore[method-assign]  # a double
@@ -84,18 +84,22 @@ async def test_what_the_journal_does_not_take_then_is_refused_and_nothing_else(t
         assert (writer.sequence, again.accounts) == (BATCH + 1, {"a": BATCH + 1})
 
 
-async def test_another_error_of_the_journal_ends_the_writer(tmp_path: Path) -> None:
-    gated = GatedJournal(tmp_path)
-    gated.fails = ZeroDivisionError()
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+async def test_another_error_of_the_journal_ends_the_writer_and_what_is_not_durable_is_not_applied(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    gated, ledger = GatedJournal(tmp_path), Ledger()
+    gated.fails = error()
     gated.gate.set()
-    writer: Writer[Pay, int] = Writer(Ledger(), gated.journal, batch_limit=BATCH)
+    writer: Writer[Pay, int] = Writer(ledger, gated.journal, batch_limit=BATCH)
     await writer.recover()
     answers = paid(writer, 2 * BATCH)
     with pytest.raises(BaseExceptionGroup) as errors:
         await writer.run()
     await gated.journal.close()
-    assert errors.group_contains(ZeroDivisionError)
+    assert errors.group_contains(error)
     assert [each.result for each in answers] == [1, 2, None, None]
+    assert ledger.accounts == {"a": BATCH}
 
 
 async def test_a_writer_that_is_cancelled_answers_what_the_journal_was_given(tmp_path: Path) -> None:
