@@ -1,6 +1,6 @@
 """The nfs driver passes the conformance suite on shares. A kernel that cannot mount NFS shows them as what the server
 exports; where nfs-ganesha is installed, its clients see the same files. A share whose server is gone is a FUSE file
-system that nobody serves: it blocks what touches it, as a hard mount does."""
+system without a server process: it blocks what touches it, as a hard mount does."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Running:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         with trio.fail_after(PATIENCE):
-            while not holds():  # noqa: ASYNC110  # the state tells nobody that it changed
+            while not holds():  # noqa: ASYNC110  # no event tells of a change
                 await trio.sleep(0.02)
 
 

@@ -1,5 +1,5 @@
-"""Members of a cluster on one bus: whoever leads takes calls, the others stand by, and a call that was in the hands of
-a member that leads no more is answered by the next one, once."""
+"""Members of a cluster on one bus: the leader takes calls, the others stand by, and a call that a
+deposed leader had taken is answered once, by the next one."""
 
 from __future__ import annotations
 

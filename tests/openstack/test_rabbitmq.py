@@ -67,7 +67,7 @@ class Conductor:
         return self.client.prepare(namespace="baseapi", version="1.0", timeout=2).call({}, "ping", arg="x")
 
     def until_answered(self) -> None:
-        """Until somebody takes calls: a client whose queue is gone loses what it sends."""
+        """Until calls are answered: a client whose queue is gone loses what it sends."""
         until(lambda: self._is_answered())
 
     def _is_answered(self) -> bool:
@@ -132,7 +132,7 @@ def daemon_of(cloud: Cloud, url: str, folder: Path, *, more: str = "", **options
     given = {"database": cloud.url("api"), "host": folder.name, "threads": THREADS, "poll_seconds": 0.2, **options}
     lines = "".join(f"{name} = {value!r}\n" for name, value in given.items())
     policy = folder / "nova.conf"
-    policy.write_text("[DEFAULT]\nservice_down_time = 3600\n")  # nobody writes heartbeats of the computes
+    policy.write_text("[DEFAULT]\nservice_down_time = 3600\n")  # the computes write no heartbeats
     config = f'policy = "{policy}"\n[nova]\n{lines}{more}'
     return Daemon(folder, "--nova", url, "--http", "127.0.0.1:0", config=config)
 
@@ -351,7 +351,7 @@ def test_the_member_that_leads_takes_calls_and_a_hand_over_loses_none(
     members: Members, served: tuple[Cloud, Daemon, Conductor]
 ) -> None:
     """Another member is told to lead while calls are under way, and then the leader is killed. The first loses no call;
-    of the second those in its hands are left to their callers. Nobody holds two hosts."""
+    those that the second had taken are left to their callers. No guest holds two hosts."""
     _, other, conductor = served
     if other.process is not None and other.process.poll() is None:
         other.kill()
