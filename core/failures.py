@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -46,6 +47,18 @@ class Failures:
             else:
                 return
             await trio.sleep(RESTART_SECONDS)
+
+
+def release_frames(error: BaseException) -> None:
+    """Clear the frames that a handled error went through, and those of the errors that it came from. On Python 3.13 the
+    frames of an error that a context manager has translated refer to each other, and to all that was in use there."""
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and one.__traceback__ is not None:
+            traceback.clear_frames(one.__traceback__)
+            one.__traceback__ = None
+            chain += [one.__cause__, one.__context__]
 
 
 def name_of(observer: object) -> str:

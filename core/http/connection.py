@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import h11
 import trio
 
+from ..failures import release_frames
 from .access_log import AccessLog
 from .answering import Answering
 from .errors import HttpError, error_body
@@ -47,12 +48,13 @@ class Connection:
         try:
             while await self._exchange():
                 self._h11.start_next_cycle()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client has disconnected
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            release_frames(error)  # the client has disconnected
         except h11.RemoteProtocolError as error:
             await self._give_up(_not_http(error))
         except HttpError as error:
             await self._give_up(error)
+            release_frames(error)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._stream)
@@ -214,8 +216,8 @@ class Connection:
             await self._send(Response(error.status, body, kind), close=True)
             self._log.refused(self._client, error)
             await self._drain()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client has disconnected
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as lost:
+            release_frames(lost)  # the client has disconnected
 
 
 def _not_http(error: h11.RemoteProtocolError) -> HttpError:

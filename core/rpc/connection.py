@@ -10,13 +10,13 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 import trio
 
 from ...placement.types.errors import HostlerError
+from ..failures import release_frames
 from ..service import Service
 from ..tenancy.errors import NotAuthenticated
 from .framing import BadFrame, Framer
@@ -191,8 +191,10 @@ class Connection:
             self._budget.misbehaved(error, known=False)
             if error.field != "tls" or isinstance(self.stream, trio.SSLStream):
                 await farewell(self.stream, error)
+            release_frames(error)
         except LOST as error:
             log.debug("connection lost: %s", error)
+            release_frames(error)
 
     async def _certificate(self) -> tuple[str, ...]:
         """The names in the peer's certificate, if any, after the handshake. NotAuthenticated if a required certificate
@@ -217,6 +219,7 @@ class Connection:
             await work()
         except LOST as error:
             log.debug("connection lost: %s", error)
+            release_frames(error)
             self.scope.cancel()
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -379,8 +382,11 @@ class Connection:
 
 async def farewell(stream: trio.abc.Stream, error: HostlerError) -> None:
     """Send the reason to a peer that is not served; it is short enough for any socket buffer."""
-    with trio.move_on_after(LINGER_SECONDS), suppress(*LOST):
-        await stream.send_all(notification("error", error_object(error, "list")))
+    with trio.move_on_after(LINGER_SECONDS):
+        try:
+            await stream.send_all(notification("error", error_object(error, "list")))
+        except LOST as lost:
+            release_frames(lost)
 
 
 def is_own(stream: trio.SocketStream) -> bool:

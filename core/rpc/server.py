@@ -10,6 +10,7 @@ import trio
 
 from ...placement.types.errors import InvalidValue
 from ..errors import Overloaded
+from ..failures import release_frames
 from ..service import Service
 from .addresses import Address
 from .connection import LOST, Budget, Connection, Limits, farewell, is_own, keep_alive
@@ -120,6 +121,7 @@ class RpcServer:
                 await connection.run(local=local)
         except LOST as error:
             log.debug("connection lost before it was one: %s", error)
+            release_frames(error)
         except Exception:  # a fault in one connection must not end the others
             log.exception("a connection failed unexpectedly")
         finally:
