@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,10 @@ async def print_audit(
     ended, or a copy; nothing in it is changed."""
     machine, encode = ServiceMachine(), msgspec.json.Encoder().encode
     last = begin(folder, machine)
-    async for read in records(folder, last):
-        orders = [machine.decode(record.body) for record in read]
-        for record, order, outcome in zip(read, orders, machine.apply_batch(orders), strict=True):
-            if record.sequence > after:
-                sys.stdout.write(encode(line_of(record.sequence, order, outcome)).decode() + "\n")
+    async with aclosing(records(folder, last)) as parts:
+        async for read in parts:
+            orders = [machine.decode(record.body) for record in read]
+            for record, order, outcome in zip(read, orders, machine.apply_batch(orders), strict=True):
+                if record.sequence > after:
+                    sys.stdout.write(encode(line_of(record.sequence, order, outcome)).decode() + "\n")
     return 0

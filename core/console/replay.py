@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,9 +98,10 @@ async def compare(folder: Path, policy: dict[str, Any] | None, show: int) -> Com
     if policy is not None:
         now.apply(Order(0.0, ITSELF, SetPolicy(policy=with_present_defaults(policy))))
     found.first, found.last = last + 1, last
-    async for read in records(folder, last):
-        for record in read:
-            _step(found, record, then, now if policy is not None else None, show)
+    async with aclosing(records(folder, last)) as parts:
+        async for read in parts:
+            for record in read:
+                _step(found, record, then, now if policy is not None else None, show)
     return found
 
 

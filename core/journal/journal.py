@@ -13,8 +13,8 @@ import itertools
 import os
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -259,19 +259,21 @@ class Journal:
         """Replay the intact records of a segment after ``last``; returns the number of the last intact one."""
         end, self._checksum = first - 1, first_checksum(first)
         try:
-            async for blocks in self._blocks(first):
-                self.last = await self._aside(partial(_replayed, blocks, replay, self.last))
-                end, self._checksum = blocks[-1].first + blocks[-1].records - 1, blocks[-1].checksum
+            async with aclosing(self._blocks(first)) as parts:
+                async for blocks in parts:
+                    self.last = await self._aside(partial(_replayed, blocks, replay, self.last))
+                    end, self._checksum = blocks[-1].first + blocks[-1].records - 1, blocks[-1].checksum
         except DataDamaged as error:
             found.damage.append(f"{error}; kept all commands up to {self.last}")
         return end
 
-    async def records(self, first: int) -> AsyncIterator[list[Record]]:
+    async def records(self, first: int) -> AsyncGenerator[list[Record], None]:
         """The records of a segment in order, as far as they are good; then DataDamaged if there is more, but wrong."""
-        async for blocks in self._blocks(first):
-            yield [record for block in blocks for record in unpack(block)]
+        async with aclosing(self._blocks(first)) as parts:
+            async for blocks in parts:
+                yield [record for block in blocks for record in unpack(block)]
 
-    async def _blocks(self, first: int) -> AsyncIterator[Sequence[Block]]:
+    async def _blocks(self, first: int) -> AsyncGenerator[Sequence[Block], None]:
         """The same, as blocks; at least one at a time."""
         after, expected, checksum, chunk = first - 1, first, first_checksum(first), CHUNK
         while True:

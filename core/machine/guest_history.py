@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ async def _read(folder: Path) -> GuestHistory:
     machine = ServiceMachine()
     last = begin(folder, machine)
     told = _Guests(machine)
-    async for read in records(folder, last):
-        told.note([machine.decode(record.body) for record in read])
+    async with aclosing(records(folder, last)) as parts:
+        async for read in parts:
+            told.note([machine.decode(record.body) for record in read])
     return told.history()
 
 

@@ -3,7 +3,8 @@ must be that of a stopped service, or a copy; it is not changed."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from ...placement.types.errors import InvalidValue
@@ -28,19 +29,20 @@ def begin(folder: Path, *machines: ServiceMachine) -> int:
     return known[0]
 
 
-async def records(folder: Path, after: int) -> AsyncIterator[list[Record]]:
+async def records(folder: Path, after: int) -> AsyncGenerator[list[Record], None]:
     """The commands behind number ``after``, in order, without those that were set apart. DataDamaged where one is
     missing or not what was written, StorageFailed."""
     store, last, apart = SqliteStore(folder), after, read_apart(folder)
     journal = Journal(store, SnapshotFolder(folder))
     try:
         for first in await store.segments():
-            async for read in journal.records(first):
-                new = [record for record in read if record.sequence > after]
-                if new and new[0].sequence != last + 1:
-                    raise DataDamaged(f"commands {last + 1} to {new[0].sequence - 1} are not there", field="folder")
-                if new:
-                    last = new[-1].sequence
-                    yield [record for record in new if record.sequence not in apart]
+            async with aclosing(journal.records(first)) as parts:
+                async for read in parts:
+                    new = [record for record in read if record.sequence > after]
+                    if new and new[0].sequence != last + 1:
+                        raise DataDamaged(f"commands {last + 1} to {new[0].sequence - 1} are not there", field="folder")
+                    if new:
+                        last = new[-1].sequence
+                        yield [record for record in new if record.sequence not in apart]
     finally:
         await store.close()
