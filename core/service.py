@@ -160,7 +160,9 @@ class Service:
 
     def now(self) -> float:
         """Time of a command that arrives now, in seconds since the epoch. Never decreases."""
-        self._now = max(self._now, math.floor(self._clock() / TICK) * TICK)
+        now = self._clock()
+        if now - self._now >= TICK:
+            self._now = max(self._now, math.floor(now / TICK) * TICK)
         return self._now
 
     def not_before(self, now: float) -> None:

@@ -235,6 +235,14 @@ def parse_many(uuids):
     return result
 
 
+def format_many(const uint64_t[:, ::1] words):
+    """The uuids of ``words``, (n, 2), in text. O(n)."""
+    cdef Py_ssize_t i
+    if words.shape[1] != 2:
+        raise ValueError("words must be (n, 2)")
+    return [uuid_text(words[i, 0], words[i, 1]) for i in range(words.shape[0])]
+
+
 def make_many(seed, Py_ssize_t first, Py_ssize_t count):
     """(count, 2) uint64: uuids number ``first``, ``first + 1``, ... of the sequence of a seed, in the form of version
     4.

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
     from ._tables import NameTable
-    from ._uuids import UuidTable, format_uuid, make_many, parse_many, parse_uuid
+    from ._uuids import UuidTable, format_many, format_uuid, make_many, parse_many, parse_uuid
 else:
-    from .tables_py import NameTable, UuidTable, format_uuid, make_many, parse_many, parse_uuid
+    from .tables_py import NameTable, UuidTable, format_many, format_uuid, make_many, parse_many, parse_uuid
 
-__all__ = ["NameTable", "UuidTable", "format_uuid", "make_many", "parse_many", "parse_uuid"]
+__all__ = ["NameTable", "UuidTable", "format_many", "format_uuid", "make_many", "parse_many", "parse_uuid"]

@@ -275,6 +275,11 @@ def parse_many(uuids: Sequence[str] | npt.NDArray[np.str_ | np.object_]) -> npt.
     return np.array([parse_uuid(text) for text in items], dtype=np.uint64).reshape(-1, 2)
 
 
+def format_many(words: npt.NDArray[np.uint64]) -> list[str]:
+    """The uuids of ``words``, (n, 2), in text."""
+    return [format_uuid(high, low) for high, low in words.tolist()]
+
+
 def make_many(seed: int, first: int, count: int) -> npt.NDArray[np.uint64]:
     """(count, 2) uint64: uuids number ``first``, ``first + 1``, ... of the seed's endless sequence, as of version 4.
 

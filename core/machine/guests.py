@@ -50,13 +50,17 @@ Held = list[tuple[str, dict[str, int]]]
 log = logging.getLogger("hostler.guests")
 
 
-class _Waiting(NamedTuple):
-    """A request on its way, and the amounts reserved for it, if a limit binds its project."""
+_Waiting = tuple[int, Asked, Request, Mapping[str, int]]
+"""A request on its way: its position, what was asked, the request, and the amounts reserved for it, if a limit binds
+its project. (A plain tuple, as one is made for each placement.)"""
 
-    position: int
-    asked: Asked
-    request: Request
-    reserved: Mapping[str, int]
+
+class _Decided(NamedTuple):
+    """Requests that the engine has decided: their positions, its answers, and the uuid of the first guest of each."""
+
+    positions: Sequence[int]
+    decisions: Decisions
+    uuids: list[str]
 
 
 class _Placing:
@@ -66,17 +70,18 @@ class _Placing:
         self.state, self.now = state, now
         self._limited = bool(state.tenants.limits)
         self.waiting: list[_Waiting] = []
-        self.decided: list[tuple[Sequence[int], Decisions]] = []
+        self.decided: list[_Decided] = []
         self.errors: dict[int, HostlerError] = {}
         self.known: dict[int, Decision] = {}
         """Requests that were placed before under the same claim."""
 
-    def add(self, position: int, asked: Asked) -> None:
+    def add(self, position: int, asked: Asked, spec: bytes | None = None) -> None:
+        """Queue a request. ``spec``: that of ``asked``, if the caller has it as bytes."""
         if asked.claim and (known := claimed_before(self.state, asked)) is not None:
             self.known[position] = known
             return
         try:
-            request = self.state.request(asked, self.now)
+            request = self.state.request(asked, self.now, spec=spec)
             reserved = self._reserve(request) if self._limited else _NOTHING
         except HostlerError as error:
             self.errors[position] = checked_outcome(error)
@@ -85,7 +90,7 @@ class _Placing:
             checked_outcome(error)
             self.errors[position] = _unexpected()
             return
-        self.waiting.append(_Waiting(position, asked, request, reserved))
+        self.waiting.append((position, asked, request, reserved))
 
     def _reserve(self, request: Request) -> Mapping[str, int]:
         """Count the request's amounts if its project has a limit. QuotaExceeded if it would be exceeded."""
@@ -109,9 +114,9 @@ class _Placing:
         if not waiting:
             return
         tenants, usage = self.state.tenants, self.state.usage
-        for each in waiting if self._limited else ():
-            if each.reserved:
-                usage.add(tenants, each.request.project_id, each.reserved, -1)
+        for _, _, request, reserved in waiting if self._limited else ():
+            if reserved:
+                usage.add(tenants, request.project_id, reserved, -1)
         failed = False
         parts = ((waiting, None),) if self.state.sampler is None else self._parts(self.state.sampler, waiting)
         for part, sampler in parts:
@@ -141,13 +146,13 @@ class _Placing:
         try:
             self._take([each])
         except HostlerError as error:
-            self.errors[each.position] = checked_outcome(error)
+            self.errors[each[0]] = checked_outcome(error)
         except Undone as undone:
             cause = undone.__cause__
-            self.errors[each.position] = cause if isinstance(cause, HostlerError) else _unexpected()
+            self.errors[each[0]] = cause if isinstance(cause, HostlerError) else _unexpected()
 
     def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
-        engine, requests = self.state.engine, [each.request for each in waiting]
+        engine, requests = self.state.engine, [request for _, _, request, _ in waiting]
         try:
             decisions = (
                 engine.place_many(requests, strict=False) if sampler is None else sampler.place(engine, requests[0])
@@ -162,31 +167,39 @@ class _Placing:
             raise StateUnknown("guests were placed and not counted") from error
 
     def _charge(self, waiting: Sequence[_Waiting], decisions: Decisions) -> None:
-        self.decided.append(([each.position for each in waiting], decisions))
+        positions, rows, uuids = [each[0] for each in waiting], decisions.rows.tolist(), decisions.uuids()
+        self.decided.append(_Decided(positions, decisions, uuids))
         for index, error in decisions.errors.items():
-            self.errors[waiting[index].position] = checked_outcome(error)
-        placed: dict[int, tuple[Asked, list[str]]] = {}
-        """By identity of the decoded spec, which requests with equal bytes share."""
-        claims = self.state.requests.claims
-        for (_, asked, request, _), row, uuid in zip(waiting, decisions.rows.tolist(), decisions.uuids(), strict=True):
-            if row >= 0:
-                if (known := placed.get(id(request.spec))) is None:
-                    known = placed[id(request.spec)] = asked, []
-                known[1].extend(asked.instance_uuids or (uuid,))
-                if asked.claim or claims:
-                    self.state.requests.claim(asked.instance_uuids or (uuid,), asked.claim)
-        for asked, uuids in placed.values():
-            self.state.requests.keep(uuids, self.state.kept_spec(asked))
-        tenants, usage = self.state.tenants, self.state.usage
-        for amounts, positions in decisions.taken():
-            guests: dict[str, tuple[int, int]] = {}
-            for position in positions:
-                request = waiting[position].request
-                requests, instances = guests.get(request.project_id, (0, 0))
-                guests[request.project_id] = requests + 1, instances + (len(request.instance_uuids) or 1)
-            for project, (requests, instances) in guests.items():
-                total = {name: amount * requests for name, amount in amounts.items()}
-                usage.add(tenants, project, {INSTANCES: instances, **total})
+            self.errors[positions[index]] = checked_outcome(error)
+        kept, claims = self.state.requests, self.state.requests.claims
+        by_spec: dict[int, tuple[Asked, list[str]]] = {}
+        """Guests by identity of the decoded spec, which requests with equal bytes share."""
+        totals: dict[tuple[int, str], list[int]] = {}
+        """[requests, instances] by what a request takes and its project."""
+        spec = size = project = None
+        for (_, asked, request, _), row, uuid, takes in zip(waiting, rows, uuids, decisions.sizes(), strict=True):
+            if row < 0:
+                continue
+            if request.spec is not spec:
+                spec = request.spec
+                _, guests = by_spec.setdefault(id(spec), (asked, []))
+            if takes != size or request.project_id != project:
+                size, project = takes, request.project_id
+                total = totals.setdefault((size, project), [0, 0])
+            own = request.instance_uuids
+            if own:
+                guests += own
+            else:
+                guests.append(uuid)
+            total[0] += 1
+            total[1] += len(own) or 1
+            if asked.claim or claims:
+                kept.claim(own or (uuid,), asked.claim)
+        for asked, guests in by_spec.values():
+            kept.keep(guests, self.state.kept_spec(asked))
+        for (takes, owner), (requests, instances) in totals.items():
+            amounts = {name: amount * requests for name, amount in decisions.amounts_of(takes).items()}
+            self.state.usage.add(self.state.tenants, owner, {INSTANCES: instances, **amounts})
 
 
 class Undone(Exception):
@@ -208,7 +221,7 @@ def place_each(
         placing.add(position, each)
     placing.decide()
     outcomes: list[Decision | HostlerError | None] = [None] * len(asked)
-    for positions, decisions in placing.decided:
+    for positions, decisions, _ in placing.decided:
         if wanted is None:
             for position, decision in zip(positions, decisions, strict=True):
                 outcomes[position] = decision
@@ -227,8 +240,11 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
     weight, specs, known_specs = 0, set[bytes](), set[bytes]()
+    last, spec = msgspec.Raw(), b""
     for position, each in enumerate(asked):
-        spec = bytes(each.spec)
+        if each.spec != last:
+            last = each.spec
+            spec = bytes(last)
         own = 1 if spec in specs else OTHER_SPEC if spec in known_specs else NEW_SPEC
         if weight + own > STEP:
             placing.decide()
@@ -240,7 +256,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
         if own > 1:
             specs.add(spec)
             known_specs.add(spec)
-        placing.add(position, each)
+        placing.add(position, each, spec)
     placing.decide()
     yield
     hosts: list[str | None] = [None] * len(asked)
@@ -249,13 +265,16 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     refused_by, removed = Counter[str](), Counter[str]()
     for position, known in placing.known.items():
         hosts[position], uuids[position] = known.host, known.selected.instance_uuid
-    for positions, decisions in placing.decided:
-        names = iter(state.fleet._service_hosts(decisions.rows[decisions.rows >= 0]))
-        for index, (position, row, uuid) in enumerate(
-            zip(positions, decisions.rows.tolist(), decisions.uuids(), strict=True)
-        ):
+    for positions, decisions, made in placing.decided:
+        rows, first, end = decisions.rows, positions[0], positions[-1] + 1
+        names = state.fleet._service_hosts(rows[rows >= 0])
+        if len(names) == end - first:  # all of them, one after the other
+            hosts[first:end], uuids[first:end] = names, made
+            continue
+        placed = iter(names)
+        for index, (position, row, uuid) in enumerate(zip(positions, rows.tolist(), made, strict=True)):
             if row >= 0:
-                hosts[position], uuids[position] = next(names), uuid
+                hosts[position], uuids[position] = next(placed), uuid
             elif index not in decisions.errors:
                 uuids[position] = uuid
                 refusal = decisions[index].refusal

@@ -219,26 +219,31 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
 
 def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> int:
     cost = float(PLACE_COST + BATCHED_COST * (len(requests) - 1))
-    new = 0
-    for raw in {bytes(request.spec) for request in requests}:
-        new += raw not in specs
+    new, last = set[bytes](), None
     for request in requests:
+        if request.spec != last:
+            last = request.spec
+            if (spec := bytes(last)) not in specs:
+                new.add(spec)
         if (count := len(request.instance_uuids)) > 1:
             cost += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * count
         if request.alternates:
             cost += request.alternates * PLACE_COST / 3
-    return int(cost + new * (SHAPE_COST + SHAPE_COST_PER_HOST * hosts))
+    return int(cost + len(new) * (SHAPE_COST + SHAPE_COST_PER_HOST * hosts))
 
 
 def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
     """A ``place_many`` as commands of at most PART_REQUESTS requests and PART_SHAPES different specs each. The same
     call always makes the same parts."""
     requests = command.requests
-    first, shapes = 0, set[bytes]()
+    first, shapes, last = 0, set[bytes](), None
     for position, request in enumerate(requests):
-        shape = bytes(request.spec)
-        full = position - first == PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES)
-        if full:
+        full = position - first == PART_REQUESTS
+        if request.spec == last and not full:
+            continue
+        last = request.spec
+        shape = bytes(last)
+        if full or (shape not in shapes and len(shapes) == PART_SHAPES):
             yield PlaceMany(requests=requests[first:position])
             first, shapes = position, set()
         shapes.add(shape)
@@ -247,9 +252,13 @@ def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
 
 def checked_parts_of(command: PlaceMany, specs: Specs) -> Iterator[PlaceMany]:
     """A ``place_many`` in parts that are each checked in about a millisecond."""
-    requests, first, weight = command.requests, 0, 0
+    requests, first, weight, last = command.requests, 0, 0, None
     for position, request in enumerate(requests):
-        weight += 1 if bytes(request.spec) in specs else NEW_SPEC_WEIGHT
+        if request.spec == last:
+            weight += 1
+        else:
+            last = request.spec
+            weight += 1 if bytes(last) in specs else NEW_SPEC_WEIGHT
         if weight >= STEP_WEIGHT:
             yield PlaceMany(requests=requests[first : position + 1])
             first, weight = position + 1, 0

@@ -209,17 +209,19 @@ class ServiceState:
 
     # requests
 
-    def request(self, asked: Asked, now: float | None, uuids: tuple[str, ...] | None = None) -> Request:
-        """The decoded request, with the pools of its project, and with other ``uuids`` if given. InvalidValue or
-        UnknownName if it is malformed."""
-        spec = self.specs[bytes(asked.spec)].spec
-        if POOLS_HINT in spec.scheduler_hints:
+    def request(
+        self, asked: Asked, now: float | None, uuids: tuple[str, ...] | None = None, *, spec: bytes | None = None
+    ) -> Request:
+        """The decoded request, with the pools of its project, and with other ``uuids`` if given; ``spec``: that of
+        ``asked``, if the caller has it as bytes. InvalidValue or UnknownName if it is malformed."""
+        wanted = self.specs[bytes(asked.spec) if spec is None else spec].spec
+        if POOLS_HINT in wanted.scheduler_hints:
             raise InvalidValue(f"the hint {POOLS_HINT} is the service's own", field="spec.scheduler_hints")
         if self.pools.pools:
             granted = self.pools.granted(self.tenants, asked.project_id)
-            spec = self._with_pools(spec, granted) if granted else spec
+            wanted = self._with_pools(wanted, granted) if granted else wanted
         return Request(
-            spec=spec,
+            spec=wanted,
             instance_uuids=asked.instance_uuids if uuids is None else uuids,
             project_id=asked.project_id,
             user_id=asked.user_id,

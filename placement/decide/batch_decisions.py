@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.draws import word, words
-from ...ext.tables import format_uuid
+from ...ext.tables import format_many, format_uuid
 from ..fleet.fleet import Fleet
 from ..types.decision import Decision, Refusal, Selection
 from ..types.errors import HostlerError
@@ -106,28 +106,29 @@ class Decisions(Sequence[Decision]):
         O(requests)."""
         found = [""] * len(self)
         for run in self._runs:
-            words = run.uuids.tolist()
-            found[run.first : run.first + len(words)] = [format_uuid(high, low) for high, low in words]
+            found[run.first : run.first + len(run.rows)] = format_many(run.uuids)
         for index, decision in self._whole.items():
             if decision.placed:
                 found[index] = decision.selections[0].instance_uuid
         return found
 
-    def taken(self) -> Iterator[tuple[Mapping[str, int], list[int]]]:
-        """Positions of the requests that were placed, and what each of these takes of each resource class, all
-        instances and providers together; positions that take alike may come together. O(requests)."""
-        names = self._context.fleet.resource_classes
-        positions: dict[tuple[int, int], list[int]] = {}
-        for number, run in enumerate(self._runs):
-            for at, (size, row) in enumerate(zip(run.sizes.tolist(), run.rows.tolist(), strict=True), run.first):
-                if row >= 0:
-                    positions.setdefault((number, size), []).append(at)
-        for (number, size), found in positions.items():
-            resources = self._runs[number].resources[size]
-            yield {names[index]: amount for index, amount in resources.items()}, found
+    def sizes(self) -> list[int]:
+        """What each request takes, in order: a number for ``amounts_of``. Requests with equal numbers take alike; the
+        number of one that was not placed says nothing. O(requests)."""
+        found = [0] * len(self)
+        for run in self._runs:
+            found[run.first : run.first + len(run.rows)] = run.sizes.tolist()
         for at in self._alone:
-            if self._whole[at].placed:
-                yield self._whole[at].amounts(), [at]
+            found[at] = ~at
+        return found
+
+    def amounts_of(self, size: int) -> dict[str, int]:
+        """What a request of this number (``sizes``) takes of each resource class, all instances and providers together.
+        O(resource classes)."""
+        if size < 0:
+            return self._whole[~size].amounts()
+        names = self._context.fleet.resource_classes
+        return {names[index]: amount for index, amount in self._runs[0].resources[size].items()}
 
     def _add(self, index: int, decision: Decision) -> None:
         """Take in a decision that was made by itself."""
