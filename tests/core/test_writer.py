@@ -298,16 +298,15 @@ async def test_a_recovery_that_is_done_aside_holds_up_nobody_and_can_be_watched(
         assert await writer.snapshot() == 1
         await writer.submit(Pay("a", 2))
     again, journal = SlowLedger(), Journal.in_folder(tmp_path, aside=in_thread)
-    seen = []
 
     async def watch() -> None:
-        for event in again.go_on:
-            await trio.sleep(0.05)
-            seen.append((journal.loading, journal.last))
+        for event, shown in zip(again.go_on, [(1, 0), (0, 1)], strict=True):
+            with trio.fail_after(HANG_SECONDS):
+                while (journal.loading, journal.last) != shown:  # noqa: ASYNC110  # no event tells of it
+                    await trio.sleep(0.01)
             event.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         async with open_writer(again, journal):
             assert again.accounts == {"a": 3}
-    assert seen == [(1, 0), (0, 1)]
