@@ -18,13 +18,14 @@ from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import httpx
 
 from .environments import ServiceUnavailable, clean, ready, run
 from .etcd_servers import free_ports
 from .placement_database import database
+from .placement_services import cpu_seconds
 from .rabbit_broker import Broker, missing
 
 PACKAGES: Final = ("nova==34.0.0", "openstack-placement==16.0.0", "waitress", "psycopg2-binary", "setuptools<81")
@@ -120,7 +121,7 @@ class OpenStack:
         headers = {"x-auth-token": TOKEN, "openstack-api-version": "placement 1.39"}
         self.placement = httpx.Client(base_url=f"http://127.0.0.1:{self._placement_port}", headers=headers, timeout=90)
 
-    def __enter__(self) -> OpenStack:
+    def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
@@ -141,11 +142,12 @@ class OpenStack:
         broker = Broker(self.folder / "rabbit")
         self._stack.callback(broker.end)
         broker.start()
-        self._transport = broker.url
+        self._transport, self._broker = broker.url, broker
         for cell in self._cells[1:]:
             broker.ctl("add_vhost", f"cell{cell}")
             broker.ctl("set_permissions", "-p", f"cell{cell}", "guest", ".*", ".*", ".*")
-        self._database = self._stack.enter_context(database("postgresql", self.folder)).url
+        self._cluster = self._stack.enter_context(database("postgresql", self.folder))
+        self._database = self._cluster.url
         stub = ThreadingHTTPServer(("127.0.0.1", self._stub_port), _Stub)
         threading.Thread(target=stub.serve_forever, daemon=True).start()
         self._stack.callback(stub.shutdown)
@@ -153,6 +155,10 @@ class OpenStack:
         self._configure()
         self._make_databases()
         self._start_schedulers()
+        self._start_nova()
+
+    def _start_nova(self) -> None:
+        """Start what asks the scheduler: the API, conductors and computes."""
         environment = {"PYTHONPATH": str(self.folder), "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1"}
         environment["OS_NOVA_CONFIG_DIR"] = str(self.folder)
         self._run("api", str(self._python), "-c", _API.format(port=self._api_port), **environment)
@@ -244,9 +250,13 @@ class OpenStack:
             where = ("--transport-url", self._bus(cell), "--database_connection", self._url(f"nova_cell{cell}"))
             self._manage("cell_v2", "create_cell", "--name", f"cell{cell}", *where)
         if self.stock:
-            program = str(self._venv / "bin" / "placement-manage")
-            command = [program, "--config-file", str(self.folder / "placement.conf"), "db", "sync"]
-            run("placement-manage db sync failed", command, clean())
+            self._make_placement()
+
+    def _make_placement(self) -> None:
+        """The tables of Placement's database."""
+        program = str(self._venv / "bin" / "placement-manage")
+        command = [program, "--config-file", str(self.folder / "placement.conf"), "db", "sync"]
+        run("placement-manage db sync failed", command, clean())
 
     def _manage(self, *words: str, conf: str = "nova") -> None:
         command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / f"{conf}.conf"), *words]
@@ -291,14 +301,7 @@ class OpenStack:
         """CPU seconds so far of what chooses hosts and keeps allocations, with all their processes but without the
         database: the service, or nova-scheduler and Placement."""
         names = ("scheduler", "placement") if self.stock else ("hostler",)
-        wanted, total = {self._processes[name].pid for name in names}, 0.0
-        seen = {int(each.name): _stat(each) for each in Path("/proc").iterdir() if each.name.isdecimal()}
-        for _ in range(3):  # children of children
-            wanted |= {pid for pid, fields in seen.items() if fields and int(fields[1]) in wanted}
-        for pid in wanted:
-            fields = seen.get(pid) or ["0"] * 15
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return total
+        return sum(cpu_seconds(self._processes[name].pid) for name in names)
 
     def kill(self, name: str) -> None:
         """kill -9, with the workers that it has started: ``hostler``, ``conductor``, ``api`` or a compute."""
@@ -353,14 +356,6 @@ class OpenStack:
             if len(page) < 500:
                 return found
             marker = page[-1]["id"]
-
-
-def _stat(process: Path) -> list[str]:
-    """The fields of /proc/PID/stat behind the name, empty for a process that is gone."""
-    try:
-        return (process / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
 
 
 __all__ = ["OpenStack"]

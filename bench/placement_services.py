@@ -36,33 +36,31 @@ class Service:
 
     def cpu_seconds(self) -> float:
         """CPU time of its processes so far, those of its database included."""
-        pids = _family(self.pid) + ([] if self.database is None else _family(self.database))
-        return sum(_cpu_ticks(pid) for pid in pids) / TICKS
+        return cpu_seconds(self.pid) + (0.0 if self.database is None else cpu_seconds(self.database))
 
 
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _cpu_ticks(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[11]) + int(fields[12])
-
-
-def _family(pid: int) -> list[int]:
-    """The process and its descendants."""
+def cpu_seconds(pid: int) -> float:
+    """CPU time so far of a process and its descendants, of those too that have ended and were waited for. 0 if there is
+    none of that id. O(processes)."""
+    stats = {int(each.name): _stat(each) for each in Path("/proc").iterdir() if each.name.isdigit()}
     children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                children.setdefault(int(_stat(int(folder.name))[1]), []).append(int(folder.name))
-            except OSError:
-                continue  # it has ended
-    found, waiting = [], [pid]
+    for each, fields in stats.items():
+        if fields:
+            children.setdefault(int(fields[1]), []).append(each)
+    ticks, waiting = 0, [pid]
     while waiting:
-        found.append(waiting.pop())
-        waiting += children.get(found[-1], [])
-    return found
+        each = waiting.pop()
+        ticks += sum(int(field) for field in stats.get(each, ())[11:15])  # its own, and of children waited for
+        waiting += children.get(each, [])
+    return ticks / TICKS
+
+
+def _stat(process: Path) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, empty for a process that has ended."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 @contextmanager

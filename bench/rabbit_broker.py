@@ -56,6 +56,11 @@ class Broker:
         (folder / "rabbitmq.conf").write_text("loopback_users = none\ndisk_free_limit.absolute = 50MB\n")
         self._started: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def pid(self) -> int:
+        """The process of the node, whose child is the virtual machine."""
+        return self._started[-1].pid
+
     def start(self) -> None:
         """Start it, and wait until it answers: some 5 seconds."""
         self._run("epmd", "-address", "127.0.0.1", "-port", str(self._mapper_port))
