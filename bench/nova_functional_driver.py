@@ -63,7 +63,7 @@ def ask_watched_filters(manager: Any, asked: scheduler.Asked, answer: Any) -> No
     chosen = {answer[0][0].nodename} if answer else set()
     for state in [each for each in states if each.nodename in chosen or not answer][:1]:
         for each in watched:
-            passes = (each() if isinstance(each, type) else each).host_passes(state, asked.spec)
+            passes = (each() if isinstance(each, type) else each)._filter_one(state, asked.spec)
             if answer and not passes:
                 raise AssertionError(f"Nova's {each} refuses {state.nodename}, which Hostler has chosen")
 

@@ -165,6 +165,11 @@ class Service:
             self._now = max(self._now, math.floor(now / TICK) * TICK)
         return self._now
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The time in seconds since the epoch, to the fraction, and without the order of commands."""
+        return self._clock
+
     def not_before(self, now: float) -> None:
         """Have commands carry no earlier time than ``now``, that of a command of another member. O(1)."""
         self._now = max(self._now, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -30,8 +31,8 @@ def boot_seconds() -> float:
 
 
 class HonestClock:
-    """``clock()`` is the time in seconds since the epoch. ``jumps`` counts readings that began a jump, ``followed``
-    those jumps that lasted and were taken over."""
+    """``clock()`` is the time in seconds since the epoch, in any thread. ``jumps`` counts readings that began a jump,
+    ``followed`` those jumps that lasted and were taken over."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = boot_seconds) -> None:
         self._wall, self._steady = wall, steady
@@ -41,6 +42,7 @@ class HonestClock:
         self._jump: tuple[float, float] | None = None
         """The offset after a jump that is not followed yet, and when (steady clock) it was first seen."""
         self.jumps = self.followed = 0
+        self._turn = threading.Lock()
 
     def __call__(self) -> float:
         steady = self._steady()
@@ -48,10 +50,11 @@ class HonestClock:
 
     def read(self) -> tuple[float, float]:
         """(the checked time, the reading of the wall clock)."""
-        wall, steady = self._wall(), self._steady()
-        self._checked = steady
-        self._follow(wall - steady, steady)
-        return steady + self._offset, wall
+        with self._turn:
+            wall, steady = self._wall(), self._steady()
+            self._checked = steady
+            self._follow(wall - steady, steady)
+            return steady + self._offset, wall
 
     def latest(self) -> float:
         """The later of the checked time and the wall clock's reading, which decides whether a token has expired."""

@@ -209,6 +209,15 @@ async def test_a_call_that_is_too_old_claims_nothing(cloud: Cloud, exchange: str
         assert await it.select(instance_uuid(1), age=30.0)
 
 
+async def test_a_call_that_came_while_nothing_waited_is_answered_whatever_the_clocks_say(
+    cloud: Cloud, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hostler.drivers.openstack.bus.waiting.WaitBound.taken", lambda *_: 0.0)
+    async with running(cloud, exchange, stale_seconds=60.0) as it:
+        assert await it.select(instance_uuid(1), age=7_200.0)
+        assert await it.select(instance_uuid(2), age=-7_200.0)
+
+
 async def test_a_call_whose_turn_comes_too_late_claims_nothing(cloud: Cloud, exchange: str) -> None:
     async with running(cloud, exchange, call_seconds=1e-9) as it:
         with pytest.raises(Exception, match="No valid host"):

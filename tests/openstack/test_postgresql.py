@@ -13,7 +13,7 @@ import pytest
 
 from hostler.bench.environments import ServiceUnavailable
 from hostler.bench.placement_database import database
-from hostler.drivers.openstack.bus.follower import Follower
+from hostler.drivers.openstack.bus.follower import SETTLED, Follower
 from hostler.drivers.openstack.bus.service_row import ServiceRow, row_of
 from hostler.drivers.openstack.source.databases import Database, SourceFailed
 from hostler.drivers.openstack.source.nova_databases import Cell, cells_of, read_nova
@@ -100,8 +100,11 @@ def test_the_same_is_read_as_of_sqlite(server: str, cloud: Cloud) -> None:
 
 def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cloud: Cloud) -> None:
     api = Database("d", url(server, "api"))
-    follower = Follower(lambda: cells_of(api), api)
-    assert sorted(each.nodename for each in follower.look(now=NOW + 30, full=True).hosts) == ["cmp1", "cmp2"]
+    steady = iter((0.0, SETTLED, 2 * SETTLED))
+    follower = Follower(lambda: cells_of(api), api, steady=lambda: next(steady))
+    for full in (True, False):  # times without a fraction are read until they are settled
+        found = follower.look(now=NOW + 30, full=full)
+        assert sorted(each.nodename for each in found.hosts) == ["cmp1", "cmp2"]
     plain = url(server, "cell").replace("+psycopg2", "")
     with psycopg.connect(plain) as connection:
         connection.execute("UPDATE services SET disabled = true WHERE host = 'cmp1'")

@@ -4,12 +4,12 @@ are gone, aggregates. Runs in a thread; it knows nothing of the service. A cell 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ....placement.types.host import Aggregate, Host
-from ..nova.hosts import seconds
 from ..source import compute_nodes as cn
 from ..source.databases import Database, Reading, SourceFailed
 from ..source.nova_databases import Cell, read_aggregates, read_services
@@ -18,7 +18,8 @@ log = logging.getLogger("hostler.nova")
 
 CHUNK: Final = 500
 SETTLED: Final = 2.0
-"""Seconds after which a row whose time has no fraction cannot have been written again within the same second."""
+"""Seconds after a row was first seen, by a clock that is not set, after which another change has another time, also
+where the time has no fraction."""
 _SERVICE: Final = ("disabled", "disabled_reason", "forced_down", "version", "created_at")
 
 
@@ -38,11 +39,12 @@ class Changes:
 
 @dataclass(slots=True)
 class _Known:
-    """A row of compute_nodes as it was read last."""
+    """A row of compute_nodes as it was read last. ``since``: when it was first seen with that time."""
 
     host: str
     node: str
     updated_at: Any
+    since: float
     settled: bool = False
 
 
@@ -55,8 +57,11 @@ class _CellState:
 class Follower:
     """The rows of all cells, as far as they are needed to see changes. One thread at a time."""
 
-    def __init__(self, cells: Callable[[], Sequence[Cell]], api: Database) -> None:
-        """``cells``: reads which cells there are; HostlerError if it cannot."""
+    def __init__(
+        self, cells: Callable[[], Sequence[Cell]], api: Database, *, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``cells``: reads which cells there are; HostlerError if it cannot. ``steady``: a clock that is not set."""
+        self._steady = steady
         self._cells_now, self._api = cells, api
         self._cells: Sequence[Cell] = ()
         self._known: dict[str, _CellState] = {}
@@ -121,7 +126,7 @@ class Follower:
             for host, each in services.items()
             if host in known.services and each["last_seen_up"] != known.services[host]["last_seen_up"]
         }
-        wanted, seen, names = list[int](), set[str](), dict[str, _Known]()
+        wanted, seen, names, steady = list[int](), set[str](), dict[str, _Known](), self._steady()
         for row in reading.rows(cn.NODES, ("id", "uuid", "host", "hypervisor_hostname", "updated_at"), alive=True):
             if row.uuid is None:
                 continue
@@ -133,9 +138,7 @@ class Follower:
                 elif row.host in heard:
                     changes.heard.append(before.node)
                 continue
-            names[row.uuid] = _Known(
-                row.host, row.hypervisor_hostname, row.updated_at, _is_settled(row.updated_at, now)
-            )
+            names[row.uuid] = _known(row, before, steady)
             wanted.append(row.id)
         changes.gone += [each.node for uuid, each in known.nodes.items() if uuid not in seen]
         hosts = list(self._read(cell, reading, wanted, services, now))
@@ -168,9 +171,12 @@ def _differs(service: Mapping[str, Any], before: Mapping[str, Any] | None) -> bo
     return before is None or any(service[name] != before[name] for name in _SERVICE)
 
 
-def _is_settled(updated_at: Any, now: float) -> bool:
-    at = seconds(updated_at)
-    return at is not None and (bool(updated_at.microsecond) or now - at >= SETTLED)
+def _known(row: Any, before: _Known | None, steady: float) -> _Known:
+    """A row as it is now, ``before`` as it was read last."""
+    at = row.updated_at
+    since = before.since if before is not None and before.updated_at == at else steady
+    settled = at is not None and (bool(at.microsecond) or steady - since >= SETTLED)
+    return _Known(row.host, row.hypervisor_hostname, at, since, settled)
 
 
 def _instances(reading: Reading, hosts: Sequence[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -82,7 +81,7 @@ class Following:
         """Bring the state to what Nova's databases say. What was not taken in is read again the next time. HostlerError
         if nothing could be read, or the service takes nothing in."""
         (stale, self._stale), (full, self._look_at_all) = (self._stale, set()), (self._look_at_all, False)
-        work = partial(self._follower.look, now=time.time(), full=full, stale=frozenset(stale))
+        work = partial(self._follower.look, now=self._service.clock(), full=full, stale=frozenset(stale))
         try:
             changes: Changes = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
         except BaseException:

@@ -74,9 +74,11 @@ class _Withheld:
 class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not typed
     """An RPC server that carries out at most so many messages at a time, and takes no more than these."""
 
-    def bound(self, limit: int, metrics: BusMetrics, seconds: float) -> None:
+    def bound(self, limit: int, metrics: BusMetrics, seconds: float, clock: Callable[[], float]) -> None:
         """Take at most ``limit`` messages at a time, and count them. ``seconds``: for which a call that is given back
-        waits, unless its caller said how long it does. To be called before the start."""
+        waits, unless its caller said how long it does. ``clock``: seconds since the epoch. To be called before the
+        start."""
+        self._clock = clock
         self.conf.set_override("executor_thread_pool_size", limit)
         self._free, self._metrics, self._given_back_seconds = threading.BoundedSemaphore(limit), metrics, seconds
         self._begun = self._abandoned = self._finished = False
@@ -112,7 +114,7 @@ class BoundedServer(RPCServer):  # type: ignore[misc]  # oslo.messaging is not t
         self._ended.set()
 
     def _on_incoming(self, incoming: Any) -> None:
-        waited = self.waiting.taken(age_of(incoming[0].ctxt, time.time()) if _is_call(incoming[0]) else None)
+        waited = self.waiting.taken(age_of(incoming[0].ctxt, self._clock()) if _is_call(incoming[0]) else None)
         try:
             self._submit(incoming, waited)
         finally:
@@ -187,7 +189,14 @@ def _seconds(given: object) -> float | None:
 
 
 def rpc_server(
-    transport: Any, target: Any, endpoints: Sequence[Any], *, limit: int, metrics: BusMetrics, seconds: float
+    transport: Any,
+    target: Any,
+    endpoints: Sequence[Any],
+    *,
+    limit: int,
+    metrics: BusMetrics,
+    seconds: float,
+    clock: Callable[[], float] = time.time,
 ) -> Any:
     """A server that is not started. Arguments as of ``BoundedServer.bound``."""
     server = oslo_messaging.get_rpc_server(
@@ -197,7 +206,7 @@ def rpc_server(
         access_policy=oslo_messaging.DefaultRPCAccessPolicy,
         server_cls=BoundedServer,
     )
-    server.bound(limit, metrics, seconds)
+    server.bound(limit, metrics, seconds, clock)
     return server
 
 

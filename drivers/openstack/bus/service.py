@@ -193,7 +193,7 @@ class NovaBus:
         if self._row is None:
             self._row = self._service_row()
         if self._row is not None:
-            self._row.beat(now=time.time(), version=version)
+            self._row.beat(now=self._service.clock(), version=version)
 
     def _opened_transport(self) -> Any:
         """What connections to the bus are made by, the same for all terms."""
@@ -228,7 +228,15 @@ class NovaBus:
         target = oslo_messaging.Target(exchange=options.exchange, topic=options.topic, server=self._host)
         endpoints = [SchedulerEndpoint(self), BaseEndpoint()]
         seconds = options.call_seconds
-        server = rpc_server(transport, target, endpoints, limit=options.threads, metrics=self.metrics, seconds=seconds)
+        server = rpc_server(
+            transport,
+            target,
+            endpoints,
+            limit=options.threads,
+            metrics=self.metrics,
+            seconds=seconds,
+            clock=self._service.clock,
+        )
         return server, ConnectionWatch(self.metrics, server.waiting).begin()
 
     # calls, in threads of oslo.messaging
@@ -256,7 +264,7 @@ class NovaBus:
         self, context: Mapping[str, Any], spec: Any, uuids: Sequence[str] | None, *, objects: bool, alternates: bool
     ) -> tuple[CallOutcome, list[Any] | NoValidHost | None]:
         """What became of a call, and its answer; None if it is for the next leader to answer."""
-        now = time.time()
+        now = self._service.clock()
         try:
             self._check_age(context, now)
             count = self._options.max_attempts - 1 if alternates else 0
@@ -284,9 +292,12 @@ class NovaBus:
         return "ok", [*selections(decision, claimed=not request.is_rebuild)]
 
     def _check_age(self, context: Mapping[str, Any], now: float) -> None:
-        """DeadlineExceeded for a call of a request that is older than any caller waits."""
+        """DeadlineExceeded for a call of a request that is older than any caller waits, and that may have waited for as
+        long: one that came while nothing waited is answered, whatever the clocks say."""
+        from .server import current
+
         age = age_of(context, now)
-        if age is not None and age > self._options.stale_seconds:
+        if age is not None and min(age, current.waited) > self._options.stale_seconds:
             problem = f"the request is {age:.0f} s old, and nobody waits for its answer"
             raise DeadlineExceeded(problem, field="timestamp")
 
