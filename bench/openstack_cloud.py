@@ -262,6 +262,11 @@ class OpenStack:
         command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / f"{conf}.conf"), *words]
         run(f"nova-manage {' '.join(words[:2])} failed", command, clean())
 
+    def manage(self, *words: str) -> int:
+        """The exit code of nova-manage."""
+        command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / "nova.conf"), *words]
+        return subprocess.run(command, env=clean(), capture_output=True, check=False).returncode
+
     # processes
 
     def _run(self, name: str, *command: str, **environment: str) -> None:

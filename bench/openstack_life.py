@@ -35,6 +35,8 @@ CROWD_REQUEST: Final = 10
 """Guests that are asked for at a time where there are many."""
 IMAGE: Final = "70a599e0-31e7-49b7-b260-868f441e862b"
 OTHER_IMAGE: Final = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
+NOTHING_HEALED: Final = 4
+"""What nova-manage says if every guest had its allocations."""
 SETTLE_SECONDS: Final = 60.0
 """How long Nova may take to bring Placement to what its databases say."""
 
@@ -66,7 +68,7 @@ class Life:
     def run(self) -> None:
         """All parts, one after the other; with Nova's own scheduler only the crowd."""
         own = (self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end)
-        crowd = (self.crowd,) if self._guests else ()
+        crowd = ((self.crowd,) if self.cloud.stock else (self.crowd, self.interrupted_crowd)) if self._guests else ()
         for part in (self.begin, *(() if self.cloud.stock else own), *crowd):
             try:
                 part()
@@ -227,11 +229,41 @@ class Life:
         states = self._settled(made, 300.0)
         self._step("killed in the middle", set(states.values()) <= {"ACTIVE", "ERROR"}, dict(Counter(states.values())))
         made = self._make("after it was killed", "ACTIVE", "1", 4)
-        servers = list(self.cloud.servers())
+        self.audit()
+        self._delete("delete", list(self.cloud.servers()))
+
+    def audit(self) -> None:
+        """What Nova's own tool says: every guest has its allocations, and no allocation is without a guest."""
+        healed = self.cloud.manage("placement", "heal_allocations", "--dry-run", "--max-count", "100000")
+        self._step("heal_allocations finds nothing", healed == NOTHING_HEALED, f"exit code {healed}")
+        orphans = self.cloud.manage("placement", "audit")
+        self._step("no orphaned allocations", orphans == 0, f"exit code {orphans}")
+
+    def interrupted_crowd(self) -> None:
+        """Many guests, while the service is killed; those whose calls were lost are deleted, and nothing is left of
+        them."""
+        cloud, made, count = self.cloud, list[str](), self._guests // CROWD_REQUEST
+        for number in range(count):
+            made += self._server("4", CROWD_REQUEST)
+            if number == count // 2:
+                cloud.kill("hostler")
+                cloud.start_hostler()
+        states = self._settled(made, 3_600.0)
+        lost = [server for server, state in states.items() if state == "ERROR"]
+        detail = dict(Counter(states.values()))
+        self._step(f"{len(made)} guests, killed in the middle", set(states.values()) <= {"ACTIVE", "ERROR"}, detail)
+        for each in lost:
+            cloud.call("DELETE", f"servers/{each}")
+        self._settled(lost, 600.0)
+        self.compare("killed in the middle of many")
+        self.audit()
+        self._delete("killed in the middle: delete", [each for each in made if each not in lost])
+
+    def _delete(self, name: str, servers: Sequence[str]) -> None:
         for each in servers:
             self.cloud.call("DELETE", f"servers/{each}")
-        states = self._settled(servers, 300.0)
-        self._step("delete", set(states.values()) == {"GONE"}, dict(Counter(states.values())))
+        states = self._settled(servers, 3_600.0)
+        self._step(name, set(states.values()) <= {"GONE"}, dict(Counter(states.values())))
 
     def crowd(self) -> None:
         """Many guests, what they cost, and their end."""
@@ -251,10 +283,7 @@ class Life:
         )
         self._step("what they cost", len(seconds) == len(made), detail)
         self.compare("crowd", moving=0)
-        for each in made:
-            cloud.call("DELETE", f"servers/{each}")
-        states = self._settled(made, 3_600.0)
-        self._step("crowd: delete", set(states.values()) == {"GONE"}, dict(Counter(states.values())))
+        self._delete("crowd: delete", made)
 
     # what the three say
 

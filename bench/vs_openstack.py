@@ -34,7 +34,7 @@ from .placement_services import cpu_seconds
 
 FILL: Final = Path(__file__).resolve().with_name("openstack_fill.py")
 CALLER: Final = Path(__file__).resolve().with_name("openstack_caller.py")
-WARM_UP: Final = 3
+WARM_UP: Final = 1
 """Calls before those that are counted."""
 
 app = cyclopts.App(
