@@ -174,6 +174,8 @@ class Preparation:
 
     def _check_group_rule(self, group: ServerGroup | str) -> None:
         if isinstance(group, ServerGroup):
+            if self._rules.custom:
+                return  # they may read it, as hints and topologies that a request brings
             policy = group.policy
         else:
             number = self._fleet._kernel.group_policy(self._fleet._group_id(group))[0]

@@ -91,7 +91,7 @@ def complete(spec: RequestSpec, policy: Policy, rules: Rules) -> RequestSpec:
         topology = derive(flavor, image)
         spec = spec if topology is None else replace(spec, numa_topology=topology)
     spec = _with_devices(spec, options)
-    _check_judged(spec, rules)
+    _check_judged(spec, asked, rules)
     return spec if spec is asked else replace(spec, prepare=False)
 
 
@@ -229,11 +229,12 @@ def _normalised(name: str, standard: Collection[str]) -> str:
 # what is judged
 
 
-def _check_judged(spec: RequestSpec, rules: Rules) -> None:
-    """Raise InvalidValue for a wish that no enabled rule judges."""
-    if spec.numa_topology is not None:
+def _check_judged(spec: RequestSpec, asked: RequestSpec, rules: Rules) -> None:
+    """Raise InvalidValue for a wish that no enabled rule judges. ``asked``: the spec before it was completed. A
+    topology or PCI requests that it brings may be what custom rules read, as hints may."""
+    if spec.numa_topology is not None and not (rules.custom and asked.numa_topology is not None):
         rules.need("NUMATopologyFilter", f"the guest's NUMA topology ({_numa_source(spec)})", _numa_source(spec))
-    if spec.pci_requests:
+    if spec.pci_requests and not (rules.custom and asked.pci_requests):
         asked_by = "pci_passthrough:alias" if "pci_passthrough:alias" in spec.flavor.extra_specs else "pci_requests"
         rules.need("PciPassthroughFilter", f"a PCI device ({asked_by})", asked_by)
     profile = spec.flavor.extra_specs.get("accel:device_profile")

@@ -12,7 +12,10 @@ from hostler import (
     Destination,
     Engine,
     HostlerError,
+    InstanceNumaCell,
+    InstanceNumaTopology,
     InvalidValue,
+    PciRequest,
     Policy,
     Request,
     ServerGroup,
@@ -150,6 +153,28 @@ def test_a_wish_whose_filter_is_not_enabled_is_refused(extra_specs: dict[str, st
     error = refused(asked(extra_specs), under=policy(["ComputeFilter"]))
     assert rule in str(error)
     assert "enabled_filters" in (error.hint or "")
+
+
+WISHES: dict[str, Request] = {
+    "numa_topology": asked(
+        numa_topology=InstanceNumaTopology(cells=(InstanceNumaCell(id=0, cpuset=frozenset({0, 1}), memory=2_048),))
+    ),
+    "pci_requests": asked(pci_requests=(PciRequest(count=1, spec=({"vendor_id": "8086"},)),)),
+    "server_group": asked().with_changes(
+        server_group=ServerGroup(uuid=uuid(5), policy="affinity", members=frozenset(), hosts=frozenset())
+    ),
+}
+"""Wishes that a request brings as objects of their own, as nova-conductor makes them."""
+
+
+@pytest.mark.parametrize("field", WISHES)
+def test_what_a_request_brings_is_left_to_custom_rules_if_there_are_some(field: str) -> None:
+    assert refused(WISHES[field], under=policy(["ComputeFilter"])).field == field
+    custom = policy(["ComputeFilter", "NovaQuiet"], hostler={"nova_filters": ["tests.plugins.rules:NovaQuiet"]})
+    assert engine(host("a", numa_topology=CELLS, pci_pools=DEVICES), under=custom).place(WISHES[field]).host == "a"
+    assert refused(asked({"hw:numa_nodes": "1"}), under=custom).field == "hw:numa_nodes", (
+        "which custom rules do not read"
+    )
 
 
 @pytest.mark.parametrize("hint", ["same_host", "query", "reservation", "grup"])
