@@ -49,11 +49,8 @@ def ask_watched_filters(manager: Any, asked: scheduler.Asked, answer: Any) -> No
     """Ask the enabled filters of Nova's that a test watches by a mock, as it reads from it whether the filter was
     asked, and with what: for the host that Hostler chose, which the filter must pass, or for the first candidate of a
     request that was refused."""
-    watched = [
-        each
-        for each in manager.host_manager.enabled_filters
-        if isinstance((each if isinstance(each, type) else type(each)).host_passes, mock.NonCallableMock)
-    ]
+    enabled: list[Any] = [each() if isinstance(each, type) else each for each in manager.host_manager.enabled_filters]
+    watched = [each for each in enabled if isinstance(each.host_passes, mock.NonCallableMock)]
     if not watched:
         return
     states = list(manager._get_all_host_states(asked.context.elevated(), asked.spec, asked.summaries) or ())
@@ -63,8 +60,7 @@ def ask_watched_filters(manager: Any, asked: scheduler.Asked, answer: Any) -> No
     chosen = {answer[0][0].nodename} if answer else set()
     for state in [each for each in states if each.nodename in chosen or not answer][:1]:
         for each in watched:
-            passes = (each() if isinstance(each, type) else each)._filter_one(state, asked.spec)
-            if answer and not passes:
+            if not each._filter_one(state, asked.spec) and answer:
                 raise AssertionError(f"Nova's {each} refuses {state.nodename}, which Hostler has chosen")
 
 

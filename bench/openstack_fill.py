@@ -22,7 +22,7 @@ from nova import objects
 from nova.db.api import models as api_models
 from nova.db.main import models
 from nova.objects.service import SERVICE_VERSION
-from placement.db.sqlalchemy import models as placement_models
+from placement.db.sqlalchemy import models as placement_models  # type: ignore[import-not-found]  # not typed, and not here
 from sqlalchemy import create_engine, text
 
 Value = dict[str, Any]
