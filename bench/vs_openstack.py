@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import cyclopts
 import msgspec
@@ -34,6 +34,7 @@ from .placement_services import cpu_seconds
 
 FILL: Final = Path(__file__).resolve().with_name("openstack_fill.py")
 CALLER: Final = Path(__file__).resolve().with_name("openstack_caller.py")
+Only = Literal["nova", "hostler"]
 WARM_UP: Final = 1
 """Calls before those that are counted."""
 
@@ -164,11 +165,11 @@ def measure(cloud: FilledCloud, caller: DriverProcess, hosts: int, calls: int, s
 
 
 def costs(
-    venv: Path, sizes: Sequence[int], guests: int, calls: int, stock_calls: int, seconds: float
+    venv: Path, sizes: Sequence[int], guests: int, calls: int, stock_calls: int, seconds: float, only: Only | None
 ) -> Iterator[Costs]:
     """Every size with Nova's services and with ours, as soon as each is measured."""
     for hosts in sizes:
-        for stock in (True, False):
+        for stock in {None: (True, False), "nova": (True,), "hostler": (False,)}[only]:
             with tempfile.TemporaryDirectory(prefix="hostler-vs-") as folder:
                 os.chmod(folder, 0o755)
                 with (
@@ -192,13 +193,14 @@ def _show(report: Report) -> None:
         )
     Console(width=None if sys.stdout.isatty() else 130).print(table)
     for hosts in sorted({each.hosts for each in report.costs}):
-        theirs, ours = (
-            next(each for each in report.costs if each.hosts == hosts and each.stock is s) for s in (True, False)
-        )
-        print(
-            f"{hosts:,} hosts: {theirs.servers_ms / ours.servers_ms:,.0f} times less CPU of the servers, "
-            f"{theirs.total_ms / ours.total_ms:,.0f} times less with database and broker"
-        )
+        by_stock = {each.stock: each for each in report.costs if each.hosts == hosts}
+        if len(by_stock) == 2:
+            theirs, ours = by_stock[True], by_stock[False]
+            servers, total = theirs.servers_ms / ours.servers_ms, theirs.total_ms / ours.total_ms
+            print(
+                f"{hosts:,} hosts: {servers:,.0f} times less CPU of the servers, "
+                f"{total:,.0f} times less with database and broker"
+            )
 
 
 @app.default
@@ -209,6 +211,7 @@ def command(
     calls: Count = 1_000,
     stock_calls: Count = 20,
     seconds: float = 15.0,
+    only: Only | None = None,
     venv: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -222,12 +225,14 @@ def command(
         Counted calls of Hostler, and of Nova's services.
     seconds
         How long all computes report while nothing is asked.
+    only
+        Measure one of the two alone.
     venv
         Folder of the environment with Nova; made if it is not there. ~/.cache/hostler/openstack-life if left out.
     """
     load, found, environment = os.getloadavg()[0], list[Costs](), venv or kept("openstack-life")
     try:
-        for each in costs(environment, sizes, guests, calls, stock_calls, seconds):
+        for each in costs(environment, sizes, guests, calls, stock_calls, seconds, only):
             print(msgspec.json.encode(each).decode(), file=sys.stderr, flush=True)
             found.append(each)
     except ServiceUnavailable as error:
