@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -262,8 +263,16 @@ class Life:
     def _delete(self, name: str, servers: Sequence[str]) -> None:
         for each in servers:
             self.cloud.call("DELETE", f"servers/{each}")
-        states = self._settled(servers, 3_600.0)
-        self._step(name, set(states.values()) <= {"GONE"}, dict(Counter(states.values())))
+        wanted, left = set(servers), dict[str, str]()
+
+        def gone() -> bool:  # one that is DELETED is listed for a moment longer
+            left.clear()
+            left.update({id: each["status"] for id, each in self.cloud.servers().items() if id in wanted})
+            return not left
+
+        with suppress(ServiceUnavailable):
+            self.cloud.until(gone, "the end of servers", 3_600.0)
+        self._step(name, not left, dict(Counter(left.values())))
 
     def crowd(self) -> None:
         """Many guests, what they cost, and their end."""
