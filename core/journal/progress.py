@@ -48,8 +48,9 @@ class UnderWay:
 
     def __init__(self, folder: Path) -> None:
         """StorageFailed if the file cannot be used."""
+        self._path = folder / FILE
         try:
-            handle = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 if os.fstat(handle).st_size < _LENGTH:
                     os.ftruncate(handle, _LENGTH)
@@ -98,9 +99,14 @@ class UnderWay:
         _NUMBER.pack_into(self._map, _LAYOUT.size, sequence)
 
     def sync(self) -> None:
-        """Have the numbers reach the disk; for a thread."""
-        with suppress(ValueError):  # closed meanwhile
-            self._map.flush()
+        """Have the numbers reach the disk; for a thread. Others go on meanwhile: ``mmap.flush`` before Python 3.14
+        holds the interpreter's lock until the disk is done, which takes tenths of a second where others write much."""
+        with suppress(FileNotFoundError):
+            handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fdatasync(handle)
+            finally:
+                os.close(handle)
 
     def close(self) -> None:
         """Give the file up. May be called twice."""

@@ -77,6 +77,20 @@ def test_the_record_outlives_the_process_and_can_be_synced(tmp_path: Path) -> No
     assert UnderWay(tmp_path).found_durable == 42
 
 
+def test_other_threads_go_on_while_the_record_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, synced, fdatasync = UnderWay(tmp_path), list[bytes](), os.fdatasync
+
+    def sync(handle: int) -> None:  # a call of os lets go of the interpreter's lock, one of mmap does not
+        record.durable(7)
+        fdatasync(handle)
+        synced.append(os.pread(handle, 1_000, 0))
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    record.sync()
+    assert [data.endswith((7).to_bytes(8, "little")) for data in synced] == [True]
+    record.close()
+
+
 # formats
 
 
