@@ -242,8 +242,6 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return limit > LONG_LIST or state.fleet.rows > 10 * LONG_HOSTS
         case Aggregates():
             return state.fleet.rows > 10 * LONG_HOSTS
-        case RegionGuests():
-            return len(state.region_claims.guests) > 50 * LONG_LIST
         case Projects() | Users() | Tokens() | ListPools():
             tenants = state.tenants
             return len(tenants.projects) + len(tenants.users) + len(tenants.tokens) > 10 * LONG_LIST

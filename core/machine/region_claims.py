@@ -100,10 +100,9 @@ class RegionClaims(msgspec.Struct, dict=True):
 
     @cached_property
     def index(self) -> RegionIndex:
-        """O(guests + claims + leftovers) the first time."""
+        """O(guests x log guests + claims + leftovers) the first time."""
         made = RegionIndex()
-        for guest in self.guests.values():
-            made.guest(guest.region)
+        made.fill((uuid, guest.region, guest.project_id) for uuid, guest in self.guests.items())
         for claim in self.claims.values():
             made.claim(claim.id, claim.request.instance_uuids, claim.group, claim.key)
         for leftover in self.leftovers.values():
@@ -255,8 +254,8 @@ class RegionClaims(msgspec.Struct, dict=True):
         request = claim.request
         for uuid in uuids:
             if (known := self.guests.get(uuid)) is not None:
-                self.index.guest(known.region, -1)
-            self.index.guest(claim.region)
+                self.index.guest_gone(uuid, known.region, known.project_id)
+            self.index.guest(uuid, claim.region, request.project_id)
             self.guests[uuid] = RegionGuest(claim.region, request.project_id, each, claim.id, request.claim)
         if claim.group in self.groups:
             self.groups[claim.group].guests += uuids
@@ -283,7 +282,7 @@ class RegionClaims(msgspec.Struct, dict=True):
         for uuid in uuids:
             guest = self.guests.pop(uuid, None)
             if guest is not None:
-                self.index.guest(guest.region, -1)
+                self.index.guest_gone(uuid, guest.region, guest.project_id)
                 usage.add(tenants, guest.project_id, guest.amounts, -1)
                 gone += 1
             if record is not None:

@@ -497,4 +497,5 @@ class ServiceState:
         self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = kept.requests, Holds(kept.holds), kept.lives
         self.volumes, self.region_claims = kept.volumes, kept.region_claims
+        _ = self.region_claims.index  # made here, in the thread of the load
         self._pooled.clear()

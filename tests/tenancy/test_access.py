@@ -109,7 +109,9 @@ def world() -> ServiceMachine:
     for command in setup:
         made.apply(order(command))
     for where in (OWN, FOREIGN):
-        made.state.region_claims.guests[where["region_guest"]] = RegionGuest("eu", where["project"], {})
+        claims = made.state.region_claims
+        claims.guests[where["region_guest"]] = RegionGuest("eu", where["project"], {})
+        claims.index.guest(where["region_guest"], "eu", where["project"])
     return made
 
 
