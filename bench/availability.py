@@ -6,7 +6,8 @@
     python -m hostler.bench.availability faults [--rounds 40] [--election-ms 1000] [--seed 1] [--seconds 600]
 
 A take-over is timed from the last answer of the old leader to the first of the new one, as a client sees it that calls
-all the time: after kill -9 of the leader, and after a planned hand-over. Its exit code is 1 where a command has failed.
+all the time: after kill -9 of the leader (``kill_9``), after kill -9 of it and its guardian, as where the machine dies
+(``machine``; half of the rounds each), and after a planned hand-over. Its exit code is 1 where a command has failed.
 ``throughput`` also asks the follower every 20 ms how old its state is. Without a command both are done. ``faults`` runs
 rounds of faults under load, and checks that all that was acknowledged is there, once and whole, and that each key is
 linearizable; its exit code is 1 where that does not hold.
@@ -33,7 +34,7 @@ from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import HostlerError, UnknownName
 
 from .etcd_servers import ETCD, EtcdServers
-from .service import at_rate, batched, cpu_of, load_hosts, percentiles, pipelined, service, with_client
+from .service import at_rate, batched, cpu_of, kill_9, load_hosts, percentiles, pipelined, service, with_client
 
 app = cyclopts.App(name="availability", help="Take-overs and throughput of members of a cluster on etcd.")
 
@@ -105,30 +106,32 @@ def all_alive(address: str, count: int) -> None:
 
 
 def takeovers(folder: Path, etcd: EtcdServers, rounds: int, lease: int) -> dict[str, Any]:
-    """Seconds without an answer around kill -9 of the leader, and around planned hand-overs; commands that failed."""
-    pauses: dict[str, list[float]] = {"kill_9": [], "planned": []}
+    """Seconds without an answer around planned hand-overs, and around kill -9 of the leader, every other time with its
+    guardian; commands that failed."""
+    pauses: dict[str, list[float]] = {"planned": [], "kill_9": [], "machine": []}
     errors = dict.fromkeys(pauses, 0)
     with ExitStack() as stack:
         running = {name: stack.enter_context(ExitStack()) for name in "ab"}
         found = {name: running[name].enter_context(member(folder, etcd, name, lease)) for name in "ab"}
         addresses = [address for address, _ in found.values()]
-        for _ in range(rounds):
+        for number in range(rounds):
             all_alive(leader_of(addresses), 2)
             caller = Caller(addresses)
             with timed(caller, pauses["planned"]), BlockingClient(leader_of(addresses)) as client:
                 client.call("lead")
             errors["planned"] += caller.errors
+            before, kind = caller.errors, "machine" if number % 2 else "kill_9"
             name = next(each for each, (address, _) in found.items() if address == leader_of(addresses))
-            with timed(caller, pauses["kill_9"]):
-                found[name][1].kill()
-                found[name][1].wait()
-            errors["kill_9"] += caller.errors - errors["planned"]
+            with timed(caller, pauses[kind]):
+                kill_9(found[name][1], with_children=kind == "machine")
+            errors[kind] += caller.errors - before
             caller.close()
             running[name].close()
             found[name] = running[name].enter_context(member(folder, etcd, name, lease))
     results: dict[str, Any] = {
         kind: percentiles(values) | {"max_ms": round(1_000 * max(values), 2), "errors": errors[kind]}
         for kind, values in pauses.items()
+        if values
     }
     return results | {"rounds": rounds}
 
@@ -245,7 +248,7 @@ def takeover(*, rounds: int = 100, election_ms: int = 1_000, as_json: bool = Fal
     """Take-overs only: exit code 1 if a command has failed. ``election_ms``: election timeout of etcd."""
     found = run({"takeovers": lambda folder, etcd: takeovers(folder, etcd, rounds, lease_of(election_ms))}, election_ms)
     shown(found, as_json)
-    return 1 if any(found["takeovers"][kind]["errors"] for kind in ("kill_9", "planned")) else 0
+    return 1 if any(kind["errors"] for kind in found["takeovers"].values() if isinstance(kind, dict)) else 0
 
 
 @app.command(name="throughput")

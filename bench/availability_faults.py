@@ -11,6 +11,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any, Final
@@ -25,7 +26,7 @@ from .availability_load import Load
 from .clock_steps import COMPILER, ClockLibrary, ClockSteps
 from .cuts import Cut
 from .etcd_servers import EtcdServers, free_ports
-from .service import load_hosts, percentiles
+from .service import kill_9, load_hosts, percentiles
 
 QUOTA: Final = 32 << 20
 PATIENCE: Final = 60.0
@@ -69,11 +70,10 @@ class Member:
         if not self.process.stdout.readline().startswith("ready"):
             raise SystemExit(f"member {self.name} does not start:\n{(self.home / 'log').read_text()[-3000:]}")
 
-    def kill(self) -> None:
-        """kill -9."""
+    def kill(self, *, with_children: bool = False) -> None:
+        """kill -9, of its guardian too where the machine is to be dead."""
         assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        kill_9(self.process, with_children=with_children)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -104,6 +104,7 @@ class Faults:
         """By fault, of each round: seconds between two answers at most."""
         self.kinds: dict[str, Callable[[Member], Awaitable[None]]] = {
             "kill -9 of the leader": self._kill,
+            "kill -9 of the leader and its guardian": self._kill_both,
             "stopped longer than its lease": self._stop,
             "leader cut off from etcd": self._cut_from_etcd,
             "leader cut off from clients": self._cut_from_clients,
@@ -148,6 +149,11 @@ class Faults:
 
     async def _kill(self, leader: Member) -> None:
         await trio.to_thread.run_sync(leader.kill)
+        await self._more(self.load.operations, 50)
+        await trio.to_thread.run_sync(leader.start)
+
+    async def _kill_both(self, leader: Member) -> None:
+        await trio.to_thread.run_sync(partial(leader.kill, with_children=True))
         await self._more(self.load.operations, 50)
         await trio.to_thread.run_sync(leader.start)
 

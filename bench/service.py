@@ -60,6 +60,16 @@ def service(folder: Path, config: str = "", *also: str) -> Iterator[tuple[str, s
         process.wait(60)
 
 
+def kill_9(process: subprocess.Popen[str], *, with_children: bool) -> None:
+    """Kill a service, and wait for its end; ``with_children``: its children first, as a machine takes all with it."""
+    if with_children:
+        for children in Path(f"/proc/{process.pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
 def load_hosts(address: str, count: int) -> None:
     """Hosts large enough for everything that comes."""
     figures: dict[str, Any] = {

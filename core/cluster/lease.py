@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -31,8 +32,9 @@ class Lease:
     def __init__(self, etcd: Etcd, key: str, name: str, seconds: int) -> None:
         """``key``: of this member's name, which it holds under its lease."""
         self._etcd, self._key, self._name, self._wish = etcd, key, name, seconds
-        self.number = 0
-        """0: there is none."""
+        self._number = 0
+        self.guard: Callable[[int], None] = lambda number: None
+        """Called with each number that it has, for what ends it when this process dies."""
         self.seconds = float(seconds)
         """As etcd has granted it."""
         self.leadership: Leadership | None = None
@@ -43,6 +45,17 @@ class Lease:
         self._told_alive = False
         self._namesake_since: float | None = None
         self._none_until = 0.0
+
+    @property
+    def number(self) -> int:
+        """0: there is none."""
+        return self._number
+
+    @number.setter
+    def number(self, number: int) -> None:
+        if number != self._number:
+            self._number = number
+            self.guard(number)
 
     def until(self, number: int) -> float:
         """When a lease ends, as far as known; long ago for one that this member has no more."""

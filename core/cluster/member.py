@@ -31,6 +31,7 @@ from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..writer.writer import Writer
 from .digests import Digests
+from .guardian import Guardian
 from .lease import Lease
 from .options import ClusterOptions
 from .registration import MEMBER_TOKEN, Registration
@@ -64,8 +65,10 @@ class Member:
         *,
         failures: Failures,
         leading: Callable[[], Awaitable[None]],
+        guardian: Guardian | None = None,
     ) -> None:
-        """``leading`` runs while this member leads, and is cancelled at its end."""
+        """``leading`` runs while this member leads, and is cancelled at its end. ``guardian``: ends its lease when this
+        process dies."""
         self._registration, self._journal = registration, registration.journal
         self._etcd, self._keys = self._journal.etcd, self._journal.keys
         self._writer, self._options = writer, options
@@ -83,6 +86,9 @@ class Member:
         self._leadership: Leadership | None = None
         alive = self._keys.alive + self.name
         self._lease = Lease(self._etcd, alive, self.name, options.lease_seconds)
+        self._guardian = guardian
+        if guardian is not None:
+            self._lease.guard = guardian.guard
         self._vacant_since: float | None = None
         self._yielding_to, self._yielding_since = "", 0.0
         self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
@@ -215,6 +221,8 @@ class Member:
     async def resign(self) -> None:
         """At the very end: end this member's lease, so that the others need not wait for that."""
         self._leaving = self._lease.leaving = True
+        if self._guardian is not None:
+            await self._guardian.dismiss()
         if self._lease.number:
             with trio.move_on_after(1), suppress(EtcdError):
                 await self._etcd.revoke(self._lease.number)
@@ -232,6 +240,8 @@ class Member:
         one than the leader's: the process is to end."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._lease.keep)
+            if self._guardian is not None:
+                nursery.start_soon(self._failures.keep_running, "guardian", self._guardian.run)
             while True:
                 await self._lead(*await self._follow())
 

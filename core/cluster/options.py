@@ -30,3 +30,5 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Interval in which the leader drops blocks and compacts etcd; 0: etcd is compacted by others."""
     snapshot_bytes: Positive = 256 << 20
     """Of blocks in etcd behind a member's newest snapshot, at which it takes the next one."""
+    guardian: bool = True
+    """A small process beside this one ends its lease at once when this one dies, instead of in time."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from ...placement.types.errors import InvalidValue
+from ..cluster.guardian import Guardian
 from ..cluster.member import Member
 from ..cluster.registration import Registration
 from ..etcd.client import Etcd
@@ -33,6 +34,18 @@ def etcd_of(table: EtcdTable) -> tuple[Etcd, ssl.SSLContext | None]:
     if any(url.startswith("https:") for url in table.endpoints):
         tls = client_context(*_files_of(table))
     return Etcd(table.endpoints, user=table.user, password=password_of(table), tls=tls), tls
+
+
+def guardian_of(table: EtcdTable) -> Guardian:
+    """One that reaches the configured etcd."""
+    return Guardian(
+        table.endpoints,
+        user=table.user,
+        password_file=table.password_file,
+        ca=table.ca,
+        certificate=table.certificate,
+        key=table.key,
+    )
 
 
 def password_of(table: EtcdTable) -> str:
@@ -113,8 +126,15 @@ class Clustered:
         """The member, whose writer is paused now. ``leading`` runs while it leads."""
         writer = service.writer
         writer.observers.append(lambda _, order, __: service.not_before(order.now))
+        guardian = guardian_of(self._table) if self._options.guardian else None
         self._member = member = Member(
-            self._registration, writer, machine, self._options, failures=failures, leading=leading
+            self._registration,
+            writer,
+            machine,
+            self._options,
+            failures=failures,
+            leading=leading,
+            guardian=guardian,
         )
         await writer.pause(member.refusal)
         return member

@@ -145,6 +145,18 @@ def test_nothing_that_was_acknowledged_is_lost_when_the_leader_is_killed(members
     assert names(members, killed) == load.acknowledged
 
 
+def test_a_leader_that_is_killed_is_followed_at_once_however_long_its_lease_is(
+    tmp_path: Path, etcd: EtcdServers
+) -> None:
+    with running(Members(tmp_path, etcd, more="lease_seconds = 600")) as both:
+        until(lambda: all(line.alive for line in both.lines()))
+        killed = both.leader()
+        both.daemons[killed].kill()
+        assert both.leader(among=[other(killed)]) == other(killed)
+        both.daemons[killed].start()  # its name is free again, too
+        until(lambda: all(line.alive for line in both.lines()))
+
+
 def test_a_leader_that_sleeps_longer_than_its_lease_writes_nothing_afterwards(members: Members) -> None:
     asleep = members.leader()
     with members.daemons[asleep].client(within=30) as client:
