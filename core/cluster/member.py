@@ -47,6 +47,8 @@ DROP_SECONDS: Final = 60
 """Between two times at which blocks are dropped where etcd is compacted by others."""
 FINISH_SECONDS: Final = 10.0
 """For commands under way to be carried out before a hand-over; then there is none."""
+RECOVERABLE_SECONDS: Final = 60.0
+"""Between two times at which a member makes sure that it could recover by what it has and what is in etcd."""
 AGREE_SECONDS: Final = 5.0
 """Between two times at which a leader looks up what the other members can read."""
 
@@ -83,6 +85,9 @@ class Member:
         self.journal_end = self._journal.last
         """Number of the last command in etcd, as far as known."""
         self._fresh_at: float | None = None
+        """When it knew all that was in etcd."""
+        self._yielded_at: float | None = None
+        """When this leader asked etcd to have another member lead: from then on that one may."""
         self._leadership: Leadership | None = None
         alive = self._keys.alive + self.name
         self._lease = Lease(self._etcd, alive, self.name, options.lease_seconds)
@@ -113,9 +118,11 @@ class Member:
 
     @property
     def age(self) -> float | None:
-        if self._leadership is not None and self._leadership.left > 0:
+        """In seconds, of what this member knows: 0 while it leads and nobody else can; None: unknown."""
+        if self._leadership is not None and self._leadership.left > 0 and self._yielded_at is None:
             return 0.0
-        return None if self._fresh_at is None else since_boot() - self._fresh_at
+        known = [at for at in (self._fresh_at, self._yielded_at) if at is not None]
+        return since_boot() - max(known) if known else None
 
     def check_age(self, stale_ms: float) -> None:
         age = self.age
@@ -162,6 +169,7 @@ class Member:
                     await self._yield_to(successor.name, leadership)
             except BaseException:
                 if leadership is self._leadership and leadership.left > 0:
+                    self._yielded_at = None
                     self.leader = self._registration.value()
                     self._writer.resume()
                 raise
@@ -188,7 +196,7 @@ class Member:
 
     async def _yield_to(self, target: str, leadership: Leadership) -> None:
         """Give up the leader's key for a member. EtcdError, with nothing done, while ``leadership`` is not lost."""
-        keys = self._keys
+        keys, self._yielded_at = self._keys, since_boot()
         try:
             answer = await self._etcd.transaction(
                 [created_at(keys.leader, leadership.term)],
@@ -228,6 +236,8 @@ class Member:
                 await self._etcd.revoke(self._lease.number)
 
     async def snapshot_files(self) -> SnapshotList:
+        with suppress(EtcdError):
+            await self._keep_recoverable()
         return await snapshot_files(self._journal.snapshots, self._writer.snapshot)
 
     async def snapshot_part(self, sequence: int, file: str, offset: int) -> bytes:
@@ -242,8 +252,22 @@ class Member:
             nursery.start_soon(self._lease.keep)
             if self._guardian is not None:
                 nursery.start_soon(self._failures.keep_running, "guardian", self._guardian.run)
+            nursery.start_soon(self._failures.keep_running, "cluster", self._stay_recoverable)
             while True:
                 await self._lead(*await self._follow())
+
+    async def _stay_recoverable(self) -> None:
+        """Now and then see to a snapshot behind which all blocks are there: they are dropped where this member was
+        forgotten for some time, and another one's may be gone when it is needed."""
+        while True:
+            await trio.sleep(RECOVERABLE_SECONDS)
+            with suppress(EtcdError):
+                await self._keep_recoverable()
+
+    async def _keep_recoverable(self) -> None:
+        if not await self._journal.continues(newest := self._journal.newest_snapshot):
+            log.warning("blocks behind snapshot %d of this member are gone: it takes another one", newest)
+            await self._writer.snapshot()
 
     # following
 
@@ -375,6 +399,11 @@ class Member:
         finally:
             with trio.CancelScope(shield=True):
                 leadership.lose("the service stops")
+                # The lease was there when it was last refreshed, and so was the leader's key unless it was given up.
+                held = leadership.until - self._lease.seconds
+                held = held if self._yielded_at is None else min(held, self._yielded_at)
+                self._fresh_at = held if self._fresh_at is None else max(held, self._fresh_at)
+                self._yielded_at = None
                 self.role, self._leadership, self._lease.leadership = "follower", None, None
                 if self.leader is not None and self.leader.name == self.name:
                     self.leader = None

@@ -199,13 +199,13 @@ class EtcdJournal:
             if sequence > head.last:
                 problem = f"snapshot {sequence} is newer than the journal in etcd, which ends at {head.last}"
                 raise DataDamaged(problem, field="data.etcd.prefix", hint="was etcd restored from an old copy?")
-            if not await self._patiently(partial(self._continues, sequence)):
+            if not await self._patiently(partial(self.continues, sequence)):
                 break
             try:
                 return await self._load(load, sequence)
             except DataDamaged as error:
                 found.damage.append(f"{error}; it is now {self.snapshots.set_aside(sequence)}")
-        if await self._patiently(partial(self._continues, 0)):
+        if await self._patiently(partial(self.continues, 0)):
             return 0
         if self.fetch is None:
             problem = "the blocks behind this member's snapshots are gone"
@@ -221,8 +221,8 @@ class EtcdJournal:
             self.loading = 0
         return sequence
 
-    async def _continues(self, sequence: int) -> bool:
-        """True if the block behind a command is there, or that command is the last one."""
+    async def continues(self, sequence: int) -> bool:
+        """True if the block behind a command is there, or that command is the last one. EtcdError."""
         answer = await self.etcd.transaction((), [get(self.keys.head), get(self.keys.block(sequence + 1))])
         head = decode(answer.found[0][0].value, Head, self.keys.head)
         return bool(answer.found[1]) or head.last == sequence
