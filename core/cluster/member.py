@@ -229,6 +229,8 @@ class Member:
     async def resign(self) -> None:
         """At the very end: end this member's lease, so that the others need not wait for that."""
         self._leaving = self._lease.leaving = True
+        if self._leadership is not None:
+            self._leadership.lose("the service stops")  # before another member can lead
         if self._guardian is not None:
             await self._guardian.dismiss()
         if self._lease.number:

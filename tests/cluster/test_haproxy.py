@@ -1,0 +1,95 @@
+"""The example configuration of HAProxy sends writes to the member that leads, and reads to every one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from hostler.bench.etcd_servers import free_ports
+from hostler.core.rpc.blocking_client import BlockingClient
+from hostler.placement.types.errors import HostlerError
+
+from ..daemon.processes import http_of
+from ..etcd.servers import NEEDS_ETCD, EtcdServers
+from .members import Members, running, until
+
+HAPROXY: Final = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+EXAMPLE: Final = Path(__file__).parents[2] / "packaging" / "haproxy.cfg"
+
+pytestmark = [
+    NEEDS_ETCD,
+    pytest.mark.skipif(HAPROXY is None, reason="needs HAProxy (Debian: haproxy)"),
+    pytest.mark.xdist_group("etcd"),
+]
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[Members]:
+    """Two members with Placement."""
+    (tmp_path / "etcd").mkdir()
+    with EtcdServers(tmp_path / "etcd", 1) as etcd:
+        rest = '[rpc]\nauth = "none"\n[placement]\nlisten = "127.0.0.1:0"\nauth = "none"\n'
+        with running(Members(tmp_path, etcd, rest=rest)) as both:
+            yield both
+
+
+@contextmanager
+def balanced(members: Members, folder: Path) -> Iterator[tuple[str, str]]:
+    """HAProxy before members, as the example has it: URL of Placement, and address of RPC."""
+    assert HAPROXY is not None
+    placement, rpc = free_ports(2)
+    text = re.sub(r"bind :8778", f"bind 127.0.0.1:{placement}", EXAMPLE.read_text(encoding="utf-8"))
+    text = re.sub(r"bind :7777", f"bind 127.0.0.1:{rpc}", text).replace(" port 9464", "")
+    text = re.sub(r"    server c .*\n", "", text)
+    for name, daemon in members.daemons.items():
+        checked = f"port {urlsplit(http_of(daemon)).port} addr 127.0.0.1"
+        text = re.sub(
+            rf"server {name} \S+:8778", f"server {name} {daemon.ready[1].removeprefix('http://')} {checked}", text
+        )
+        text = re.sub(rf"server {name} \S+:7777", f"server {name} unix@{daemon.folder}/rpc.sock {checked}", text)
+    (folder / "haproxy.cfg").write_text(text)
+    with subprocess.Popen([HAPROXY, "-db", "-q", "-f", str(folder / "haproxy.cfg")]) as process:
+        try:
+            yield f"http://127.0.0.1:{placement}/resource_providers", f"tcp:127.0.0.1:{rpc}"
+        finally:
+            process.kill()
+
+
+def test_writes_reach_the_member_that_leads_and_reads_any(members: Members, tmp_path: Path) -> None:
+    with balanced(members, tmp_path) as (providers, rpc), httpx.Client() as http:
+
+        def writes(name: str) -> bool:
+            try:
+                return http.post(providers, json={"name": name}).status_code in (201, 409)
+            except httpx.TransportError:
+                return False
+
+        def names() -> set[str]:
+            try:
+                return {each["name"] for each in http.get(providers).json()["resource_providers"]}
+            except (httpx.TransportError, ValueError, KeyError):
+                return set()
+
+        def hand_over() -> str:
+            try:
+                with BlockingClient(rpc) as client:
+                    return str(client.call("lead"))
+            except HostlerError:  # HAProxy has not found the leader yet
+                return ""
+
+        until(lambda: writes("n1"))
+        until(lambda: all(line.alive for line in members.lines()))
+        until(hand_over)
+        until(lambda: writes("n2"))
+        members.daemons[members.leader()].kill()
+        until(lambda: writes("n3"))
+        until(lambda: names() >= {"n1", "n2", "n3"})
