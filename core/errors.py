@@ -67,10 +67,14 @@ class NotLeader(HostlerError):
     leader_url: str = ""
 
     @classmethod
-    def naming(cls, name: str, addresses: Sequence[str], url: str = "") -> NotLeader:
-        """The error that names the leader."""
+    def naming(cls, name: str, addresses: Sequence[str], url: str = "", *, silent: float | None = None) -> NotLeader:
+        """The error that names the leader. ``silent``: seconds for which etcd has not said so, where that is long."""
         where = f" at {', '.join(addresses)}" if addresses else ""
-        error = cls(f"{name} leads{where}, and this member takes no commands", hint="ask the leader")
+        text, hint = f"{name} leads{where}, and this member takes no commands", "ask the leader"
+        if silent is not None:
+            text = f"etcd has not answered this member for {silent:.0f} s: {name}{where} led then, or was about to"
+            hint = "see whether etcd has a quorum, and whether this member reaches it"
+        error = cls(text, hint=hint)
         error.leader, error.leader_url = tuple(addresses), url
         return error
 

@@ -139,7 +139,9 @@ class Member:
     def refusal(self) -> NotLeader:
         """The error for commands while this member does not lead."""
         if self.leader is not None and self.leader.name != self.name:
-            return NotLeader.naming(self.leader.name, self.leader.addresses, self.leader.placement)
+            age, leader = self.age, self.leader
+            silent = age if age is not None and age > 2 * self._lease.seconds else None
+            return NotLeader.naming(leader.name, leader.addresses, leader.placement, silent=silent)
         return NotLeader("no member leads at the moment", hint="ask again in a moment")
 
     async def members(self) -> list[MemberLine]:

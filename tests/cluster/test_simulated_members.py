@@ -207,6 +207,18 @@ async def test_a_leader_that_hands_over_does_not_say_that_it_is_up_to_date(
             assert (leader.member.age or 0.0) < 2
 
 
+async def test_a_member_without_etcd_does_not_say_that_another_one_leads(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    with same_every_time(1), on_trio_s_clock():
+        async with two_lives(tmp_path) as (model, _, follower):
+            assert follower.member is not None
+            assert "a leads" in str(follower.member.refusal())
+            model.cut = {"a", "b"}
+            await trio.sleep(9)
+            assert "etcd has not answered this member for 9 s: a at a led then" in str(follower.member.refusal())
+
+
 async def test_a_member_that_could_not_recover_takes_a_snapshot(tmp_path: Path, autojump_clock: MockClock) -> None:
     with same_every_time(1), on_trio_s_clock():
         async with two_lives(tmp_path) as (_, leader, follower):
