@@ -18,6 +18,7 @@ from ...placement.types.errors import HostlerError
 from ..cluster_status import MemberLine, SnapshotList
 from ..errors import DataDamaged, StorageFailed
 from ..etcd.errors import EtcdError, EtcdLeaseGone
+from ..etcd.telling import OnceInAWhile
 from ..etcd.values import put
 from ..journal.etcd_journal import EtcdJournal
 from ..journal.etcd_keys import BLOCKS, MemberValue, decode, encode
@@ -50,6 +51,7 @@ class Registration:
         self._forget, self._tls = forget_seconds, tls
         self._lease = 0
         self._told: MemberValue | None = None
+        self._trouble = OnceInAWhile(log)
 
     def value(self) -> MemberValue:
         """The entry as of now."""
@@ -71,7 +73,7 @@ class Registration:
                 self._lease, self._told = 0, None
                 continue
             except EtcdError as error:
-                log.debug("this member's entry in etcd could not be refreshed: %s", error)
+                self._trouble.warning("this member's entry in etcd could not be refreshed: %s", error)
             await trio.sleep(REPORT_SECONDS)
 
     async def _tell(self) -> None:

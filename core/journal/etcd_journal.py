@@ -22,6 +22,7 @@ from ...placement.types.errors import InvalidValue
 from ..errors import DataDamaged, LeadershipLost, StorageFailed, UnreadableCommand
 from ..etcd.client import Etcd
 from ..etcd.errors import EtcdError, EtcdRefused, EtcdUnavailable
+from ..etcd.telling import OnceInAWhile
 from ..etcd.values import Answer, KeyValue, Request, created_at, delete, end_of, get, modified_at, put
 from ..tasks import Aside, at_once, background, in_threads_of
 from .compression import compressed, restored
@@ -54,8 +55,6 @@ WRITE_SECONDS: Final = 1.0
 """For the first attempt to write; each one after it has twice as long, as far as the lease lasts."""
 UNWRITTEN_SECONDS: Final = 6.0
 """For which a leader goes on although etcd answers nothing that it writes, and renews its lease."""
-TOLD_EVERY: Final = 10.0
-"""Seconds between two log lines about an etcd that is not there."""
 CLUSTER_FILE: Final = "cluster"
 _T = TypeVar("_T")
 
@@ -101,7 +100,7 @@ class EtcdJournal:
         """Of the last block; None: not known yet, because a snapshot was loaded."""
         self._head, self._head_modified = Head(0, 0, first_checksum(1), 0), 0
         self._read_blocks = READ_BLOCKS
-        self._told_at = -TOLD_EVERY
+        self._trouble = OnceInAWhile(log)
 
     @classmethod
     def in_folder(
@@ -247,13 +246,8 @@ class EtcdJournal:
             try:
                 return await work()
             except EtcdUnavailable as error:
-                self._tell_once_in_a_while("waiting for etcd: %s", error)
+                self._trouble.warning("waiting for etcd: %s", error)
             await trio.sleep(RETRY_SECONDS)
-
-    def _tell_once_in_a_while(self, text: str, error: EtcdError) -> None:
-        if trio.current_time() - self._told_at >= TOLD_EVERY:
-            self._told_at = trio.current_time()
-            log.warning(text, error)
 
     # following
 
@@ -381,7 +375,7 @@ class EtcdJournal:
             try:
                 answer = await self._written_once(lead, holds, then, patience)
             except EtcdUnavailable as error:
-                self._tell_once_in_a_while("a block is sent again, as etcd has not answered: %s", error)
+                self._trouble.warning("a block is sent again, as etcd has not answered: %s", error)
                 uncertain, patience = True, 2 * patience
                 await trio.sleep(min(0.02, max(lead.left, 0)))
                 continue

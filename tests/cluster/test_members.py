@@ -351,5 +351,7 @@ def test_a_second_process_of_the_same_name_ends_and_says_why(tmp_path: Path, etc
             process = second.daemons["a"].process
             assert process is not None
             assert process.wait(60) != 0
-            assert "another process is member a of the cluster" in second.daemons["a"].log()
+            log = second.daemons["a"].log()
+            assert "\nhostler: another process is member a of the cluster" in log
+            assert "Traceback" not in log
         assert one.leader() == "a"

@@ -207,6 +207,17 @@ async def test_a_leader_that_hands_over_does_not_say_that_it_is_up_to_date(
             assert (leader.member.age or 0.0) < 2
 
 
+async def test_a_member_that_cannot_start_for_want_of_etcd_says_so_now_and_then(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = SlowEtcd(random.Random(1))
+    model.cut = {"a"}
+    with same_every_time(1), on_trio_s_clock(), trio.move_on_after(25):
+        await Life("a", tmp_path, model).run()
+    told = [line for line in caplog.messages if "could not be refreshed: no answer of etcd at http://a" in line]
+    assert 1 < len(told) < 5
+
+
 async def test_a_member_without_etcd_does_not_say_that_another_one_leads(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
