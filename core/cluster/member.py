@@ -215,18 +215,18 @@ class Member:
 
     async def leave(self) -> None:
         """Before the process stops: hand over, if this member leads and another one is alive, and stand for election no
-        more."""
+        more; the others take it for gone then, and hand nothing over to it."""
         self._leaving = self._lease.leaving = True
-        if self._leadership is None:
-            return
-        changed = self._leader_changed
-        try:
-            await self.hand_over(None)
-        except HostlerError as error:
-            log.info("no hand-over: %s", error)
-            return
-        with trio.move_on_after(HAND_OVER_SECONDS):
-            await changed.wait()
+        if self._leadership is not None:
+            changed = self._leader_changed
+            try:
+                await self.hand_over(None)
+            except HostlerError as error:
+                log.info("no hand-over: %s", error)
+                return
+            with trio.move_on_after(HAND_OVER_SECONDS):
+                await changed.wait()
+        await self.resign()
 
     async def resign(self) -> None:
         """At the very end: end this member's lease, so that the others need not wait for that."""

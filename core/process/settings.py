@@ -216,6 +216,10 @@ def region_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 yield ("regions", name, "addresses", position), str(error)
         if region.token is not None and not region.token.startswith(("env:", "file:/")):
             yield ("regions", name, "token"), "is named as env:VARIABLE or file:/PATH"
+        for position, former in enumerate(region.formerly):
+            others = [each for other, each in config.regions.items() if other != name]
+            if former in config.regions or any(former in each.formerly for each in others):
+                yield ("regions", name, "formerly", position), f"{former} is another region's name"
     if config.regions:
         yield from _problems_of_a_parent(config)
 

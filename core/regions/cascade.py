@@ -31,7 +31,7 @@ from ..writer.idempotent_answers import check_fingerprint
 from .calls import Asking, is_handed, is_refused, normalised
 from .claiming import Call, Claiming
 from .jobs import Job, Jobs, Pauses
-from .link import Link
+from .link import Link, Links
 from .options import CascadeOptions, RegionOptions
 from .recording import REFUSALS, for_caller
 from .releasing import LONGEST_RETRY, RETRY_SECONDS, short
@@ -66,7 +66,9 @@ class Cascade:
         """InvalidValue for a token or a file that is missing."""
         self._service, self._options = service, options
         self._version = 0
-        self.links = {name: Link(name, each, options.ask_seconds, self._changed) for name, each in regions.items()}
+        self.links = Links(
+            {name: Link(name, each, options.ask_seconds, self._changed) for name, each in regions.items()}
+        )
         self.claiming = Claiming(service, self.links, options)
         self._nursery: trio.Nursery | None = None
         self._failures = service.writer.failures
@@ -103,7 +105,10 @@ class Cascade:
     def lines(self) -> list[RegionLine]:
         """The regions in the order of the configuration."""
         guests = self._service.state.region_claims.index.guests
-        return [self._line(link, guests[link.name]) for link in self.links.values()]
+        return [
+            self._line(link, sum(guests[each] for each in (link.name, *link.options.formerly)))
+            for link in self.links.values()
+        ]
 
     @staticmethod
     def _line(link: Link, guests: int) -> RegionLine:
@@ -384,7 +389,7 @@ class Cascade:
             begun = self._begun(name)
             if begun is None:
                 continue
-            asked = self.links.get(begun.region)
+            asked = self.links.find(begun.region)
             if not (early and asked is not None and not asked.alive):
                 self._take_up(nursery, begun)
 
@@ -409,7 +414,7 @@ class Cascade:
         leftovers = self._service.state.region_claims.leftovers
         counts = self._service.state.region_claims.index.leftovers
         for link in self.links.values():
-            link.suspend(counts[link.name] >= MOST_LEFTOVERS)
+            link.suspend(sum(counts[each] for each in (link.name, *link.options.formerly)) >= MOST_LEFTOVERS)
         self._resolved.keep(set(leftovers))
         for leftover in leftovers.values():
             busy = leftover.id in self._resolving or self._busy[leftover.region] >= RESOLVED_AT_A_TIME

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -29,7 +29,7 @@ from ..rpc.client import ConnectionLost
 from ..service import Service
 from ..tenancy.tenants import LOCAL
 from .choice import Wish, ordered, room, stripped, wish_of
-from .link import Link
+from .link import Link, Links
 from .options import CascadeOptions
 from .recording import REFUSALS, Recorder, for_caller, may_be_done
 from .releasing import Releasing, key_in
@@ -52,7 +52,7 @@ class Call:
 class Claiming:
     """Asks regions to claim, and to release what must not stay."""
 
-    def __init__(self, service: Service, links: Mapping[str, Link], options: CascadeOptions) -> None:
+    def __init__(self, service: Service, links: Links, options: CascadeOptions) -> None:
         self._service, self._links, self._options = service, links, options
         self.recorder = Recorder(service)
         self.under_way: set[str] = set()
@@ -169,7 +169,7 @@ class Claiming:
 
     async def _ask(self, region: str, request: Asked, claim: str, wish: Wish) -> Decision | HostlerError:
         """What a region answers; a repetition gets the same. The link learns how far its summary can be trusted."""
-        link = self._links.get(region)
+        link = self._links.find(region)
         if link is None:
             gone = ConnectionLost(f"region {region} is not configured any more")
             gone.maybe_done = True
@@ -179,7 +179,7 @@ class Claiming:
         since = link.summaries
         try:
             decision: Decision = await link.call(
-                "place", {"request": self.for_region(request, link, claim)}, key=key_in(link.name, claim)
+                "place", {"request": self.for_region(request, link, claim)}, key=key_in(region, claim)
             )
         except HostlerError as error:
             if may_be_done(error):
@@ -275,7 +275,7 @@ class Claiming:
     async def resolve(self, leftover: Leftover) -> None:
         """Find out what a region has claimed by asking it the same once more, and release what is of this claim; forget
         the leftover. HostlerError where it is not known yet."""
-        link = self._links.get(leftover.region)
+        link = self._links.find(leftover.region)
         if link is None:
             log.warning(
                 "region %s is not configured any more: what it may hold of claim %s (%s) is not released",

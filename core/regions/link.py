@@ -42,6 +42,17 @@ def secret_of(text: str, field: str) -> str:
     return value.strip()
 
 
+class Links(dict[str, "Link"]):
+    """Regions by name, in the order of the configuration."""
+
+    def find(self, name: str) -> Link | None:
+        """The region that has a name, or had it before; None if none does. O(regions) for a former name."""
+        known = self.get(name)
+        if known is None:
+            known = next((each for each in self.values() if name in each.options.formerly), None)
+        return known
+
+
 class Link:
     """One region. ``run`` keeps the connection, for ever."""
 

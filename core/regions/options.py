@@ -19,7 +19,7 @@ class RegionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``price``: of a vCPU an hour, ``price_gib`` of a GiB of memory. ``weight``: how much it is preferred. ``zones``: the
     availability zones that it has (none: those of its summary). ``traits``: what it is, such as where data may reside.
     ``latency``: milliseconds from places that requests name as ``near``. ``last``: asked only where the others have no
-    room, such as a public cloud."""
+    room, such as a public cloud. ``formerly``: names that it had before: what is on record under these is its own."""
 
     addresses: tuple[str, ...]
     token: str | None = None
@@ -31,6 +31,7 @@ class RegionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     traits: tuple[str, ...] = ()
     latency: dict[str, NotNegative] = {}
     last: bool = False
+    formerly: tuple[str, ...] = ()
 
 
 class CascadeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -16,7 +16,8 @@ from ..errors import RegionsUnavailable
 from ..machine.region_claims import RegionClaims
 from ..region_commands import BeginRegionRelease, ForgetRegionGuests, SettleRegionRelease
 from ..service import Service
-from .link import Link
+from ..tenancy.tenants import CLOUD, RANK
+from .link import Link, Links
 from .recording import Recorder
 
 RETRY_SECONDS: Final = 0.5
@@ -28,7 +29,7 @@ log = logging.getLogger("hostler.regions")
 class Releasing:
     """Has regions release guests."""
 
-    def __init__(self, service: Service, links: Mapping[str, Link], recorder: Recorder, under_way: set[str]) -> None:
+    def __init__(self, service: Service, links: Links, recorder: Recorder, under_way: set[str]) -> None:
         self._service, self._links, self._recorder, self._under_way = service, links, recorder, under_way
 
     @property
@@ -37,29 +38,33 @@ class Releasing:
 
     def link(self, region: str) -> Link:
         """UnknownName if a region is not configured."""
-        link = self._links.get(region)
+        link = self._links.find(region)
         if link is None:
-            hint = "it is not in [regions] of the configuration any more"
+            hint = "it is not in [regions] of the configuration any more, nor a name in formerly of another one"
             raise UnknownName(f"region {region} is not known", field="region", hint=hint)
         return link
 
-    def by_region(self, uuids: Iterable[str], above: str = "") -> dict[str, list[str]]:
-        """Guests by their regions. UnknownName if one of them is in no region or in one that is not configured, or if
-        this parent's parent has placed it under another claim than ``above`` (empty: under any)."""
+    def by_region(self, uuids: Iterable[str], above: str = "", *, removed: bool = False) -> dict[str, list[str]]:
+        """Guests by their regions. UnknownName if one of them is in no region or, but for ``removed``, in one that is
+        not configured, or if this parent's parent has placed it under another claim than ``above`` (empty: under
+        any)."""
         found: dict[str, list[str]] = {}
         for uuid in uuids:
             guest = self._claims.guest(uuid)
             if above and guest.above != above:
                 raise UnknownName(f"no consumer {uuid} of claim {above}", field="uuids")
-            found.setdefault(self.link(guest.region).name, []).append(uuid)
+            known = self._links.find(guest.region) if removed else self.link(guest.region)
+            found.setdefault(guest.region if known is None else known.name, []).append(uuid)
         return found
 
     async def release(
         self, user: str, uuids: Sequence[str], above: str, key: str | None = None, fingerprint: bytes = b""
     ) -> int:
         """Release guests of a user; how many there were. RegionsUnavailable where a region does not answer: the release
-        stays on record, and is gone on with."""
-        self.by_region(uuids, above)  # which says if there is none
+        stays on record, and is gone on with. A cloud admin releases what is in regions that are not configured any
+        more, too: from this parent's records."""
+        tenants = self._service.state.tenants
+        self.by_region(uuids, above, removed=tenants.role(user, CLOUD) >= RANK["cloud_admin"])  # says if there is none
         name = secrets.token_hex(8)
         self._under_way.add(name)
         try:
@@ -122,8 +127,15 @@ class Releasing:
     async def release_in(self, region: str, uuids: Sequence[str], *, name: str = "", user: str = "") -> None:
         """Release guests in their region (empty: they are in none any more), and forget them; those that are not there
         any more too. ``name``: of the release that is on record. HostlerError."""
-        if region:
-            link = self.link(region)
+        link = self._links.find(region)
+        if link is None and region:
+            log.warning(
+                "region %s is not configured any more: what it may hold of %d instances (%s) is not released",
+                region,
+                len(uuids),
+                ", ".join(uuids[:10]),
+            )
+        elif link is not None:
             await self._call(link, uuids, key=key_in(region, f"{name}-{short(','.join(uuids))}") if name else None)
             guests = self._claims.guests
             held = [guests[uuid].amounts for uuid in uuids if uuid in guests]
