@@ -55,13 +55,17 @@ class AreaSummary(msgspec.Struct, frozen=True, array_like=True):
 
 class RegionSummary(msgspec.Struct, frozen=True, array_like=True):
     """All areas of a region as of ``version``, which changes whenever they may have. ``of_regions``: it is a parent of
-    regions itself."""
+    regions itself. ``parents``: random names of all parents that it is the sum of, so that one finds out if it is among
+    its own regions."""
 
     version: int
     areas: tuple[AreaSummary, ...] = ()
     of_regions: bool = False
+    parents: tuple[str, ...] = ()
 
 
+MOST_PARENTS: Final = 10_000
+"""Parents below a region at most."""
 MOST: Final = 2**53
 """Largest figure of a summary that is taken for true."""
 
@@ -69,6 +73,8 @@ MOST: Final = 2**53
 def problem_of(summary: RegionSummary) -> str | None:
     """Why a summary cannot be used, whatever it says: another number of shape classes, as another version of Hostler
     would send, or figures that are negative or too large; None if it can."""
+    if len(summary.parents) > MOST_PARENTS:
+        return f"it is of {len(summary.parents)} parents"
     for area in summary.areas:
         where = f"zone {area.zone[:40]!r}" + (f", pool {area.pool[:40]!r}" if area.pool else "")
         if len(area.fits) != len(SHAPE_CLASSES):
@@ -79,14 +85,16 @@ def problem_of(summary: RegionSummary) -> str | None:
     return None
 
 
-def merged(version: int, summaries: Sequence[RegionSummary]) -> RegionSummary:
-    """The summary of several regions as one. Areas of the same zone and pool are added up."""
+def merged(version: int, summaries: Sequence[RegionSummary], parent: str = "") -> RegionSummary:
+    """The summary of several regions as one, of a ``parent``. Areas of the same zone and pool are added up."""
+    parents = {parent} if parent else set()
     areas: dict[tuple[str, str], AreaSummary] = {}
     for summary in summaries:
+        parents |= set(summary.parents)
         for area in summary.areas:
             known = areas.get((area.zone, area.pool))
             areas[area.zone, area.pool] = area if known is None else _added(known, area)
-    return RegionSummary(version, tuple(areas[each] for each in sorted(areas)), of_regions=True)
+    return RegionSummary(version, tuple(areas[each] for each in sorted(areas)), True, tuple(sorted(parents)))
 
 
 def _added(one: AreaSummary, other: AreaSummary) -> AreaSummary:

@@ -4,6 +4,7 @@ process has begun it."""
 from __future__ import annotations
 
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -69,6 +70,10 @@ class Cascade:
         self.links = Links(
             {name: Link(name, each, options.ask_seconds, self._changed) for name, each in regions.items()}
         )
+        self.name = secrets.token_hex(8)
+        """By which this parent is known in summaries."""
+        for link in self.links.values():
+            link.parent = self.name
         self.claiming = Claiming(service, self.links, options)
         self._nursery: trio.Nursery | None = None
         self._failures = service.writer.failures
@@ -100,6 +105,7 @@ class Cascade:
         return merged(
             self._version,
             [link.summary for link in self.links.values() if link.alive and link.summary is not None],
+            self.name,
         )
 
     def lines(self) -> list[RegionLine]:

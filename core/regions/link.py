@@ -21,6 +21,7 @@ from .options import RegionOptions
 PING_SECONDS: Final = 1.0
 DISTRUST_SECONDS: Final = 1.0
 LONGEST_DISTRUST: Final = 60.0
+IN_CIRCLE: Final = "this parent is among its own regions"
 
 log = logging.getLogger("hostler.regions")
 
@@ -59,6 +60,10 @@ class Link:
     def __init__(self, name: str, options: RegionOptions, ask_seconds: float, changed: Callable[[], None]) -> None:
         """``changed`` is called when the region's summary has. InvalidValue for a token or a file that is missing."""
         self.name, self.options = name, options
+        self.parent = ""
+        """The random name of the parent whose link this is."""
+        self.in_circle = False
+        """True once it turned out that the parent is among this region's own regions; for good."""
         self._ca = None if options.ca is None else Path(options.ca)
         self._ask_seconds, self._changed = ask_seconds, changed
         self._token = self.read_files()
@@ -134,6 +139,8 @@ class Link:
 
     async def call(self, method: str, params: Any, *, key: str | None = None, within: float | None = None) -> Any:
         """Call a method there. HostlerError."""
+        if self.in_circle:
+            raise ConnectionLost(f"region {self.name}: {IN_CIRCLE}")
         if self._client is None:
             raise ConnectionLost(f"region {self.name} is not connected")
         return await self._client.call(method, params, key=key, within=within or self._ask_seconds)
@@ -162,6 +169,8 @@ class Link:
                 self._client, self.alive = None, False
 
     def _found(self, alive: bool, problem: str) -> None:
+        if self.in_circle:
+            alive, problem = False, IN_CIRCLE
         if alive != self.alive:
             log.log(
                 logging.INFO if alive else logging.WARNING, "region %s %s", self.name, "answers" if alive else problem
@@ -184,6 +193,12 @@ class Link:
             self._ignored = problem
             return
         self._ignored = None
+        if self.parent and self.parent in summary.parents and not self.in_circle:
+            self.in_circle, self.summary = True, None
+            log.error("region %s is asked nothing: %s, see [regions] of both", self.name, IN_CIRCLE)
+            self._found(False, IN_CIRCLE)
+        if self.in_circle:
+            return
         self.summaries += 1
         self.summary, self._summary_at = summary, trio.current_time()
         self._claimed = (0, 0)

@@ -9,7 +9,9 @@ import pytest
 import trio
 
 from hostler.core.errors import NotLeader, Overloaded, RegionsUnavailable
+from hostler.core.machine.region_summary import RegionSummary, merged, problem_of
 from hostler.core.regions import cascade, jobs
+from hostler.core.regions.link import IN_CIRCLE
 from hostler.core.rpc.client import ConnectionLost
 from hostler.core.service import Identity
 from hostler.core.tenancy.errors import NotAuthenticated
@@ -178,3 +180,25 @@ async def test_of_many_requests_some_are_on_their_way_at_a_time(
         assert placed.placed == 40
         assert placed.instance_uuids == [uuid_of(number) for number in range(1, 41)]
         assert most == cascade.AT_A_TIME
+
+
+async def test_a_parent_that_is_among_its_own_regions_asks_those_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world({"us": 1, "eu": 1}) as made:
+        assert made.cascade.summary().parents == (made.cascade.name,)
+        us = made.links["us"]
+        us.parent, us.told = made.cascade.name, RegionSummary(1, (), True, ("other", made.cascade.name))
+        await made.until(lambda: not us.alive)
+        us.told = None  # what it sends is the parent's own no more, once the parent asks it nothing
+        await trio.sleep(10)
+        line = made.cascade.lines()[0]
+        assert (line.alive, line.problem) == (False, IN_CIRCLE)
+        await made.call("place", {"request": wish(1)})
+        assert made.guests_in("eu") == [uuid_of(1)]
+        assert (await made.call("capacity", {}))["VCPU"].total == 16
+
+
+def test_the_parents_of_a_summary_are_bounded() -> None:
+    assert problem_of(RegionSummary(1, (), True, ("p",) * 10_001)) == "it is of 10001 parents"
+    assert merged(1, [RegionSummary(1, (), True, ("b", "c")), RegionSummary(1)], "a").parents == ("a", "b", "c")
