@@ -84,7 +84,10 @@ def _revoked(endpoint: str, settings: dict[str, Any], lease: int) -> bool:
     if url.scheme == "https":
         import ssl
 
-        context = ssl.create_default_context(cafile=settings["ca"])
+        context = ssl.create_default_context()  # as the member's own client has it
+        if settings["ca"] is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(settings["ca"])
         if settings["certificate"] is not None:
             context.load_cert_chain(settings["certificate"], settings["key"])
         connection = http.client.HTTPSConnection(url.hostname or "", url.port, timeout=ATTEMPT, context=context)

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ from typing import Any
 import pytest
 
 from hostler.core.cluster.guardian import PROGRAM
+from hostler.core.rpc.tls import server_context
 
 from ..patience import HANG_SECONDS
+from ..rpc.serving import Authority
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux 5.3")
 
@@ -132,6 +135,25 @@ def test_a_guardian_authenticates_with_what_the_file_of_the_password_holds_then(
     who = {"name": "hostler", "password": "secret"}
     assert etcd.asked.get(timeout=HANG_SECONDS) == ("/v3/auth/authenticate", who, None)
     assert etcd.asked.get(timeout=HANG_SECONDS) == ("/v3/lease/revoke", {"ID": "77"}, "t1")
+
+
+def test_a_guardian_shows_the_certificate_of_its_member_and_trusts_its_authority(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with Etcd() as server:
+        context = server_context(*authority.sign("localhost"), authority.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        certificate, key = authority.sign("member")
+        files: dict[str, Any] = {"ca": str(authority.ca), "certificate": str(certificate), "key": str(key)}
+        with member(f"https://localhost:{server.server_port}", **files) as process:
+            guardian = number_of_guardian(process)
+            process.kill()
+            wait_for_its_end(guardian)
+        server.shutdown()
+        thread.join()
+        assert server.asked.get(timeout=HANG_SECONDS)[0] == "/v3/lease/revoke"
 
 
 def test_a_guardian_that_dies_is_replaced_and_one_without_a_lease_asks_nothing(etcd: Etcd) -> None:
