@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cyclopts
 import trio
@@ -37,6 +37,10 @@ from .etcd_servers import ETCD, EtcdServers
 from .service import at_rate, batched, cpu_of, kill_9, load_hosts, percentiles, pipelined, service, with_client
 
 app = cyclopts.App(name="availability", help="Take-overs and throughput of members of a cluster on etcd.")
+
+
+HALF_BAR: Final = 2_500.0
+"""Half of the single placements a second that a cluster is to carry."""
 
 
 class Caller:
@@ -147,8 +151,9 @@ def timed(caller: Caller, pauses: list[float]) -> Iterator[None]:
 
 
 def throughput(folder: Path, etcd: EtcdServers, seconds: float, hosts: int) -> dict[str, Any]:
-    """Single placements pipelined, placements in batches, and latency at half load, through the journal in etcd; how
-    far the follower is behind meanwhile, and what CPU a placement takes."""
+    """Single placements pipelined, placements in batches, and latency at half of that load of singles and of what a
+    cluster is to carry, through the journal in etcd; how far the follower is behind meanwhile, and what CPU a placement
+    takes."""
     results: dict[str, Any] = {}
     with member(folder, etcd, "a", 2) as (first, one), member(folder, etcd, "b", 2) as (second, other):
         address = leader_of([first, second])
@@ -159,11 +164,11 @@ def throughput(folder: Path, etcd: EtcdServers, seconds: float, hosts: int) -> d
         for depth in (1, 512, 2_048):
             results[f"pipelined_{depth}"] = measured(processes, address, follower, seconds, pipelined, depth)
         results["batched_1000"] = measured(processes, address, follower, seconds, batched, 1_000)
-        reads: list[float] = []
         half = results["pipelined_2048"]["per_second"] / 2
-        with Lag(follower) as lag:
-            latencies = trio.run(with_client, address, at_rate, seconds, half, reads)
-        results["half_load"] = percentiles(latencies) | {"lag": lag.told()}
+        for name, rate in (("half_load", half), ("half_bar", HALF_BAR)):
+            with Lag(follower) as lag:
+                latencies = trio.run(with_client, address, at_rate, seconds, rate, [])
+            results[name] = {"per_second": round(rate)} | percentiles(latencies) | {"lag": lag.told()}
     return results
 
 
