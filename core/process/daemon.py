@@ -99,8 +99,7 @@ async def run(load: Callable[[], Loaded], *, ready: Callable[[list[str]], None] 
             try:
                 await daemon.serve()
             except BaseExceptionGroup as group:
-                lost = group.subgroup(StateUnknown)
-                if lost is not None:
+                if (lost := group.subgroup(StateUnknown)) is not None:
                     raise InternalError(f"the service ended: {_first(lost)}", hint="start it again") from group
                 if group.split(HostlerError)[1] is None:  # such as another member of the same name
                     raise _first(group) from group
