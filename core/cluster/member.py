@@ -118,7 +118,7 @@ class Member:
 
     @property
     def age(self) -> float | None:
-        """In seconds, of what this member knows: 0 while it leads and nobody else can; None: unknown."""
+        """In seconds, of what this member knows: 0 while it leads and no other member can; None: unknown."""
         if self._leadership is not None and self._leadership.left > 0 and self._yielded_at is None:
             return 0.0
         known = [at for at in (self._fresh_at, self._yielded_at) if at is not None]
