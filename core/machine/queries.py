@@ -52,7 +52,6 @@ from .provider_queries import (
 from .question import Page, Query
 from .ranking import Rank, rank
 from .region_queries import QUESTIONS as REGION_QUESTIONS
-from .region_queries import RegionGuests
 from .state import ServiceState
 from .tenant_queries import (
     Domains,
@@ -444,7 +443,6 @@ FOR_CLOUD_READERS: Final = frozenset(
         *(Hosts, ShowHost, ShowMoves, ShowDrift, Explain, Rank, WhatIf, Capacity, Domains, ListPools, ShowPolicy),
         *(ListBackends, PlanMoves, CheckPlan, Providers, ShowProvider, Aggregates, Allocations, ShowAllocation),
         RankVolume,
-        RegionGuests,
         *STORAGE_FOR_CLOUD_READERS,
         *vb.QUESTIONS,
     }

@@ -24,7 +24,7 @@ class RegionOf(Query, frozen=True):
 
 class RegionGuests(Query, frozen=True):
     """Instances in regions in the order of their uuids, after the one named ``after``: in a ``region``, of a
-    ``project``, each where it is given. For readers of the cloud."""
+    ``project``, each where it is given. For readers of the project, or of the cloud."""
 
     region: str | None = None
     project: str | None = None
@@ -75,6 +75,7 @@ def _region_of(state: ServiceState, user: str, query: RegionOf) -> RegionGuestLi
 
 def _region_guests(state: ServiceState, user: str, query: RegionGuests) -> list[RegionGuestLine]:
     """O(limit + regions), times a logarithm of the guests."""
+    state.tenants.require(user, "reader", CLOUD if query.project is None else project_scope(query.project))
     claims, after = state.region_claims, query.after or ""
     with suppress(InvalidValue):  # any other text is a place in the order, too
         after = normal(after)

@@ -125,6 +125,7 @@ CLOUD_READERS = {"cloud_reader", "cloud_admin"}
 Make = Callable[[dict[str, str]], Any]
 
 SCOPED: Final[dict[str, tuple[Make, set[str]]]] = {
+    "region_guests": (lambda w: rq.RegionGuests(project=w["project"]), READERS),
     "place": (lambda w: place(9, project=w["project"]), MEMBERS),
     "hold": (lambda w: p.Hold(request=asked(9, project=w["project"]), expires_in=9.0), MEMBERS),
     "confirm_hold": (lambda w: p.ConfirmHold(uuids=(w["guest"],)), MEMBERS),
@@ -257,7 +258,6 @@ OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "delete_flavor": (c.DeleteFlavor(name="none"), CLOUD),
     "create_image": (c.CreateImage(name="new", image=Image()), CLOUD),
     "delete_image": (c.DeleteImage(name="none"), CLOUD),
-    "region_guests": (rq.RegionGuests(), CLOUD_READERS),
     "settle_region_claim": (g.SettleRegionClaim(id="c"), CLOUD),
     "forget_region_guests": (g.ForgetRegionGuests(uuids=(uuid_of(141),)), CLOUD),
     "instances": (i.Instances(), set(USERS)),
@@ -386,6 +386,10 @@ def test_a_role_reaches_its_own_place_and_no_other(method: str) -> None:
 def test_what_is_the_clouds_is_for_the_clouds_roles(what: str) -> None:
     command, expected = OF_THE_CLOUD[what]
     assert {user for user in USERS if allowed(user, command)} == expected
+
+
+def test_the_guests_of_all_projects_in_regions_are_for_readers_of_the_cloud() -> None:
+    assert {user for user in USERS if allowed(user, rq.RegionGuests())} == CLOUD_READERS
 
 
 def test_the_matrix_has_every_method() -> None:
