@@ -168,6 +168,8 @@ class Reconciler:
         self._service = service
         self.chance = chance if chance is not None else random.Random()
         self._changed = trio.Event()
+        self._counts: tuple[Lives, dict[str, int], int] | None = None
+        """Guests by status, and how many are unsettled, of these facts; kept while it is told of changes."""
         opened = drivers if drivers is not None else {}
         self._parts = {
             name: _Part(self, Backend(name, config, self.chance, opened.get(name)), user_data)
@@ -227,7 +229,8 @@ class Reconciler:
     def _told(self, sequence: int, order: Order, outcome: Any) -> None:
         """A command was carried out: look at the guests that it concerns. O(1)."""
         command: AnyCommand = order.command
-        if isinstance(command, Lifecycle):
+        if isinstance(command, Lifecycle | DeleteVolumes):
+            self._counts = None
             self._changed.set()
             self._changed = trio.Event()
         if isinstance(command, CreateGuest | AdoptGuest):
@@ -283,16 +286,29 @@ class Reconciler:
 
     # questions
 
-    def status(self) -> ReconcileStatus:
-        """How it goes. O(guests)."""
+    def _counted(self) -> tuple[dict[str, int], int]:
+        """Guests by status as shown, and how many are not as desired. O(1) where no guest has changed since the last
+        time, else O(guests)."""
+        lives, known = self.lives, self._counts
+        if known is not None and known[0] is lives:
+            return known[1:]
         guests: dict[str, int] = {}
         unsettled = 0
-        for life in self.lives.guests.values():
-            guests[life.shown] = guests.get(life.shown, 0) + 1
+        for life in lives.guests.values():
+            shown = life.shown
+            guests[shown] = guests.get(shown, 0) + 1
             unsettled += not life.settled
+        guests = dict(sorted(guests.items()))
+        told = self._told in self._service.writer.observers
+        self._counts = (lives, guests, unsettled) if told else None
+        return guests, unsettled
+
+    def status(self) -> ReconcileStatus:
+        """How it goes. O(guests) after a change."""
+        guests, unsettled = self._counted()
         return ReconcileStatus(
             installation=self.lives.installation,
-            guests=dict(sorted(guests.items())),
+            guests=guests,
             unsettled=unsettled,
             backends=[part.status() for part in self._parts.values()],
         )

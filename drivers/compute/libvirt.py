@@ -5,10 +5,8 @@ same guest waits for it there."""
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Final, TypeVar
 from xml.etree import ElementTree
 
@@ -36,13 +34,13 @@ from ..protocol import (
     Unknown,
     read_options,
 )
+from ..threads import Threads
 from .libvirt_disks import DISK, make_disk, make_seed
 from .libvirt_domain import let_go, present, set_mark, tree_of
-from .libvirt_host import Host, connected, guarded
+from .libvirt_host import KIB_PER_MIB, Host, connected, guarded, used_on
 from .libvirt_xml import GIB, check_spec, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
-KIB_PER_MIB: Final = 1_024
 CLOSE_SECONDS: Final = 30.0
 """How long calls that were cancelled may take to end before the connection is closed."""
 
@@ -86,8 +84,7 @@ class LibvirtDriver:
 
     def __init__(self, hosts: Sequence[Host], options: Options, installation: str) -> None:
         self._hosts, self._options, self._installation = {each.name: each for each in hosts}, options, installation
-        self._threads = trio.CapacityLimiter(options.concurrency)
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._threads = Threads(options.concurrency)
         for each in hosts:
             each.alone = len(hosts) == 1
         self._type = hosts[0].type
@@ -101,18 +98,12 @@ class LibvirtDriver:
 
     async def _run(self, work: Callable[[], T], uuid: str = "") -> T:
         """Do work in a thread, after what was begun before for the same guest."""
-
-        def in_thread() -> T:
-            with self._locks[uuid] if uuid else nullcontext():
-                return guarded(work)
-
-        return await trio.to_thread.run_sync(in_thread, abandon_on_cancel=True, limiter=self._threads)
+        return await self._threads.run(lambda: guarded(work), uuid)
 
     async def aclose(self) -> None:
         """Close the connections once no thread uses them."""
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            for _ in range(self._options.concurrency):
-                await self._threads.acquire_on_behalf_of(object())
+            await self._threads.ended()
             for host in self._hosts.values():
                 await trio.to_thread.run_sync(host.close)
 
@@ -152,13 +143,12 @@ class LibvirtDriver:
         memory_mb = int(info[1])
         with suppress(libvirt.libvirtError):  # the test driver has none
             memory_mb = int(connection.getMemoryStats(-1)["total"]) // KIB_PER_MIB
-        guests = self._listed(host)
         total_gb = used_gb = 0
         if self._options.pool is not None:
             _, capacity, _, available = connection.storagePoolLookupByName(self._options.pool).info()
             total_gb = capacity // GIB
             used_gb = total_gb - available // GIB
-        used = sum(each.vcpus for each in guests), sum(each.memory_mb for each in guests)
+        used = used_on(connection)
         return Node(host.name, int(info[2]), memory_mb, total_gb, *used, used_gb, hypervisor=host.type.upper())
 
     async def guests(self) -> AsyncIterator[Page[Guest]]:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, Final, TypeVar
 
 import libvirt
@@ -44,10 +45,11 @@ ERRORS: Final[Mapping[int, type[DriverError]]] = {
     99: NotFound,  # VIR_ERR_DEVICE_MISSING
 }
 """libvirt's error codes (virErrorNumber) by class; others are of unknown outcome."""
+KIB_PER_MIB: Final = 1_024
 FIRST_WAIT: Final = 10.0
 """Seconds that hosts have to answer when the driver is opened, if one of them has answered."""
-OPEN_WAIT: Final = 2.0
-"""Seconds that a thread waits for another one that connects to the host."""
+OPEN_WAIT: Final = 5.0
+"""Seconds from the beginning of an attempt to connect to a host in which calls wait for it."""
 LEFT_ALONE: Final = 10.0
 """Seconds after which a host that did not answer is tried again."""
 FULL: Final = re.compile("cannot allocate memory|no space left|insufficient (memory|space)", re.IGNORECASE)
@@ -110,13 +112,23 @@ def _connect(uri: str) -> Any:
     return connection
 
 
+class _Opening:
+    """One attempt to connect: when it began on the monotonic clock, and why it failed."""
+
+    def __init__(self) -> None:
+        self.began, self.done = time.monotonic(), threading.Event()
+        self.error: DriverError | None = None
+
+
 class Host:
     """One host. Used in threads; its connection is opened when it is needed, and again when it is dead. A host that did
     not answer is left alone for a while, so that the others need not wait for it."""
 
     def __init__(self, uri: str, name: str | None) -> None:
-        self._uri, self._opening = uri, threading.Lock()
+        self._uri, self._lock = uri, threading.Lock()
         self._connection: Any = None
+        self._opening: _Opening | None = None
+        """The attempt that is under way."""
         self._failed: DriverError | None = None
         """Why it could not be opened the last time."""
         self._again = 0.0
@@ -130,20 +142,24 @@ class Host:
         """False: other hosts of the back end go on without it."""
         self.last_seen: Node | None = None
 
-    def connection(self) -> Any:
-        """The connection. DriverError if the host does not answer."""
-        if self._is_open():
-            return self._connection
-        if self._failed is not None and time.monotonic() < self._again:
-            raise Transient(f"host {self.name or self._uri} did not answer: {self._failed}", nodes=self._nodes())
-        if not self._opening.acquire(timeout=OPEN_WAIT):
+    def connection(self, patience: float | None = None) -> Any:
+        """The connection. DriverError if the host does not answer, or an attempt to connect to it has been under way
+        for ``patience`` seconds (OPEN_WAIT): to one that hangs it takes for ever."""
+        patience = OPEN_WAIT if patience is None else patience
+        with self._lock:
+            if self._is_open():
+                return self._connection
+            if self._failed is not None and time.monotonic() < self._again:
+                raise Transient(f"host {self.name or self._uri} did not answer: {self._failed}", nodes=self._nodes())
+            if self._opening is None:
+                self._opening = _Opening()
+                threading.Thread(target=self._open, args=(self._opening,), name="libvirt opens", daemon=True).start()
+            opening = self._opening
+        if not opening.done.wait(max(0.0, min(opening.began + patience - time.monotonic(), threading.TIMEOUT_MAX))):
             raise Transient(f"host {self.name or self._uri} is being connected to", nodes=self._nodes())
-        try:
-            if not self._is_open():
-                self._open()
-            return self._connection
-        finally:
-            self._opening.release()
+        if opening.error is not None:
+            raise opening.error
+        return self._connection
 
     def _is_open(self) -> bool:
         try:
@@ -154,20 +170,32 @@ class Host:
     def _nodes(self) -> tuple[str, ...]:
         return () if self.alone else (self.name,)
 
-    def _open(self) -> None:
-        self.close()
+    def _open(self, opening: _Opening) -> None:
+        """Connect, in a thread of its own."""
         try:
-            self._connection = _connect(self._uri)
+            self.close()
+            made = _connect(self._uri)
+            self.version, name = guarded(lambda: (str(made.getLibVersion()), self.name or str(made.getHostname())))
         except DriverError as error:
-            self._connection = None
-            self._failed, self._again = error, time.monotonic() + LEFT_ALONE
-            if self.alone:
-                raise
-            problem = f"host {self.name} cannot be connected to: {error}"
-            raise Transient(problem, backend_code=error.backend_code, nodes=self._nodes()) from error
-        self._failed = None
-        self.version = str(self._connection.getLibVersion())
-        self.name = self.name or str(self._connection.getHostname())
+            opening.error = self._left_alone(error)
+        except Exception as error:  # a fault of the library's binding
+            opening.error = self._left_alone(Unknown(f"{type(error).__name__}: {error}"))
+        else:
+            self.name, self._connection, self._failed = name, made, None
+        with self._lock:
+            self._opening = None
+        opening.done.set()
+
+    def _left_alone(self, error: DriverError) -> DriverError:
+        """The host is not tried again for a while; why."""
+        self._connection = None
+        self._failed, self._again = error, time.monotonic() + LEFT_ALONE
+        if self.alone:
+            return error
+        problem = f"host {self.name} cannot be connected to: {error}"
+        found = Transient(problem, backend_code=error.backend_code, nodes=self._nodes())
+        found.__cause__ = error
+        return found
 
     @contextmanager
     def asked(self) -> Iterator[None]:
@@ -195,6 +223,17 @@ class Host:
                 self._connection.close()
 
 
+def used_on(connection: Any) -> tuple[int, int]:
+    """CPUs and MiB of memory that the domains of a host may take at most, running or not. O(domains); their
+    descriptions, which take most of the time of a listing, are not needed for it."""
+    vcpus = memory_mb = 0
+    for domain in connection.listAllDomains():
+        with suppress(libvirt.libvirtError):  # it went away meanwhile
+            taken = domain.vcpusFlags(libvirt.VIR_DOMAIN_VCPU_MAXIMUM), -(-domain.maxMemory() // KIB_PER_MIB)
+            vcpus, memory_mb = vcpus + taken[0], memory_mb + taken[1]
+    return vcpus, memory_mb
+
+
 async def connected(hosts: Sequence[Host]) -> list[DriverError]:
     """Connect to all hosts, and return the errors of those that failed. Those that have not answered in time, while
     another has, are left to connect when they do."""
@@ -204,7 +243,7 @@ async def connected(hosts: Sequence[Host]) -> list[DriverError]:
     async def connect(host: Host) -> None:
         nonlocal ended
         try:
-            await trio.to_thread.run_sync(lambda: guarded(host.connection), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(lambda: host.connection(inf), abandon_on_cancel=True)
         except DriverError as error:
             failed.append(error)
         ended += 1

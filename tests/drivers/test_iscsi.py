@@ -101,12 +101,13 @@ def bench(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
         (tmp_path / "theirs.raw").write_bytes(b"x")
         return "theirs.raw"
 
-    options = options_of(daemon, tmp_path)
+    options, outages = options_of(daemon, tmp_path), of_programs(monkeypatch, iscsi, directory)
     return StorageBench(
         open=lambda context: iscsi.open_driver(options, context),
         pool="fast",
         lose_answers=lambda: answers_lost(monkeypatch),
-        outage=of_programs(monkeypatch, iscsi, directory),
+        outage=outages,
+        hang=outages.hang,
         make_stranger=make_stranger,
         page=3,
     )

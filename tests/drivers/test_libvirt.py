@@ -3,6 +3,7 @@ show lost answers, full hosts, attached volumes, and guests that take their time
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import pytest
+import trio
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 
@@ -55,6 +57,7 @@ class Wire:
 
         def request(*arguments: Any) -> Any:
             lost, arrives = self._outages.fate()
+            self._outages.wait()
             answer = method(*arguments) if arrives else None
             if lost:
                 failure = libvirt.libvirtError("lost")
@@ -105,6 +108,7 @@ class TestLibvirtComputes(ComputeConformance):
             open=lambda context: open_driver(options, context),
             node="host",
             outage=outages,
+            hang=outages.hang,
             make_stranger=make_stranger,
             change_outside=change_outside,
         )
@@ -199,6 +203,39 @@ async def test_one_host_that_does_not_answer_does_not_keep_the_back_end_closed(t
         (tmp_path / "two.xml").write_text(NODE)
         driver._hosts["two"]._again = 0.0
         assert {node.name async for page in driver.nodes() for node in page.items} == {"one", "two"}
+
+
+async def test_a_host_that_hangs_while_it_is_connected_to_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a libvirtd that is stopped: it takes connections, and says nothing."""
+    monkeypatch.setattr(host_module, "OPEN_WAIT", 0.01)
+    hosts = {name: f"test://{tmp_path}/{name}.xml" for name in ("stopped", "one")}
+    for name in hosts:
+        (tmp_path / f"{name}.xml").write_text(NODE)
+    connect, going_on = host_module._connect, threading.Event()
+
+    def slowly(uri: str) -> Any:
+        if "stopped" in uri:
+            going_on.wait()
+        return connect(uri)
+
+    monkeypatch.setattr(host_module, "_connect", slowly)
+    monkeypatch.setattr(host_module, "FIRST_WAIT", 0.05)
+    options = {"hosts": hosts, "domain_type": "test", "concurrency": 1}
+    async with open_driver(options, DriverContext("a", "b")) as driver:
+        for _ in range(2):
+            assert [node.name async for page in driver.nodes() for node in page.items] == ["one"]
+        spec = ComputeBench(open=None, node="one").spec("b")  # type: ignore[arg-type]  # only its specs are used
+        assert (await driver.create_guest(spec)).node == "one"
+        assert (await driver.get_guest(spec.mark.uuid)).node == "one"
+        with pytest.raises(Transient, match="being connected to") as caught:
+            await driver.create_guest(spec._replace(mark=spec.mark._replace(uuid=VOLUME), node="stopped"))
+        assert caught.value.nodes == {"stopped"}
+        going_on.set()
+        with trio.fail_after(60):
+            while len([node async for page in driver.nodes() for node in page.items]) < 2:  # noqa: ASYNC110  # a thread
+                await trio.sleep(0.01)
 
 
 async def test_a_back_end_of_which_no_host_answers_is_not_opened(tmp_path: Path) -> None:

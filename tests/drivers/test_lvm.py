@@ -94,7 +94,8 @@ def bench_of(options: dict[str, Any]) -> StorageBench:
 class TestLvmStores(StorageConformance):
     @pytest.fixture
     def bench(self, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> StorageBench:
-        return replace(bench_of(options), outage=of_programs(monkeypatch, lvm))
+        outages = of_programs(monkeypatch, lvm)
+        return replace(bench_of(options), outage=outages, hang=outages.hang)
 
 
 async def test_a_full_volume_group_is_a_lack_of_capacity(options: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from hostler.drivers.protocol import (
     Transient,
     Unknown,
 )
-from hostler.drivers.storage import nfs
+from hostler.drivers.storage import directory, nfs
 from hostler.placement.types.errors import InvalidValue
+
+from .outages import Outages, of_programs
 
 if shutil.which("qemu-img") is None:
     pytest.skip("qemu-img is not installed", allow_module_level=True)
@@ -88,10 +91,32 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+def of_share(patch: pytest.MonkeyPatch) -> Outages:
+    """Outages of a share that is mounted soft: each access is a request, and those of qemu-img, which the kernel gives
+    up after a while."""
+    outages, run = Outages(), directory.DirectoryDriver._run
+
+    async def access(self: Any, pool: str, work: Callable[[Path], Any], *, changes: bool = False) -> Any:
+        def accessed(path: Path) -> Any:
+            lost, arrives = outages.fate()
+            outages.wait()
+            answer = work(path) if arrives else None
+            if lost:
+                raise OSError(errno.ETIMEDOUT, "Connection timed out")
+            return answer
+
+        return await run(self, pool, accessed, changes=changes)
+
+    patch.setattr(directory.DirectoryDriver, "_run", access)
+    return of_programs(patch, directory, outages=outages)
+
+
 class TestNfsStores(StorageConformance):
     @pytest.fixture(params=["qcow2", "raw"])
     def bench(self, request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> StorageBench:
-        return bench_of(options_of(folder, form=request.param), folder, monkeypatch)
+        outages = of_share(monkeypatch)
+        bench = bench_of(options_of(folder, form=request.param), folder, monkeypatch)
+        return replace(bench, outage=outages, hang=outages.hang)
 
 
 async def test_a_raw_volume_is_a_sparse_copy_of_its_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

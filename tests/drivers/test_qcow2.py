@@ -50,7 +50,8 @@ def folder(tmp_path: Path) -> Path:
 class TestQcow2Stores(StorageConformance):
     @pytest.fixture
     def bench(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> StorageBench:
-        return replace(bench_in(folder), outage=of_programs(monkeypatch, directory))
+        outages = of_programs(monkeypatch, directory)
+        return replace(bench_in(folder), outage=outages, hang=outages.hang)
 
 
 async def test_a_volume_can_be_made_from_an_image(folder: Path) -> None:
