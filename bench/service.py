@@ -48,8 +48,11 @@ def service(folder: Path, config: str = "", *also: str) -> Iterator[tuple[str, s
     command = [str(Path(sys.executable).with_name("hostler")), "serve"]
     command += [part for each in (address, *also) for part in ("--rpc", each)]
     command += ["--data", str(folder / "data"), "--config", str(file)]
+    compiled = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}  # as once installed
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **compiled}
+        )
     try:
         assert process.stdout is not None
         if not process.stdout.readline().startswith("ready"):

@@ -225,6 +225,7 @@ class Reconciler:
                 task_status.started()
         finally:
             writer.observers.remove(self._told)
+            self._counts = None
 
     def _told(self, sequence: int, order: Order, outcome: Any) -> None:
         """A command was carried out: look at the guests that it concerns. O(1)."""
