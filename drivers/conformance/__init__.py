@@ -6,7 +6,8 @@ Add ``pytest_plugins = ["hostler.drivers.conformance"]`` to conftest.py for deta
 
 import pytest
 
-pytest.register_assert_rewrite("hostler.drivers.conformance.compute", "hostler.drivers.conformance.storage")
+_ASSERTING = ("bench", "compute", "faults", "storage")
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _ASSERTING))
 
 from .bench import ComputeBench, Outage, StorageBench, new_uuid  # noqa: E402  # after the registration, as pytest requires
 from .compute import ComputeConformance  # noqa: E402  # as above

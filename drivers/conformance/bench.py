@@ -115,7 +115,7 @@ def new_uuid() -> str:
     return str(uuid.uuid4())
 
 
-async def outages(
+async def gone_in_each_step(
     make: MakeOutage, steps: int | None, live: Callable[[], Awaitable[None]], recover: Callable[[], Awaitable[None]]
 ) -> int:
     """Have a back end go away in the midst of a life, once in each of ``steps`` requests (None: in all). The life fails

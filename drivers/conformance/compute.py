@@ -11,8 +11,10 @@ import trio
 
 from ..protocol import (
     Can,
+    ComputeDriver,
     Conflict,
     DriverError,
+    GuestSpec,
     Mark,
     NotFound,
     Permanent,
@@ -23,7 +25,8 @@ from ..protocol import (
     attaches,
     moves,
 )
-from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, outages, settled
+from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
+from .faults import Subject, creation_is_cancelled, goes_away, hangs
 from .guests import made as _made
 from .guests import ours_of as _ours
 from .guests import removed as _removed
@@ -33,6 +36,17 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
 HOSTILE: Final = ("../../etc/passwd", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
 """Names that no image and network has."""
+
+
+def _subject(bench: ComputeBench, driver: ComputeDriver) -> Subject[GuestSpec]:
+    return Subject(
+        new=bench.spec,
+        create=driver.create_guest,
+        made=lambda spec: _made(driver, spec),
+        delete=driver.delete_guest,
+        removed=lambda uuid: _removed(driver, uuid),
+        ours=lambda uuid: _ours(driver, uuid),
+    )
 
 
 @pytest.mark.trio
@@ -207,26 +221,13 @@ class ComputeConformance:
         if bench.outage is None:
             pytest.skip("this back end cannot be made to go away")
         async with bench.driver() as driver:
-            spec, deleting = bench.spec(), False
 
-            async def live() -> None:
-                nonlocal deleting
-                deleting = False
+            async def live(spec: GuestSpec) -> None:
                 await driver.create_guest(spec)
                 await driver.get_guest(spec.mark.uuid)
-                deleting = True
-                await driver.delete_guest(spec.mark.uuid)
 
-            async def recover() -> None:
-                nonlocal spec
-                assert len(await settled(lambda: _ours(driver, spec.mark.uuid))) <= 1
-                if not deleting:
-                    await _made(driver, spec)
-                    assert len(await _ours(driver, spec.mark.uuid)) == 1
-                await _removed(driver, spec.mark.uuid)
-                spec = bench.spec()
-
-            assert await outages(bench.outage, bench.steps, live, recover) >= 2
+            subject = _subject(bench, driver)
+            assert await goes_away(bench.outage, bench, subject, live, subject.made) >= 2
 
     async def test_a_back_end_that_hangs_holds_up_nothing_else(self, bench: ComputeBench) -> None:
         """Calls that are given up end at once, more of them than may be under way; what the back end does later is done
@@ -234,33 +235,12 @@ class ComputeConformance:
         if bench.hang is None:
             pytest.skip("this back end cannot be made to hang")
         async with bench.driver() as driver:
-            spec = bench.spec()
-            with bench.hang(), trio.fail_after(PATIENCE):
-                for _ in range(driver.facts.concurrency + 1):
-                    with trio.move_on_after(0.02) as scope:
-                        await driver.create_guest(spec)
-                    assert scope.cancelled_caught
-            await _made(driver, spec)
-            assert len(await _ours(driver, spec.mark.uuid)) == 1
-            await _removed(driver, spec.mark.uuid)
+            await hangs(bench.hang, driver.facts.concurrency, _subject(bench, driver))
 
     async def test_a_creation_cancelled_at_any_await_leaves_one_guest_or_none(self, bench: ComputeBench) -> None:
         """After each, the same creation again makes exactly one guest."""
         async with bench.driver() as driver:
-            specs = [bench.spec()]
-
-            async def create() -> None:
-                await driver.create_guest(specs[-1])
-
-            async def check() -> None:
-                spec = specs[-1]
-                assert len(await _ours(driver, spec.mark.uuid)) <= 1
-                await _made(driver, spec)
-                assert len(await _ours(driver, spec.mark.uuid)) == 1
-                await driver.delete_guest(spec.mark.uuid)
-                specs.append(bench.spec())
-
-            assert await cancelled_at_every_await(create, check) >= 2
+            assert await creation_is_cancelled(_subject(bench, driver)) >= 2
 
     async def test_listing_can_be_cancelled(self, bench: ComputeBench) -> None:
         """A cancelled listing leaves the driver usable."""

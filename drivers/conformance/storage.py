@@ -7,8 +7,9 @@ from contextlib import suppress
 import pytest
 import trio
 
-from ..protocol import Can, Conflict, DriverError, NotFound, StorageDriver, Unknown, Volume
-from .bench import OTHERS, PATIENCE, StorageBench, all_of, cancelled_at_every_await, new_uuid, outages, settled
+from ..protocol import Can, Conflict, DriverError, NotFound, StorageDriver, Unknown, Volume, VolumeSpec
+from .bench import OTHERS, StorageBench, all_of, new_uuid, settled
+from .faults import Subject, creation_is_cancelled, goes_away, hangs
 
 HOSTILE = ("../../etc/passwd", "..", "-x", "a\nb", "a\x00b", "x'\"<&>;$(x)")
 NAMES = ("plain", "ünïcödé 客", "quote' \" <tag> & $(x)", "../../etc/passwd", "n" * 255)
@@ -16,6 +17,17 @@ NAMES = ("plain", "ünïcödé 客", "quote' \" <tag> & $(x)", "../../etc/passwd
 
 async def _ours(driver: StorageDriver, uuid: str) -> list[Volume]:
     return [each for each in await all_of(driver.volumes()) if each.mark is not None and each.mark.uuid == uuid]
+
+
+def _subject(bench: StorageBench, driver: StorageDriver) -> Subject[VolumeSpec]:
+    return Subject(
+        new=bench.spec,
+        create=driver.create_volume,
+        made=lambda spec: settled(lambda: driver.create_volume(spec)),
+        delete=driver.delete_volume,
+        removed=lambda uuid: settled(lambda: driver.delete_volume(uuid)),
+        ours=lambda uuid: _ours(driver, uuid),
+    )
 
 
 @pytest.mark.trio
@@ -135,32 +147,16 @@ class StorageConformance:
         if bench.outage is None:
             pytest.skip("this back end cannot be made to go away")
         async with bench.driver() as driver:
-            spec, deleting = bench.spec(), False
 
-            async def live() -> None:
-                nonlocal deleting
-                deleting = False
+            async def live(spec: VolumeSpec) -> None:
                 await driver.create_volume(spec)
                 await driver.connect(spec.mark.uuid, bench.node)
                 await driver.extend_volume(spec.mark.uuid, 2)
-                deleting = True
-                await driver.delete_volume(spec.mark.uuid)
 
-            async def recover() -> None:
-                nonlocal spec
-                uuid = spec.mark.uuid
-                found = await settled(lambda: _ours(driver, uuid))
-                assert len(found) <= 1
-                if not deleting:
-                    if not found:
-                        await settled(lambda: driver.create_volume(spec))
-                    assert (await settled(lambda: driver.extend_volume(uuid, 2))).size_gb == 2
-                    assert len(await _ours(driver, uuid)) == 1
-                await settled(lambda: driver.delete_volume(uuid))
-                assert not await _ours(driver, uuid)
-                spec = bench.spec()
+            async def finish(spec: VolumeSpec) -> None:
+                assert (await driver.extend_volume(spec.mark.uuid, 2)).size_gb == 2
 
-            assert await outages(bench.outage, bench.steps, live, recover) >= 2
+            assert await goes_away(bench.outage, bench, _subject(bench, driver), live, finish) >= 2
 
     async def test_a_back_end_that_hangs_holds_up_nothing_else(self, bench: StorageBench) -> None:
         """Calls that are given up end at once, more of them than may be under way; what the back end does later is done
@@ -168,33 +164,12 @@ class StorageConformance:
         if bench.hang is None:
             pytest.skip("this back end cannot be made to hang")
         async with bench.driver() as driver:
-            spec = bench.spec()
-            with bench.hang(), trio.fail_after(PATIENCE):
-                for _ in range(driver.facts.concurrency + 1):
-                    with trio.move_on_after(0.02) as scope:
-                        await driver.create_volume(spec)
-                    assert scope.cancelled_caught
-            await settled(lambda: driver.create_volume(spec))
-            assert len(await _ours(driver, spec.mark.uuid)) == 1
-            await driver.delete_volume(spec.mark.uuid)
+            await hangs(bench.hang, driver.facts.concurrency, _subject(bench, driver))
 
     async def test_a_creation_cancelled_at_any_await_leaves_one_volume_or_none(self, bench: StorageBench) -> None:
         """After each, the same creation again makes exactly one volume."""
         async with bench.driver() as driver:
-            specs = [bench.spec()]
-
-            async def create() -> None:
-                await driver.create_volume(specs[-1])
-
-            async def check() -> None:
-                spec = specs[-1]
-                assert len(await _ours(driver, spec.mark.uuid)) <= 1
-                await settled(lambda: driver.create_volume(spec))
-                assert len(await _ours(driver, spec.mark.uuid)) == 1
-                await driver.delete_volume(spec.mark.uuid)
-                specs.append(bench.spec())
-
-            assert await cancelled_at_every_await(create, check) >= 2
+            assert await creation_is_cancelled(_subject(bench, driver)) >= 2
 
     async def test_what_is_impossible_leaves_nothing_behind(self, bench: StorageBench) -> None:
         """A volume in a pool that does not exist is refused by an error of the hierarchy."""
