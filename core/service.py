@@ -8,16 +8,17 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from ..placement.types.errors import HostlerError, InvalidValue
+from ..placement.types.errors import HostlerError, InvalidValue, UnknownName
 from .cluster_status import Cluster
 from .engine_commands import Placed, PlaceMany, SetPolicy
 from .forks import Children
+from .lifecycle_commands import SetBackend
 from .machine import queries
 from .machine.event_log import History
 from .machine.machine import ServiceMachine
@@ -64,6 +65,9 @@ class Identity(msgspec.Struct):
 
 class Reconciling(Protocol):
     """The reconciler, as far as protocols ask for it."""
+
+    def names(self) -> Collection[str]:
+        """The back ends that are configured."""
 
     def status(self) -> Any:
         """How it goes, as a plain value."""
@@ -240,6 +244,7 @@ class Service:
         user, cost = self._admitted(identity, command)
         if type(command) is SetPolicy:
             command, written = SetPolicy(policy=with_present_defaults(command.policy)), None
+        self.check_backend(user, command)
         order, body = Order(self.now(), user, command), None
         if written is not None:
             body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))
@@ -259,6 +264,15 @@ class Service:
             several = command.requests if isinstance(command, PlaceMany | PlaceAcross) else (None,)
             self._command_rate.spend(user, len(several))
         return user, cost
+
+    def check_backend(self, user: str, command: AnyCommand) -> None:
+        """UnknownName for a command that enables or disables a back end which is neither configured nor known."""
+        if type(command) is SetBackend:
+            state = self.state
+            state.tenants.require(user, "cloud_admin", CLOUD)
+            names = {*state.lives.backends, *(() if self.reconciler is None else self.reconciler.names())}
+            if command.name not in names:
+                raise UnknownName.among("back end", command.name, sorted(names), field="name")
 
     def admit(self, identity: Identity, command: AnyCommand) -> str:
         """The user, for a command that is carried out elsewhere. Errors as ``order``'s."""

@@ -88,6 +88,7 @@ class Scheduler:
         With a ``key`` a repetition gets the first answer. HostlerError if it is refused."""
         if not isinstance(command, AnyCommand):
             raise InvalidValue(f"{type(command).__name__} is not a command", field="command")
+        self._service.check_backend(LOCAL, command)
         order = Order(self._service.now(), LOCAL, command)
         fingerprint = b"" if key is None else msgspec.msgpack.encode(command)
         return await self._service.writer.submit(order, key=key, fingerprint=fingerprint)

@@ -287,6 +287,10 @@ class Reconciler:
 
     # questions
 
+    def names(self) -> list[str]:
+        """The back ends that are configured."""
+        return list(self._parts)
+
     def _counted(self) -> tuple[dict[str, int], int]:
         """Guests by status as shown, and how many are not as desired. O(1) where no guest has changed since the last
         time, else O(guests)."""

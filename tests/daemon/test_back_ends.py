@@ -82,6 +82,7 @@ def test_the_command_line_makes_stops_starts_and_removes_a_guest(tmp_path: Path)
         assert (line["status"], line["backend"], line["name"]) == ("active", "lab", "web")
         assert "lab" in run(daemon, "backend", "list")
         assert "answers" in run(daemon, "backend", "check", "lab")
+        assert "unknown back end 'lap'" in run_error(daemon, "backend", "disable", "lap")
         assert "1 active" in run(daemon, "reconcile", "status")
         run(daemon, "backend", "disable", "lab", "--reason", "work on the racks")
         assert "work on the racks" in run(daemon, "backend", "list")
@@ -192,6 +193,9 @@ def test_a_guest_that_others_made_is_adopted_by_the_command_line(tmp_path: Path)
 
 def test_without_back_ends_the_questions_about_them_say_so(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon, daemon.client() as client:
+        assert client.call("backends") == []
+        with pytest.raises(UnknownName):
+            client.call("set_backend", {"name": "lab", "enabled": False})
         assert client.call("backends") == []
         with pytest.raises(InvalidValue, match="no back ends"):
             client.call("reconcile_status")
