@@ -169,7 +169,7 @@ class Reconciler:
         self.chance = chance if chance is not None else random.Random()
         self._changed = trio.Event()
         self._counts: tuple[Lives, dict[str, int], int] | None = None
-        """Guests by status, and how many are unsettled, of these facts; kept while it is told of changes."""
+        """Guests by status, and how many are unsettled, of these facts; kept while it observes commands."""
         opened = drivers if drivers is not None else {}
         self._parts = {
             name: _Part(self, Backend(name, config, self.chance, opened.get(name)), user_data)
