@@ -199,7 +199,9 @@ class Trial:
         start = fleet._history.hold()
         try:
             migration = hold_source(fleet, guest.uuid, None)
-            refused = OnRow(self.context, scan.request).claim_on(row)
+            assert guest.request is not None
+            # Plain requests share a scan, which is of another guest's instance.
+            refused = OnRow(self.context, self.context.prepared(guest.request)).claim_on(row)
             if refused is not None:
                 fleet._history.go(start)
                 return refused
@@ -222,7 +224,7 @@ class Trial:
             and scan.signature.simple
             and guest.shape >= 0
             and not (consumer in consumers.extras or consumer in consumers.notes or consumer in consumers.missing)
-            and not consumers.also_on
+            and guest.uuid not in consumers.moves
         )
 
     def _begin_plain(self, guest: Guest, row: int, scan: OnRow) -> str | None:

@@ -348,4 +348,15 @@ def test_a_fleets_file_keeps_what_guests_were_asked_with(tmp_path: Any) -> None:
     assert load_requests(tmp_path / "bare") == {}
 
 
+def test_guests_of_groups_and_plain_ones_move_in_the_same_wave() -> None:
+    cloud = plain([(2, 2, 2, 2), (), (), ()])
+    cloud.groups[uuid_of(800_001)] = ("anti-affinity", 1)
+    cloud.guests[0].group = uuid_of(800_001)
+    engine, asked = engine_of(cloud)
+    plan = engine.plan(Drain(hosts=("n0",)), asked=asked, per_host=0)
+    assert [len(wave.moves) for wave in plan.waves] == [4]
+    Ledger(cloud).replay(plan, 0)
+    assert check_plan(engine, plan, asked=asked).valid
+
+
 __all__ = ["Policy", "spec_of"]
