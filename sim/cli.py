@@ -14,6 +14,7 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..placement.types.counting import counted
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag, Seed, print_json
 from .inputs import ONE_KIND, Buying, Confidence, Inputs, NotNegative
@@ -25,7 +26,7 @@ from .questions.tasks import Task, outcomes, start
 from .report.cost_rows import check_rows, write_rows
 from .report.findings import Report
 from .report.report import write
-from .report.terminal import counted, show, show_compared, show_forecast, show_headroom, show_purchase, show_size
+from .report.terminal import show, show_compared, show_forecast, show_headroom, show_purchase, show_size
 from .run import checkpoint
 from .run.charges import Charges
 from .run.fleet_plan import FleetPlan

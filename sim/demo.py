@@ -11,6 +11,7 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..placement.types.counting import counted
 from ..placement.types.host import Host
 from .progress import INTERRUPTED, Stop, progress
 from .report.screen import show
@@ -68,7 +69,9 @@ def demo(
 
 def _day(stop: Stop, hosts: int, hours: int, seed: int) -> Summary:
     cloud = made_up(hosts, seed=seed)
-    tally = _play(stop, cloud, made_up_day(cloud, seed=seed, hours=hours), seed, f"{hours} h on {hosts:,} hosts")
+    tally = _play(
+        stop, cloud, made_up_day(cloud, seed=seed, hours=hours), seed, f"{hours} h on {counted(hosts, 'host')}"
+    )
     return tally.summary(seed=seed, interrupted=stop.requested)
 
 
@@ -78,7 +81,7 @@ def _trace(stop: Stop, path: Path, hosts: int | None, hours: int | None, seed: i
         workload = workload.first(hours)
     if hosts is None:
         return _smallest(stop, workload, seed)
-    tally = _play(stop, one_kind(hosts, HOST), workload, seed, f"{workload.name} on {hosts:,} hosts")
+    tally = _play(stop, one_kind(hosts, HOST), workload, seed, f"{workload.name} on {counted(hosts, 'host')}")
     return tally.summary(seed=seed, interrupted=stop.requested)
 
 
@@ -88,7 +91,7 @@ def _smallest(stop: Stop, workload: Workload, seed: int) -> Summary:
     search, tries = Search(bound), list[Try]()
     held = refusal = None
     while (hosts := search.candidate) is not None:
-        label = f"{workload.name} on {hosts:,} hosts"
+        label = f"{workload.name} on {counted(hosts, 'host')}"
         tally = _play(stop, one_kind(hosts, HOST), workload, seed, label, until_refused=True)
         if stop.requested:
             sizing = Sizing(host=HOST_IN_WORDS, lower_bound=bound, chosen=None, tries=tuple(tries))

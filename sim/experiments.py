@@ -11,6 +11,7 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..placement.types.counting import counted
 from .trace import openb as gpu_cluster
 
 Seed = Annotated[int, Parameter(validator=Number(gte=0))]
@@ -64,7 +65,9 @@ def openb(
         print_json(result)
     else:
         _show_openb(result)
-    print(f"{result.offered_pods:,} guests on {len(hosts):,} hosts in {seconds:.2f} s", file=sys.stderr)
+    print(
+        f"{counted(result.offered_pods, 'guest')} on {counted(len(hosts), 'host')} in {seconds:.2f} s", file=sys.stderr
+    )
     return 0
 
 
@@ -74,7 +77,8 @@ SHOWN: Final = range(10, 131, 20)
 def _show_openb(result: gpu_cluster.OpenbResult) -> None:
     total = result.gpu_milli_total
     print(f"{result.policy}, seed {result.seed}: {result.offered_pods - result.failed_pods:,} of ", end="")
-    print(f"{result.offered_pods:,} guests placed, {100 * result.gpu_milli_allocated / total:.2f} % of the GPUs given")
+    guests = counted(result.offered_pods, "guest")
+    print(f"{guests} placed, {100 * result.gpu_milli_allocated / total:.2f} % of the GPUs given")
     print("GPUs asked for  allocated  useless for typical guests")
     for key in SHOWN:
         given, lost = result.allocation_percent.get(str(key)), result.fragmentation_percent.get(str(key))

@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ...placement.types.counting import counted
 from ...placement.types.errors import InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
@@ -97,7 +98,7 @@ def add(file: Path, *, remote: Remote = LOCAL) -> int:
     except (OSError, msgspec.DecodeError) as error:
         raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
     hosts = from_plain(values, tuple[Host, ...], "hosts")
-    return remote.do("add_hosts", AddHosts(hosts=hosts, negative_free=True), f"{len(hosts)} hosts added")
+    return remote.do("add_hosts", AddHosts(hosts=hosts, negative_free=True), f"{counted(len(hosts), 'host')} added")
 
 
 @host.command(name="report")
@@ -112,7 +113,7 @@ def report(file: Path, *, remote: Remote = LOCAL) -> int:
     if remote.as_json:
         remote.show(answer)
         return 0
-    print(f"{answer.applied} hosts reported, {answer.added} of them new")
+    print(f"{counted(answer.applied, 'host')} reported, {answer.added} of them new")
     for name in ("stale", "expired", "drift"):
         found = getattr(answer, name)
         if found:
@@ -205,7 +206,7 @@ def show_top(
             if remote.as_json:
                 remote.show({"status": status, "capacity": capacity, "fullest": hosts[:10]})
             else:
-                print(f"\n{status.hosts} hosts, command {status.sequence}, {status.queued} wait")
+                print(f"\n{counted(status.hosts, 'host')}, command {status.sequence}, {status.queued} wait")
                 remote.lines(*capacity_lines(capacity))
                 remote.table(hosts[:10])
             if looks != times:

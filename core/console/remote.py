@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from msgspec import structs
 
+from ...placement.types.counting import counted
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor, Image, Request, RequestSpec
 from .. import engine_commands as commands
@@ -121,7 +122,7 @@ class Remote:
         if self.as_json:
             self.show(found)
             return 0
-        print(f"{found.count} more fit" + (f", on {len(found.by_host)} {place}s" if found.by_host else ""))
+        print(f"{found.count} more fit" + (f", on {counted(len(found.by_host), place)}" if found.by_host else ""))
         if found.by_host:
             best = sorted(found.by_host.items(), key=lambda pair: (-pair[1], pair[0]))
             self.lines([heading or place, what], best[:PLACES_SHOWN])

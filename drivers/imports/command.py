@@ -17,6 +17,7 @@ from cyclopts.validators import Number
 
 from ...placement.fleet.fleet import Fleet
 from ...placement.persist.file import save
+from ...placement.types import counting
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import RequestSpec
 from ..openstack.source.options import SourceOptions
@@ -161,7 +162,8 @@ def _write(path: Path, report: ImportReport) -> None:
 
 
 def _show(report: ImportReport) -> None:
-    print(f"{report.hosts} hosts, {report.guests} guests and {report.groups} server groups taken")
+    hosts, guests = counting.counted(report.hosts, "host"), counting.counted(report.guests, "guest")
+    print(f"{hosts}, {guests} and {counting.counted(report.groups, 'server group')} taken")
     for why, count in counted(report.dropped).items():
         print(f"{count} dropped: {why}")
     for each in report.dropped[:_SHOWN]:

@@ -16,7 +16,7 @@ from ..decide.engine import Engine
 from ..types.plans import Measure, Plan, PlanOptions
 from .guests import Guest
 from .trial import Trial
-from .waves import in_waves
+from .waves import in_waves, in_words
 
 CANDIDATES: Final = 6
 """Guests of a host that are looked at for one move."""
@@ -188,7 +188,7 @@ def balance_plan(
     peaks = [float(loads.max()) if len(loads) else 0.0 for loads in (before, after)]
     summary = (
         f"the fullest host goes from {peaks[0]:.1%} to {peaks[1]:.1%} of {name}, the mean is {mean:.1%}; "
-        f"{len(steps)} moves in {len(waves)} waves"
+        f"{in_words(steps, waves)}"
     )
     spread = [float(loads.std()) if len(loads) else 0.0 for loads in (before, after)]
     return Plan(

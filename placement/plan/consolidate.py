@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decide.engine import Engine
+from ..types.counting import counted
 from ..types.plans import Measure, Plan, PlanOptions
 from .choice import best_weighed, tightest
 from .guests import Guest
 from .make_room import RoomSearch
 from .repacking import Repacking
 from .trial import OnRow, Step, Trial
-from .waves import in_waves
+from .waves import in_waves, in_words
 
 SMALL: Final = 16
 """Hosts in use up to which sets of hosts are tried."""
@@ -186,7 +187,7 @@ def consolidate_plan(
     waves = in_waves(engine, options, [steps], names)
     after = before - len(names)
     most_possible = before - least
-    summary = f"{len(names)} hosts emptied, at most {most_possible} can be; {len(steps)} moves in {len(waves)} waves"
+    summary = f"{counted(len(names), 'host')} emptied, at most {most_possible} can be; {in_words(steps, waves)}"
     return Plan(
         goal=goal,
         summary=summary,

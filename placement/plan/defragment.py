@@ -17,10 +17,11 @@ from ..types.errors import InvalidValue, NoValidHost
 from ..types.plans import Measure, Plan, PlanOptions
 from ..types.request import Request
 from .guests import Guest
+from .make_room import fewest_freeing
 from .repacking import Repacking
 from .room_plan import one_instance
 from .trial import OnRow, Trial
-from .waves import in_waves
+from .waves import in_waves, in_words
 
 SMALL: Final = 16
 """Hosts up to which all guests are packed again."""
@@ -128,7 +129,8 @@ class Defragmentation:
     def _open(self, room: Room, row: int, most: int) -> bool:
         """Have guests leave a row so that it has one place more and no place is lost elsewhere; else change nothing."""
         trial, before = self._trial, self.totals()
-        chosen = self._leaving(room, row, most)
+        guests = [guest for guest in trial.guests.on(row) if not guest.stays]
+        chosen = fewest_freeing(trial, guests, room.classes.tolist(), room.missing(row), most)
         if not chosen:
             return False
         mark = trial.hold()
@@ -141,30 +143,6 @@ class Defragmentation:
             return True
         trial.back(mark)
         return False
-
-    def _leaving(self, room: Room, row: int, most: int) -> list[Guest]:
-        """The fewest guests, then the smallest, that free what is missing on a row."""
-        table, missing = self._trial.guests.amounts(), room.missing(row)
-        guests = [guest for guest in self._trial.guests.on(row) if not guest.stays]
-        held = {guest.uuid: table[guest.shape, room.classes] for guest in guests}
-        chosen: list[Guest] = []
-        while (missing > 0).any() and guests and len(chosen) < most:
-            enough = [guest for guest in guests if (held[guest.uuid] >= missing).all()]
-            if enough:
-                chosen.append(min(enough, key=lambda each: (each.memory_mb, each.disk_mb, each.uuid)))
-                return chosen
-            shares = np.maximum(missing, 1)
-
-            def gain(guest: Guest, missing: Whole = missing, shares: Whole = shares) -> float:
-                return float((np.minimum(held[guest.uuid], missing) / shares).sum())
-
-            best = max(guests, key=lambda each: (gain(each), -each.memory_mb, each.uuid))
-            if not (np.minimum(held[best.uuid], missing) > 0).any():
-                return []
-            chosen.append(best)
-            guests.remove(best)
-            missing = np.maximum(missing - held[best.uuid], 0)
-        return chosen if not (missing > 0).any() else []
 
     def _leave(self, guest: Guest, row: int, name: str) -> bool:
         """Move a guest to the row where it costs the fewest places, of these to the fullest."""
@@ -225,7 +203,7 @@ def defragment_plan(
     ]
     return Plan(
         goal=goal,
-        summary=f"{'; '.join(words)}; {len(steps)} moves in {len(waves)} waves",
+        summary=f"{'; '.join(words)}; {in_words(steps, waves)}",
         complete=True,
         waves=waves,
         measures=tuple(

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decide.engine import Engine
+from ..types.counting import counted
 from ..types.errors import InvalidValue
 from ..types.plans import LeftGuest, Measure, Plan, PlanOptions
 from .choice import best_weighed
 from .guests import Guest
 from .make_room import RoomSearch
 from .trial import Step, Trial
-from .waves import in_waves
+from .waves import in_waves, in_words
 
 NOWHERE: Final = "no host can take it"
 SEARCHES: Final = 4
@@ -120,9 +121,9 @@ def drain_plan(
     waves = in_waves(engine, options, drained.parts, names)
     derived = sum(step.guest.derived for step in steps)
     emptied = sum(name not in left for name in names)
-    summary = f"{emptied} of {len(names)} hosts drained; {len(steps)} moves in {len(waves)} waves"
+    summary = f"{emptied:,} of {counted(len(names), 'host')} drained; {in_words(steps, waves)}"
     if drained.left:
-        summary += f"; {len(drained.left)} guests stay"
+        summary += f"; {counted(len(drained.left), 'guest')} {'stays' if len(drained.left) == 1 else 'stay'}"
     measure = Measure(name="hosts_with_guests", before=full, after=len(left), bound=0, sense="at_least")
     return Plan(
         goal=goal,

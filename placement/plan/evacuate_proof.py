@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..decide.engine import Engine
 from ..types.plans import LeftGuest, Measure, Plan, PlanOptions
 from .choice import by_tightness, tightest
 from .guests import Guest
-from .make_room import RoomSearch
+from .make_room import CLEARED, RoomSearch
 from .repacking import Repacking
-from .trial import Mark, Trial
-from .waves import in_waves
+from .spread import Spread
+from .trial import Mark, OnRow, Trial
+from .waves import in_waves, in_words
 
 ROUNDS: Final = 6
 """Times that hosts which may not fail are gone through."""
@@ -30,6 +32,12 @@ DEEPEST: Final = 4
 """Moves that make room for one guest at most."""
 ATTEMPTS: Final = 300
 """Questions and moves of a search for room for one guest."""
+EFFORT: Final = 60_000_000
+"""Hosts that are looked at by all questions and moves together, after which no more is tried to be mended."""
+LEAST: Final = 20_000
+"""Questions and moves that a plan has in any case."""
+GUESTS: Final = 1_000
+"""Guests that are looked at in the time of one question."""
 
 
 class Proof:
@@ -37,15 +45,25 @@ class Proof:
 
     def __init__(self, trial: Trial, rows: Sequence[int]) -> None:
         self.trial, self.rows = trial, rows
+        self._spread = Spread(trial)
+        self._search = int(trial.fleet.column("num_instances").sum()) // GUESTS
+        self._known: set[int] = set()
+        self._hopeless: set[int] = set()
+        """Requests, by identity, that no other host can take whatever moves."""
+        self._until = trial.attempts + max(LEAST, EFFORT // max(trial.fleet.rows, 1))
 
     def homeless(self, row: int) -> list[Guest]:
         """The guests of a host that find no other host if it fails, the largest first; those included that may not
-        move. Changes nothing. O(guests on it * hosts)."""
+        move. Changes nothing. O(guests on it * hosts), and O(guests on it) where there are more hosts for each kind of
+        guest than guests."""
         trial, lost = self.trial, list[Guest]()
+        guests = trial.guests.on(row)
+        if self._spread.finds(row, guests):
+            return []
         allowed = np.ones(trial.fleet.rows, bool)
         allowed[row] = False
         mark = trial.hold()
-        for guest in sorted(trial.guests.on(row), key=lambda each: (-each.memory_mb, -each.disk_mb, each.uuid)):
+        for guest in sorted(guests, key=lambda each: (-each.memory_mb, -each.disk_mb, each.uuid)):
             scan, rows = trial.targets(guest, allowed)
             if (
                 scan is None
@@ -66,7 +84,9 @@ class Proof:
         unsafe, start = self.unsafe(), self.trial.hold()
         before = unsafe
         for _ in range(ROUNDS if unsafe else 0):
-            mended = [self._mend(row, most_moves) for row in unsafe]
+            # The largest first: room for one is room for smaller ones too, since one host fails at a time.
+            order = sorted(unsafe, key=lambda row: (-unsafe[row][0].memory_mb, row))
+            mended = [self._mend(row, most_moves) for row in order]
             unsafe = self.unsafe()
             if not unsafe or not any(mended):
                 break
@@ -107,12 +127,14 @@ class Proof:
         allowed[row] = False
         scan = trial.scan(guest)
         left = most_moves - len(trial.steps)
-        if scan is None or left <= 0:
+        if scan is None or left <= 0 or trial.attempts > self._until or self._is_hopeless(guest, scan, allowed):
             return False
         mark = trial.hold()
         reason = f"a place for guests of {trial.fleet.name(row)} if it fails"
         search = RoomSearch(trial, reason, allowed)
-        made = search.make(scan, keep=frozenset({guest.uuid}), most=min(DEEPEST, left), attempts=ATTEMPTS)
+        keep = frozenset({guest.uuid})
+        made = search.make(scan, keep=keep, most=min(DEEPEST, left), attempts=ATTEMPTS, clear=min(CLEARED, left))
+        trial.attempts += self._search  # it has looked at all guests
         if made is not None and len(trial.steps) > mark.steps and self._better(row, before, mark):
             return True
         trial.back(mark)
@@ -125,7 +147,21 @@ class Proof:
                 if trial.move(other, target, reason) is None and self._better(row, before, mark):
                     return True
                 trial.back(mark)
+                if trial.attempts > self._until:
+                    return False
         return False
+
+    def _is_hopeless(self, guest: Guest, scan: OnRow, allowed: NDArray[np.bool_]) -> bool:
+        """Whether no other host can take a guest, whatever moves. O(hosts + guests) for a new kind of request."""
+        request = guest.request
+        assert request is not None
+        kind = id(request.spec)
+        if kind not in self._known:
+            self._known.add(kind)
+            self.trial.attempts += self._search
+            if not RoomSearch(self.trial, "", allowed).prospects(scan):
+                self._hopeless.add(kind)
+        return kind in self._hopeless
 
     def _better(self, row: int, before: int, start: Mark) -> bool:
         """Whether, by the moves since ``start``, fewer guests of a host find no other, and no more of the hosts that
@@ -162,7 +198,7 @@ def evacuate_proof_plan(engine: Engine, goal: dict[str, object], rows: Sequence[
         for guest in guests
     )
     summary = f"{len(rows) - len(unsafe):,} of {len(rows):,} hosts may fail (before {len(rows) - before:,}"
-    summary += f", at most {len(rows) - bound:,} can); {len(steps)} moves in {len(waves)} waves"
+    summary += f", at most {len(rows) - bound:,} can); {in_words(steps, waves)}"
     return Plan(
         goal=goal,
         summary=summary,

@@ -30,7 +30,11 @@ SUBSETS: Final = 100
 TARGETS: Final = 3
 """Hosts that are tried for a guest that makes room."""
 DEEPEST: Final = 8
-"""Moves at most for one request."""
+"""Moves at most that the search for the fewest goes down to."""
+CLEARED: Final = 64
+"""Moves at most for one request where no fewest were found."""
+CLEARINGS: Final = 24
+"""Hosts on which that is tried."""
 _NEVER: Final = 10**6
 
 
@@ -53,15 +57,26 @@ class RoomSearch:
         self._until = 0
 
     def make(
-        self, scan: OnRow, *, keep: frozenset[str] = frozenset(), most: int = DEEPEST, attempts: int = ATTEMPTS
+        self,
+        scan: OnRow,
+        *,
+        keep: frozenset[str] = frozenset(),
+        most: int = DEEPEST,
+        attempts: int = ATTEMPTS,
+        clear: int = 0,
     ) -> int | None:
         """Move guests so that the request of ``scan`` passes on a row, which is returned; None, with nothing changed,
-        if no way is found. ``keep``: instances that stay."""
+        if no way is found. ``keep``: instances that stay. ``clear``: where no way of ``most`` moves is found, one of up
+        to so many is taken that need not be the shortest."""
         self._until = self._trial.attempts + attempts
         passing = self._passing(scan)
         if len(passing):
             return tightest(scan, passing)
         prospects = self.prospects(scan)
+        row = self._fewest(scan, prospects, keep, most)
+        return self._clear(scan, prospects, keep, clear) if row is None and clear else row
+
+    def _fewest(self, scan: OnRow, prospects: Sequence[Prospect], keep: frozenset[str], most: int) -> int | None:
         for budget in range(1, most + 1):
             for prospect in prospects:
                 if prospect.least > budget:
@@ -71,6 +86,39 @@ class RoomSearch:
                 if self._trial.attempts > self._until:
                     return None
         return None
+
+    def _clear(self, scan: OnRow, prospects: Sequence[Prospect], keep: frozenset[str], most: int) -> int | None:
+        """Have guests leave one of the hosts that need the fewest moves, those first that free most of what is missing;
+        all others where that is not enough."""
+        trial, classes = self._trial, list(scan.signature.resources)
+        for prospect in [each for each in prospects if each.least <= most][:CLEARINGS]:
+            row, mark = prospect.row, trial.hold()
+            guests = [guest for guest in trial.guests.on(row) if not guest.stays and guest.uuid not in keep]
+            chosen = fewest_freeing(trial, guests, classes, prospect.missing, most)
+            self._until = trial.attempts + 2 * most
+            if (
+                chosen
+                and self._leave(chosen, row, 0, keep)
+                and self._rest_leaves(scan, row, keep, mark.steps + most)
+                and scan.refusing(row) is None
+            ):
+                return row
+            trial.back(mark)
+        return None
+
+    def _rest_leaves(self, scan: OnRow, row: int, keep: frozenset[str], most: int) -> bool:
+        """Have further guests leave a row, the smallest first, until the request passes or none can."""
+        trial = self._trial
+        allowed = np.ones(trial.fleet.rows, bool) if self._allowed is None else self._allowed
+        for guest in sorted(trial.guests.on(row), key=lambda each: (each.memory_mb, each.uuid)):
+            if scan.refusing(row) is None:
+                return True
+            if guest.stays or guest.uuid in keep or len(trial.steps) >= most:
+                continue
+            asked, rows = trial.targets(guest, allowed)
+            if asked is not None and len(rows):
+                trial.move(guest, tightest(asked, rows), self._reason, passes=True)
+        return True
 
     def bound(self, scan: OnRow) -> int | None:
         """Moves that are needed at least; None if no host can ever take the request."""
@@ -183,6 +231,28 @@ class RoomSearch:
                 if prospect.row not in source and self._free(scan, prospect, budget, keep):
                     return prospect.row
         return None
+
+
+def fewest_freeing(
+    trial: Trial, guests: Sequence[Guest], classes: Sequence[int], missing: NDArray[np.int64], most: int
+) -> list[Guest]:
+    """Few of ``guests``, the smallest of as many, that free what is ``missing`` of resource classes; none where at most
+    ``most`` of them do not. O(guests * guests chosen)."""
+    table, left = trial.guests.amounts(), list(guests)
+    held = {guest.uuid: table[guest.shape, list(classes)] for guest in left}
+    chosen: list[Guest] = []
+    while (missing > 0).any() and left and len(chosen) < most:
+        enough = [guest for guest in left if (held[guest.uuid] >= missing).all()]
+        if enough:
+            return [*chosen, min(enough, key=lambda each: (each.memory_mb, each.disk_mb, each.uuid))]
+        shares = np.maximum(missing, 1)
+        gains = [float((np.minimum(held[guest.uuid], missing) / shares).sum()) for guest in left]
+        best = max(range(len(left)), key=lambda at: (gains[at], -left[at].memory_mb, left[at].uuid))
+        if gains[best] <= 0:
+            return []
+        missing = np.maximum(missing - held[left[best].uuid], 0)
+        chosen.append(left.pop(best))
+    return chosen if not (missing > 0).any() else []
 
 
 def _least(

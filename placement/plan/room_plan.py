@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..decide.engine import Engine
+from ..types.counting import counted
 from ..types.errors import NoValidHost
 from ..types.plans import Measure, Plan, PlanOptions
 from ..types.request import Request
-from .make_room import RoomSearch
+from .make_room import CLEARED, DEEPEST, RoomSearch
 from .trial import OnRow, Trial
 from .waves import in_waves
 
@@ -28,7 +29,9 @@ def room_plan(engine: Engine, goal: dict[str, object], request: Request, options
         if bound is None:
             bound = search.bound(scan)
         left = None if most is None else most - len(trial.steps)
-        row = search.make(scan) if left is None else search.make(scan, most=left)
+        row = search.make(
+            scan, most=DEEPEST if left is None else min(left, DEEPEST), clear=CLEARED if left is None else left
+        )
         if row is None or scan.claim_on(row) is not None:
             why = "no host can take it whatever moves" if bound is None else "no moves were found that make room"
             break
@@ -36,9 +39,10 @@ def room_plan(engine: Engine, goal: dict[str, object], request: Request, options
     steps, complete = list(trial.steps), len(hosts) == len(uuids)
     waves = in_waves(engine, options, [steps])
     if complete:
-        summary = f"{len(steps)} moves, at least {bound} are needed; then {', '.join(hosts)} can take it"
+        least = f"at least {bound} {'is' if bound == 1 else 'are'} needed"
+        summary = f"{counted(len(steps), 'move')}, {least}; then {', '.join(hosts)} can take it"
     else:
-        summary = f"room for {len(hosts)} of {len(uuids)} instances: {why}"
+        summary = f"room for {len(hosts)} of {counted(len(uuids), 'instance')}: {why}"
     return Plan(
         goal=goal,
         summary=summary,

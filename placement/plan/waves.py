@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..decide.engine import Engine
+from ..types.counting import counted
 from ..types.plans import ANY, PlannedMove, PlanOptions, Wave
 from .trial import Step, Trial
 
@@ -40,6 +41,11 @@ def in_waves(
         moved |= {step.guest.uuid for step in part}
         full -= {name for wave in made for name in wave.empty}
     return tuple(waves)
+
+
+def in_words(steps: Sequence[Step], waves: Sequence[Wave]) -> str:
+    """How many moves a plan has, and in how many waves."""
+    return f"{counted(len(steps), 'move')} in {counted(len(waves), 'wave')}"
 
 
 class _Part:

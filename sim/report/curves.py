@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from ...placement.types.counting import counted
 from ..questions.planning import Compared, Size
 from ..run.run import Outcome
 
@@ -179,7 +180,7 @@ def of_compared(compared: Sequence[Compared]) -> list[Chart]:
 def _way(each: Compared, compared: Sequence[Compared], *, hosts: bool = True) -> str:
     ratios, sizes = {one.cpu_ratio for one in compared}, {one.hosts for one in compared}
     ratio = f", over-commit {each.cpu_ratio:g}" if len(ratios) > 1 else ""
-    return f"{each.policy}{ratio}" + (f", {each.hosts:,} hosts" if hosts and len(sizes) > 1 else "")
+    return f"{each.policy}{ratio}" + (f", {counted(each.hosts, 'host')}" if hosts and len(sizes) > 1 else "")
 
 
 def of_size(found: Size) -> list[Chart]:
@@ -261,7 +262,7 @@ def labels(outcomes: Sequence[Outcome]) -> list[str]:
     sizes, seeds = {each.hosts for each in outcomes}, {each.seed for each in outcomes}
     return [
         each.policy
-        + (f", {each.hosts:,} hosts" if len(sizes) > 1 else "")
+        + (f", {counted(each.hosts, 'host')}" if len(sizes) > 1 else "")
         + (f", seed {each.seed}" if len(seeds) > 1 else "")
         for each in outcomes
     ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ...placement.types.counting import counted
 from ..questions.planning import Compared, Forecast, Size, day_in_words
 from ..questions.purchase import Purchase
 from ..run.fleet_plan import FleetPlan
@@ -46,9 +47,10 @@ def finding(report: Report) -> str:
         kind = "" if found.hardware == "host" else f" of {found.hardware}"
         if found.interrupted:
             most = "" if found.hosts is None else f", {found.hosts:,} are enough"
-            return f"At least {found.at_least:,} hosts{kind} are needed{most}: the search was interrupted"
+            return f"At least {_needed(found.at_least, kind)}{most}: the search was interrupted"
         above = "" if found.gap_percent is None else f", {found.gap_percent:.1f} % above the lower bound"
-        return f"{found.hosts:,} hosts{kind} are needed{above}"
+        assert found.hosts is not None, "a search that was not interrupted found a number"
+        return f"{_needed(found.hosts, kind)}{above}"
     if report.purchase is not None:
         return bought(report.purchase)
     if report.forecast is not None:
@@ -57,7 +59,7 @@ def finding(report: Report) -> str:
             return "No run of the forecast has ended"
         if told.median_day is None:
             lasting, runs = told.days.count(None), len(told.days)
-            return f"Capacity lasts for {told.horizon_days:g} days in {lasting} of {runs} runs"
+            return f"Capacity lasts for {told.horizon_days:g} days in {lasting} of {counted(runs, 'run')}"
         return f"Capacity runs out on {day_in_words(told, told.median_day)}"
     if report.compared:
         return _best(report.compared)
@@ -78,6 +80,10 @@ def bought(found: Purchase) -> str:
     return f"{mix}: {found.value:,.10g} {unit}{least}" + (" (interrupted)" if found.interrupted else "")
 
 
+def _needed(hosts: int, kind: str) -> str:
+    return f"{counted(hosts, f'host{kind}', f'hosts{kind}')} {'is' if hosts == 1 else 'are'} needed"
+
+
 def _best(compared: Sequence[Compared]) -> str:
     """Which ways of those side by side refuse least."""
     least = min(each.refused_percent.mean for each in compared)
@@ -86,8 +92,8 @@ def _best(compared: Sequence[Compared]) -> str:
     ways = [each.policy + (f" with over-commit {each.cpu_ratio:g}" if each.cpu_ratio else "") for each in best]
     sizes = {each.hosts for each in compared}
     if len(sizes) > 1:
-        ways = [f"{way} on {each.hosts:,} hosts" for way, each in zip(ways, best, strict=True)]
-    where = f" on {min(sizes):,} hosts" if len(sizes) == 1 else ""
+        ways = [f"{way} on {counted(each.hosts, 'host')}" for way, each in zip(ways, best, strict=True)]
+    where = f" on {counted(min(sizes), 'host')}" if len(sizes) == 1 else ""
     named = " and ".join(ways) if len(ways) < 3 else f"{ways[0]} and {len(ways) - 1} other ways"
     verb = "refuses" if len(best) == 1 else "refuse"
     unsure = "" if sure or others or len(compared) < 2 or len(best) > 1 else f", but {doubt(compared)}"
@@ -140,7 +146,7 @@ def _labels(report: Report) -> list[str]:
     return [
         each.policy
         + (f", over-commit {each.cpu_ratio:g}" if len(ratios) > 1 else "")
-        + (f", {each.hosts:,} hosts" if len(sizes) > 1 else "")
+        + (f", {counted(each.hosts, 'host')}" if len(sizes) > 1 else "")
         for each in report.compared[: curves.MOST]
     ]
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from ...placement.types.counting import counted
 from ..questions.paired import Difference
 from ..questions.planning import Forecast, Interval, day_in_words
 from ..questions.purchase import Purchase
@@ -20,7 +21,7 @@ from ..run.run import Outcome
 from .charts import script
 from .curves import Chart
 from .findings import Report, charts, finding, interrupted
-from .terminal import counted, money
+from .terminal import money
 
 WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "GPU": "GPUs"}
 _STYLE: Final = """

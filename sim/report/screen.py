@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ...placement.types.counting import counted
 from ..run.summary import Chosen, Explained, Machines, Sizing, Summary
 
 IN_GIB: Final = {"MEMORY_MB": ("memory", 1024), "DISK_GB": ("disk", 1)}
@@ -69,7 +70,7 @@ def _table(*columns: str, words: int = 1) -> Table:
 
 def _fleet(summary: Summary) -> RenderableType:
     zones = f" in {len(summary.zones)} zones" if len(summary.zones) > 1 else ""
-    text = Text(f"{summary.hosts:,} hosts{zones}, {summary.workload}, seed {summary.seed}", style="bold")
+    text = Text(f"{counted(summary.hosts, 'host')}{zones}, {summary.workload}, seed {summary.seed}", style="bold")
     if summary.interrupted:
         text.append(f"  interrupted at {_clock(summary.reached_s, summary)}", style="bold red")
     for machines in summary.machines:
@@ -204,7 +205,9 @@ def _line(values: Sequence[float]) -> Text:
 def _story(story: Explained, summary: Summary) -> RenderableType:
     """A decision or a refusal, from what was asked to what would change the answer."""
     chosen = story.chosen
-    when = f" at {_clock(story.at_s, summary)}" + (f" on {story.hosts:,} hosts" if story.hosts != summary.hosts else "")
+    when = f" at {_clock(story.at_s, summary)}" + (
+        f" on {counted(story.hosts, 'host')}" if story.hosts != summary.hosts else ""
+    )
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_row("asked for", story.asked)

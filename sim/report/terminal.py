@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from ...placement.types.counting import counted
 from ..questions.paired import Difference
 from ..questions.planning import Compared, Forecast, Size, day_in_words
 from ..questions.purchase import Purchase
@@ -227,11 +228,6 @@ def percent(value: float) -> str:
 def money(amount: float, currency: str) -> str:
     """An amount with its currency, if there is one."""
     return f"{amount:,.2f} {currency}".rstrip()
-
-
-def counted(number: int, word: str, several: str = "") -> str:
-    """A number with its noun in singular or plural."""
-    return f"{number:,} {word if number == 1 else several or f'{word}s'}"
 
 
 def sparkline(values: Sequence[float], width: int, *, most: float = 0.0) -> str:

@@ -49,7 +49,7 @@ def test_hosts_are_listed_shown_disabled_and_enabled(run: Run, fleet: Path) -> N
 def test_hosts_are_added_from_a_file_and_removed(run: Run, fleet: Path, tmp_path: Path) -> None:
     file = tmp_path / "more.json"
     file.write_text('[{"host": "extra", "vcpus_total": 1, "total_usable_ram_mb": 1}]')
-    assert run("host", "add", str(file)) == (0, "1 hosts added\n")
+    assert run("host", "add", str(file)) == (0, "1 host added\n")
     code, said = run("host", "add", str(file))
     assert code == 1
     assert "extra" in said

@@ -48,7 +48,7 @@ def test_a_host_is_drained_by_a_plan_that_is_checked_run_and_taken_back(run: Run
     plan, back = str(tmp_path / "plan.json"), str(tmp_path / "back.json")
     code, said = run("plan", "drain", "node-0", "--per-host", "2", "-o", plan)
     assert code == 0
-    assert "1 of 1 hosts drained; 3 moves in 2 waves" in said
+    assert "1 of 1 host drained; 3 moves in 2 waves" in said
     assert "after wave 2: node-0 empty" in said
     assert len(on(run, "node-0")) == 3, "a plan changes nothing"
     assert "every move is possible" in run("plan", "check", plan)[1]
@@ -130,7 +130,7 @@ def test_room_for_more_of_a_shape_and_evacuation_are_planned_by_a_service_and_on
     save_fleet(fleet, tmp_path / "state")
     state = ("--state", str(tmp_path / "state"))
     said = run("plan", "defragment", "--vcpus", "8", "--memory-mb", "2048", *state)[1]
-    assert "(before 0, at most 1 can be); 1 moves" in said
+    assert "(before 0, at most 1 can be); 1 move " in said
     assert run("plan", "evacuate-proof", *state)[0] == 0
 
 
@@ -153,7 +153,7 @@ def test_a_plan_is_made_from_a_fleets_file(run: Run, tmp_path: Path) -> None:
     save_fleet(fleet, state, requests=dict.fromkeys(guests, spec))
     code, said = run("plan", "drain", "a", "--state", state, "-o", plan)
     assert code == 0
-    assert "2 moves in 1 waves" in said
+    assert "2 moves in 1 wave" in said
     assert "not known" not in said
     assert run("plan", "check", plan, "--state", state) == (0, "every move is possible\n")
     assert "drain a" in run("plan", "show", plan)[1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hostler import Defragment, Engine, EvacuateProof, Flavor, Request, RequestSpec, check_plan
+from hostler import Defragment, Engine, EvacuateProof, Flavor, MakeRoom, Request, RequestSpec, check_plan
 from hostler.placement.types.errors import InvalidValue
 
 from .clouds import Cloud, Guest, Machine, engine_of, random_cloud, uuid_of
@@ -256,3 +256,23 @@ def test_evacuation_is_made_possible_where_a_placement_allows_it() -> None:
         if plan.complete:
             assert survives(carried_out(engine, plan, asked))
     assert reached >= 0.95 * len(clouds)
+
+
+def test_one_host_is_emptied_where_a_large_guest_has_no_other() -> None:
+    """A guest of 14 of 16 vCPUs beside hosts of ten guests of one each: eight have to leave one of these."""
+    small = [1] * 10
+    engine, asked = engine_of(cloud({"a": [14], "b": small, "c": small, "d": small}, vcpus=16))
+    plan = engine.plan(EvacuateProof(), asked=asked)
+    assert plan.complete
+    assert survives(carried_out(engine, plan, asked))
+
+
+def test_room_is_made_with_more_moves_than_a_search_for_the_fewest_tries() -> None:
+    small = [1] * 12
+    engine, asked = engine_of(cloud({"a": small, "b": small, "c": small, "d": small}, vcpus=16))
+    plan = engine.plan(MakeRoom(request=wanted(16)), asked=asked)
+    assert plan.complete
+    assert [(each.after, each.bound) for each in plan.measures] == [(12, 12), (1, 1)]
+    assert room(carried_out(engine, plan, asked), 16) == 1
+    fewer = engine.plan(MakeRoom(request=wanted(16)), asked=asked, most_moves=11)
+    assert (fewer.complete, fewer.moves) == (False, ())
