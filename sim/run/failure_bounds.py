@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...ext.devices import WHOLE
 from ...placement.fleet.fleet import Fleet
-from ...placement.gpu.providers import GPU_MILLI, GpuTable, GpuWish, gpu_extra_specs, gpu_wish
+from ...placement.gpu.providers import GPU_MILLI, MODELS, GpuTable, GpuWish, gpu_extra_specs, gpu_wish, model_trait
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import RequestSpec
 from .fleet_plan import Place
@@ -19,10 +19,12 @@ from .host_columns import RESOURCES
 from .placing_bounds import Asked, Room, all_placed
 
 Whole = NDArray[np.int64]
+Binding = tuple[str | None, tuple[str, ...]]
+"""The zone that a guest is bound to, and the GPU models of which it takes one; None and empty: any."""
 
 
 class Bounds:
-    """Sums over hosts, by zones that guests are bound to. ``specs``: what the guests of each host asked for. The hosts
+    """Sums over hosts, by what guests are bound to. ``specs``: what the guests of each host asked for. The hosts
     are those that run, in the order of ``place``."""
 
     def __init__(
@@ -39,24 +41,24 @@ class Bounds:
             for each, spec in known.items()
             if (wish := wishes[each]) is not None
         }
-        zones: list[str | None] = sorted({spec.availability_zone for spec in known.values()} - {None}, key=str)
-        self._zones = [None, *zones]
-        of_zone = {zone: at for at, zone in enumerate(self._zones)}
+        bound_to = {each: _binding(spec, wishes[each]) for each, spec in known.items()}
+        self._zones: list[Binding] = [(None, ()), *sorted({*bound_to.values()} - {(None, ())}, key=str)]
+        of_zone = {binding: at for at, binding in enumerate(self._zones)}
         count = len(place)
         self._needs: Whole = np.zeros((len(self._zones), len(RESOURCES) + 1, count), np.int64)
-        """What the guests of each host that are bound to each zone need; of zone None all of them."""
+        """What the guests of each host need, by what they are bound to; of the first (anything) all of them."""
         self._guests: Whole = np.array([len(specs[host]) for host in place], np.int64)
         self._bound = np.zeros((len(self._zones), count), np.bool_)
-        """Whether a host has guests that are bound to a zone; None: to no zone."""
+        """Whether a host has guests that are bound so; the first: to nothing."""
         for at, host in enumerate(place):
             for spec in specs[host]:
-                zone = of_zone[spec.availability_zone]
+                zone = of_zone[bound_to[id(spec)]]
                 self._bound[zone, at] = True
                 amounts = asked.get(id(spec), (0, 0, 0, 0))
                 self._needs[0, :, at] += amounts
                 if zone:
                     self._needs[zone, :, at] += amounts
-        self._there = np.array([[zone in (None, each.zone) for each in place.values()] for zone in self._zones], bool)
+        self._there = np.array([_there(fleet, place, binding) for binding in self._zones], bool)
         largest = [max((each[at] for each in asked.values()), default=0) for at in range(len(RESOURCES))]
         gpus = max((wish.count for wish in wishes.values() if wish is not None), default=0)
         rows = np.array([fleet.row(host) for host in place], np.int64)
@@ -81,7 +83,7 @@ class Bounds:
         self._asked = Asked(
             np.array(told, np.int64).reshape(len(told), len(RESOURCES) + 1),
             np.array([wish.milli for each in asked if (wish := wishes[each]) is not None], np.int64),
-            np.array([of_zone[known[each].availability_zone] for each in asked], np.int64),
+            np.array([of_zone[bound_to[each]] for each in asked], np.int64),
         )
 
     def _places(self, largest: Sequence[int], gpus: int) -> Whole:
@@ -116,7 +118,7 @@ class Bounds:
 
     def proven(self, domains: Mapping[str, Sequence[str]]) -> int:
         """So many of the domains, whichever they are, may fail, as ``decided`` tells of the worst of them. 0 where
-        guests ask for more than resources, GPUs of any model and a zone."""
+        guests ask for more than resources, GPUs and a zone."""
         if not self._plain or not self._guests.any():
             return 0
         members = [np.array([self._number[host] for host in each], np.int64) for each in domains.values()]
@@ -142,13 +144,26 @@ def _disk_gb(spec: RequestSpec) -> int:
 
 
 def _wish(spec: RequestSpec) -> GpuWish | None:
-    """The GPUs of a guest that asks for resources, GPUs of any model and a zone only; None for others."""
+    """The GPUs of a guest that asks for resources, GPUs and a zone only; None for others."""
     if spec != RequestSpec(flavor=spec.flavor, availability_zone=spec.availability_zone, prepare=spec.prepare):
         return None
     try:
         wish = gpu_wish(spec.flavor.extra_specs)
     except HostlerError:
         return None
-    return (
-        wish if not wish.models and dict(spec.flavor.extra_specs) == gpu_extra_specs(wish.milli, wish.count) else None
-    )
+    told = {key: value for key, value in spec.flavor.extra_specs.items() if key != MODELS}
+    return wish if told == gpu_extra_specs(wish.milli, wish.count) else None
+
+
+def _binding(spec: RequestSpec, wish: GpuWish | None) -> Binding:
+    return spec.availability_zone, () if wish is None else wish.models
+
+
+def _there(fleet: Fleet, place: Mapping[str, Place], binding: Binding) -> list[bool]:
+    """Which hosts a guest that is bound so may be on, as GpuModelFilter and the zones say."""
+    zone, models = binding
+    traits = {model_trait(model) for model in models}
+    return [
+        zone in (None, each.zone) and (not traits or not traits.isdisjoint(fleet._host_class(fleet.row(host)).traits))
+        for host, each in place.items()
+    ]

@@ -22,8 +22,8 @@ UNREACHED: Final = 4.0
 
 class Asked:
     """What guests ask for, by shape. ``amounts``: [shapes, resources and then GPUs]; ``milli``: of each GPU; ``zones``:
-    number of the zone that a shape is bound to, 0 for none. Those with most thousandths of GPUs, vCPUs and memory are
-    placed first, equal ones in any order."""
+    number of what a shape is bound to (a zone, or GPU models), 0 for nothing. Those with most thousandths of GPUs,
+    vCPUs and memory are placed first, equal ones in any order."""
 
     def __init__(self, amounts: Whole, milli: Whole, zones: Whole) -> None:
         self.amounts, self.milli, self.zones = amounts, milli, zones
@@ -80,8 +80,11 @@ def all_placed(asked: Asked, counts: Mapping[int, int], room: Room, there: Seque
     # What is asked for of each resource, and of GPUs in thousandths and in number; and what hosts have of it.
     demands = np.column_stack([amounts[:, :-1], amounts[:, -1] * milli, amounts[:, -1]])
     free = np.vstack([room.left, room.gpus.sum(axis=1)])
+    hosts = np.array(there, np.int64)
+    compete = hosts @ hosts.T > 0
+    """Whether some host may take the guests of two zones."""
     for at, own in enumerate(amounts):
-        before = (turns <= turns[at]) & ((zones == zones[at]) | (zones == 0) | (zones[at] == 0))
+        before = (turns <= turns[at]) & compete[zones[at], zones]
         taken = number * before
         taken[at] -= 1
         share, count = int(milli[at]), int(own[-1])

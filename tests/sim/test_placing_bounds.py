@@ -23,7 +23,7 @@ from hostler.sim.trace.files import read_trace
 from .values import written
 
 Shape = tuple[int, int, int, int, int]
-"""vCPUs, memory, GPUs, thousandths of each, zone (0: any)."""
+"""vCPUs, memory, GPUs, thousandths of each, what it is bound to (0: nothing, 1: zone 1, 2: a model of GPUs)."""
 
 
 @dataclass
@@ -32,12 +32,16 @@ class Host:
     vcpus: int
     memory: int
     gpus: list[int] = field(default_factory=list)
+    model: bool = False
+
+    def may_take(self, bound: int) -> bool:
+        return (True, self.zone == 1, self.model)[bound]
 
     def takes(self, shape: Shape, chance: random.Random) -> bool:
         """Give a guest its room if there is some, on GPUs drawn at random."""
         vcpus, memory, count, milli, zone = shape
         able = [at for at, left in enumerate(self.gpus) if left >= milli]
-        if self.vcpus < vcpus or self.memory < memory or len(able) < count or zone not in (0, self.zone):
+        if self.vcpus < vcpus or self.memory < memory or len(able) < count or not self.may_take(zone):
             return False
         self.vcpus, self.memory = self.vcpus - vcpus, self.memory - memory
         for at in chance.sample(able, count):
@@ -49,7 +53,7 @@ class Host:
 def shapes(draw: st.DrawFn) -> Shape:
     count = draw(st.sampled_from([0, 0, 1, 2]))
     milli = draw(st.sampled_from([250, 500, 1000])) if count else 0
-    return draw(st.integers(0, 4)), draw(st.integers(1, 6)), count, milli, draw(st.sampled_from([0, 0, 0, 1]))
+    return draw(st.integers(0, 4)), draw(st.integers(1, 6)), count, milli, draw(st.sampled_from([0, 0, 0, 1, 2]))
 
 
 hosts = st.builds(
@@ -58,6 +62,7 @@ hosts = st.builds(
     vcpus=st.integers(2, 16),
     memory=st.integers(4, 24),
     gpus=st.lists(st.sampled_from([1000, 1000, 500, 0]), max_size=4),
+    model=st.booleans(),
 )
 
 
@@ -79,12 +84,12 @@ def test_guests_find_hosts_in_any_way(
     )
     left = np.array([[each.vcpus, each.memory, 0] for each in fleet], np.int64).T
     gpus = np.array([each.gpus + [0] * (4 - len(each.gpus)) for each in fleet], np.int64)
-    there = [np.ones(len(fleet), bool), np.array([each.zone == 1 for each in fleet])]
+    there = [np.array([each.may_take(bound) for each in fleet]) for bound in range(3)]
     promised = all_placed(asked, counts, Room(left, left, gpus), there)
     event(f"{'promised' if promised else 'not told'}")
     guests = [kinds[at] for at in counts.elements()]
     for _ in range(6 if promised else 0):
-        trial = [Host(each.zone, each.vcpus, each.memory, list(each.gpus)) for each in fleet]
+        trial = [Host(each.zone, each.vcpus, each.memory, list(each.gpus), each.model) for each in fleet]
         chance.shuffle(guests)
         for shape in sorted(guests, key=lambda each: (-each[2] * each[3], -each[0], -each[1])):
             chance.shuffle(trial)
@@ -125,3 +130,26 @@ def test_room_that_no_guest_may_take_alone_is_no_room(tmp_path: Path) -> None:
     assert [(each.kind, each.survives, each.which) for each in told.survives if each.kind == "host"] == [
         ("host", 0, ["big-00001"])
     ]
+
+
+def test_guests_that_name_gpu_models_are_told_by_sums(tmp_path: Path) -> None:
+    """Two guests of a T4 each on four such hosts, beside hosts of A10s that may not take them: any one of these may
+    fail, and of the A10s, of which all are given, none."""
+    kinds = (
+        Hardware(name="t", count=4, vcpus=16, memory_gb=64, gpus=1, gpu_model="T4"),
+        Hardware(name="a", count=2, vcpus=16, memory_gb=64, gpus=1, gpu_model="A10"),
+    )
+    rows = "arrival_s,vcpus,memory_gb,gpus,gpu_milli,gpu_models\n" + "0,1,1,1,1000,T4\n" * 2 + "0,1,1,1,1000,A10\n" * 2
+    run = Run(FleetPlan(hardware=kinds), read_trace(Path(written(tmp_path, rows))), policy_of("first-fit"))
+    busiest = Busiest(run)
+    run.play(busiest.look)
+    moment = busiest._kept
+    assert moment is not None
+    engine = moment.engine()
+    bounds = Trials(engine, list(moment.places), moment.spec_of)._bounds
+    assert {name: bounds.decided([name]) for name in moment._domains(engine, "host")} == {
+        **{f"t-{number:05}": True for number in range(1, 5)},
+        "a-00001": False,
+        "a-00002": False,
+    }
+    busiest.close()
