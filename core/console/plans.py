@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +17,19 @@ from ...placement.persist.file import load, load_requests
 from ...placement.plan.checking import check_plan
 from ...placement.plan.goals import Balance, Consolidate, Defragment, Drain, EvacuateProof, Goal, MakeRoom
 from ...placement.policy.policy import Policy
-from ...placement.types.errors import HostlerError, InvalidValue
+from ...placement.types.counting import counted
+from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import MoveKind
-from ...placement.types.plans import Plan, PlanCheck, PlannedMove, PlanOptions
-from ..rpc.client import BlockingClient
+from ...placement.types.plans import Plan, PlanCheck, PlanOptions
 from .guests import read_policy
+from .plan_runs import PlanRun
 from .remote import LOCAL, REFUSED, Asked, Remote
 
 plan = cyclopts.App(name="plan", help="Plan moves: drain hosts, empty them, or make room; and carry a plan out.")
 STOPPED: Final = 1
 """Exit code of a plan that stopped on a difference."""
+INTERRUPTED: Final = 130
+"""Exit code of a plan that Ctrl-C has stopped."""
 _SHOWN: Final = 40
 """Moves that are shown, unless all are asked for."""
 
@@ -167,7 +168,7 @@ def _show(made: Plan, remote: Remote, *, every: bool) -> None:
         return
     print(made.summary)
     if made.derived:
-        print(f"{made.derived} moves of guests whose request is not known: judged by what they hold")
+        print(f"{counted(made.derived, 'move')} of guests whose request is not known: judged by what they hold")
     lines = [
         [number, move.instance, move.source, move.target, move.memory_mb, move.reason]
         for number, wave in enumerate(made.waves, 1)
@@ -260,67 +261,35 @@ def run_plan(
     yes: Annotated[bool, Parameter(help="run it; without it the plan is only checked", negative="")] = False,
     remote: Remote = LOCAL,
 ) -> int:
-    """Carry a plan out through a running service, wave by wave: both ends of a wave's moves are claimed, the guests are
-    moved, the moves are confirmed. It stops on a difference, and what is under way then is reverted."""
+    """Carry a plan out through a running service, wave by wave: back ends move their guests; of others both ends are
+    claimed, the command moves them, and the moves are confirmed. It stops on a difference, and what has not moved then
+    is reverted. Run again, it goes on where it stopped."""
     made = _read(document)
-    remaining = msgspec.structs.replace(made, waves=made.waves[first - 1 :])
     with remote.client() as client:
-        found = client.call("check_plan", {"plan": remaining})
+        run = PlanRun(client, execute, remote.within)
+        whole = run.remaining(msgspec.structs.replace(made, waves=made.waves[first - 1 :]))
+        left = msgspec.structs.replace(whole, waves=tuple(wave for wave in whole.waves if wave.moves))
+        found = client.call("check_plan", {"plan": left})
         if not found.valid or not yes:
             _told(found, remote)
             if found.valid:
-                print(f"{len(remaining.moves)} moves in {len(remaining.waves)} waves would run: add --yes")
+                moves, waves = counted(len(left.moves), "move"), counted(len(left.waves), "wave")
+                print(f"{moves} in {waves} would run: add --yes")
             return 0 if found.valid else REFUSED
-        for number, wave in enumerate(remaining.waves, first):
-            problem = _run_wave(client, wave.moves, execute)
+        return _carried_out(run, whole, first)
+
+
+def _carried_out(run: PlanRun, made: Plan, first: int) -> int:
+    number = first
+    try:
+        for number, wave in enumerate(made.waves, first):
+            problem = run.wave(wave.moves)
             if problem is not None:
                 print(f"stopped in wave {number}: {problem}; waves before it have run", file=sys.stderr)
                 return STOPPED
-            print(
-                f"wave {number}: {len(wave.moves)} moved" + (f"; empty: {', '.join(wave.empty)}" if wave.empty else "")
-            )
+            said = f"{len(wave.moves)} moved" if wave.moves else "has run before"
+            print(f"wave {number}: {said}" + (f"; empty: {', '.join(wave.empty)}" if wave.empty else ""), flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted in wave {number}: run it again to go on", file=sys.stderr)
+        return INTERRUPTED
     return 0
-
-
-def _run_wave(client: BlockingClient, moves: tuple[PlannedMove, ...], execute: str | None) -> str | None:
-    """Carry out the moves of one wave; what went wrong, or None. Moves that are not confirmed are reverted."""
-    under_way: list[PlannedMove] = []
-    problem = None
-    try:
-        for move in moves:
-            problem = _begin(client, move)
-            if problem is not None:
-                return problem
-            under_way.append(move)
-        running = [(move, _started(execute, move)) for move in moves]
-        for move, process in running:
-            code = 0 if process is None else process.wait()
-            if code:
-                problem = problem or f"the command for {move.instance} ended with {code}"
-                continue
-            client.call("confirm_move", {"uuid": move.instance})
-            client.call("spawned", {"uuids": [move.instance]})
-            under_way.remove(move)
-        return problem
-    finally:
-        for move in under_way:
-            client.call("revert_move", {"uuid": move.instance})
-
-
-def _begin(client: BlockingClient, move: PlannedMove) -> str | None:
-    try:
-        guest = client.call("instance", {"uuid": move.instance})
-        if guest.node != move.source:
-            return f"{move.instance} is on {guest.node}, not on {move.source}"
-        decision = client.call("begin_move", {"uuid": move.instance, "kind": move.kind, "target": move.target})
-    except HostlerError as error:
-        return str(error)
-    return None if decision.placed else f"{move.instance} cannot move to {move.target}: {decision.refusal.sentence}"
-
-
-def _started(execute: str | None, move: PlannedMove) -> subprocess.Popen[bytes] | None:
-    if execute is None:
-        return None
-    filled = {"instance": move.instance, "source": move.source, "target": move.target}
-    words = [word.format_map(filled) for word in shlex.split(execute)]
-    return subprocess.Popen(words)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
+import numpy as np
 
 from ...placement.plan.checking import check_plan as checked
 from ...placement.plan.goals import Balance, Consolidate, Defragment, Drain, EvacuateProof, Goal, MakeRoom
@@ -92,6 +94,7 @@ class _Kept:
 
     def __init__(self, state: ServiceState) -> None:
         self._state = state
+        self._elsewhere: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, uuid: str) -> Request | None:
         spec = self._state.requests.get(uuid)
@@ -99,9 +102,24 @@ class _Kept:
             return None
         asked = Asked(spec=spec, project_id=self._state.project_of(uuid))
         try:
-            return self._state.request(asked, None, (uuid,))
+            request = self._state.request(asked, None, (uuid,))
         except HostlerError:  # such as a flavor of which rules have changed since
             return None
+        life = self._state.lives.guests.get(uuid)
+        others = () if life is None else self._outside(life.backend)
+        if not others:
+            return request
+        ignored = (*request.spec.ignore_hosts, *others)
+        return request.with_changes(spec=replace(request.spec, ignore_hosts=ignored))
+
+    def _outside(self, backend: str) -> tuple[str, ...]:
+        """Hosts to which a back end cannot move its guests: those that it does not have."""
+        if backend not in self._elsewhere:
+            fleet, lives = self._state.fleet, self._state.lives
+            rows = np.flatnonzero(fleet.is_host[: fleet.rows]).tolist()
+            hosts = {fleet._service_host(row) for row in rows if lives.backend_of(fleet.name(row)) != backend}
+            self._elsewhere[backend] = tuple(sorted(hosts))
+        return self._elsewhere[backend]
 
 
 class _Quotas:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +16,9 @@ import pytest
 from hostler import Flavor, Fleet, Host, RequestSpec, RunningInstance, add_hosts, save_fleet
 from tests.core.orders import uuid_of
 
+from ..patience import HANG_SECONDS
 from .commands import Run
-from .processes import Daemon
+from .processes import HOSTLER, Daemon
 
 HOST = {"vcpus_total": 8, "cpu_allocation_ratio": 1.0, "total_usable_ram_mb": 16_384, "total_usable_disk_gb": 100}
 
@@ -164,3 +169,89 @@ def test_a_plan_that_cannot_be_read_is_an_error(run: Run, tmp_path: Path) -> Non
     (tmp_path / "no.json").write_text("[]")
     assert "not a plan" in run("plan", "check", str(tmp_path / "no.json"))[1]
     assert "cannot be read" in run("plan", "show", str(tmp_path / "absent.json"))[1]
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_half_done_and_goes_on(
+    run: Run, daemon: Daemon, tmp_path: Path
+) -> None:
+    plan, started, free = str(tmp_path / "plan.json"), tmp_path / "started", tmp_path / "free"
+    run("plan", "drain", "node-0", "--per-host", "1", "-o", plan)
+    script = tmp_path / "move.py"
+    script.write_text(
+        "import pathlib, signal, sys\nstarted, free, instance = sys.argv[1:]\n"
+        f"if instance.endswith('{uuid_of(1)[-4:]}') and not pathlib.Path(free).exists():\n"
+        "    pathlib.Path(started).touch()\n    signal.pause()\n"
+    )
+    command = [str(HOSTLER), "plan", "run", plan, "--yes", "--server", daemon.address]
+    command += ["--execute", f"{sys.executable} {script} {started} {free} {{instance}}"]
+    running = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
+    end = time.monotonic() + HANG_SECONDS
+    while not started.exists():
+        assert time.monotonic() < end, "the command is never run"
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=HANG_SECONDS)
+    assert running.returncode == 130, said
+    assert "interrupted in wave 2: run it again to go on" in said
+    assert run("move", "list")[1] == "none\n"
+    assert len(on(run, "node-0")) == 2
+    free.touch()
+    code, told = run("plan", "run", plan, "--yes", "--execute", " ".join(command[-1:]))
+    assert code == 0, told
+    assert "wave 1: has run before" in told
+    assert on(run, "node-0") == []
+
+
+MODEL = """
+[backends.lab]
+driver = "model"
+[backends.lab.options]
+file = "{folder}/model.json"
+nodes = 3
+poll = 0.1
+build_seconds = 0.01
+"""
+
+
+def test_guests_of_a_back_end_are_moved_by_it_and_taken_back(tmp_path: Path) -> None:
+    with Daemon(tmp_path, config=MODEL.format(folder=tmp_path)) as daemon:
+        at = ("--server", daemon.address)
+        with daemon.client() as client:
+            end = time.monotonic() + HANG_SECONDS
+            while not [each for each in client.call("backends") if each.nodes]:
+                assert time.monotonic() < end, "the back end never reports its nodes"
+                time.sleep(0.05)
+            client.call("add_hosts", {"hosts": [{"host": "not-of-it", **HOST}]})
+        for number in range(3):
+            size = ("--vcpus", "1", "--memory-mb", "1024", "--wait")
+            code, said = hostler("guest", "create", "--uuid", uuid_of(number), *size, *at)
+            assert code == 0, said
+        nodes = {where(daemon, number) for number in range(3)}
+        source = where(daemon, 0)
+        assert "not-of-it" not in nodes
+        plan, back = str(tmp_path / "plan.json"), str(tmp_path / "back.json")
+        assert hostler("plan", "drain", source, "-o", plan, *at)[0] == 0
+        moves = [move for wave in json.loads(Path(plan).read_text())["waves"] for move in wave["moves"]]
+        assert moves
+        assert "not-of-it" not in {move["target"] for move in moves}, "the back end could not move a guest there"
+        assert "add --yes" in hostler("plan", "run", plan, *at)[1]
+        code, said = hostler("plan", "run", plan, "--yes", *at)
+        assert code == 0, said
+        content = json.loads((tmp_path / "model.json").read_text())
+        assert [each["node"] for each in content["guests"].values()].count(source) == 0
+        assert hostler("plan", "rollback", plan, "-o", back, *at)[0] == 0
+        code, said = hostler("plan", "run", back, "--yes", *at)
+        assert code == 0, said
+        assert where(daemon, 0) == source
+
+
+def where(daemon: Daemon, number: int) -> str:
+    with daemon.client() as client:
+        node = client.call("guest", {"uuid": uuid_of(number)}).node
+    assert isinstance(node, str)
+    return node
+
+
+def hostler(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([str(HOSTLER), *arguments], capture_output=True, text=True, timeout=HANG_SECONDS)
+    return done.returncode, done.stdout + done.stderr
