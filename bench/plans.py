@@ -69,6 +69,7 @@ def cloud(hosts: int, guests: int, load: float, seed: int, *, ruled: bool = Fals
         RequestSpec(flavor=Flavor(name=f"m{vcpus}-{gib}", vcpus=vcpus, memory_mb=gib * 1024, root_gb=20))
         for vcpus, gib in SIZES
     ]
+    groups = set[str]()
     zoned = [replace(spec, availability_zone=zone.name) for spec in specs for zone in zones]
     left, number = int(guests * mean * 1024) - sum(spec.flavor.memory_mb for spec in asked.values()), len(asked)
     while left > 0 and number < 2 * guests:
@@ -76,7 +77,8 @@ def cloud(hosts: int, guests: int, load: float, seed: int, *, ruled: bool = Fals
         group = None
         if ruled and number % 40 < 4:
             group = f"00000000-0000-4000-8001-{number // 40:012}"
-            if number % 40 == 0:
+            if group not in groups:
+                groups.add(group)
                 engine.fleet.add_server_group(group, "anti-affinity")
         uuid = f"00000000-0000-4000-8000-{number:012}"
         if engine.place(Request(spec=spec, instance_uuids=(uuid,), server_group=group)).placed:

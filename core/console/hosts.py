@@ -95,7 +95,7 @@ def add(file: Path, *, remote: Remote = LOCAL) -> int:
     """Add the hosts of a JSON file: a list of objects with the fields of hostler.Host."""
     try:
         values = msgspec.json.decode(file.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
     hosts = from_plain(values, tuple[Host, ...], "hosts")
     return remote.do("add_hosts", AddHosts(hosts=hosts, negative_free=True), f"{counted(len(hosts), 'host')} added")
@@ -107,7 +107,7 @@ def report(file: Path, *, remote: Remote = LOCAL) -> int:
     them ``at`` (seconds since the epoch; now), ``includes``, ``service`` and ``inventories`` of hostler.HostReport."""
     try:
         values = msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
     answer = remote.ask("report_hosts", columns_of(read_reports(values, time.time())))
     if remote.as_json:

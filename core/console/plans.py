@@ -22,6 +22,7 @@ from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import MoveKind
 from ...placement.types.plans import Plan, PlanCheck, PlanOptions
 from .guests import read_policy
+from .plan_pages import page
 from .plan_runs import PlanRun
 from .remote import LOCAL, REFUSED, Asked, Remote
 
@@ -44,6 +45,7 @@ class Planning:
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="write the plan to this file as JSON")] = (
         None
     )
+    picture: Annotated[Path | None, Parameter(help="write a picture of the plan to this file as HTML")] = None
     kind: Annotated[MoveKind, Parameter(help="kind of the moves")] = "live_migrate"
     per_host: Annotated[int, Parameter(help="moves on one host at a time; 0: any number", validator=Number(gte=0))] = 4
     pin: Annotated[list[str], Parameter(help="uuid of an instance that stays, repeatable", negative="")] = field(
@@ -128,7 +130,9 @@ def _planned(goal: Goal | dict[str, Any], planning: Planning, remote: Remote) ->
         asked = {"goal": goal, "kind": planning.kind, "per_host": planning.per_host, "pinned": planning.pin}
         made = remote.ask("plan", asked)
     if planning.output is not None:
-        _write(planning.output, made)
+        _write(planning.output, made.to_json())
+    if planning.picture is not None:
+        _write(planning.picture, page(made).encode())
     _show(made, remote, every=planning.every)
     return 0 if made.complete else REFUSED
 
@@ -147,9 +151,9 @@ def _offline(planning: Planning) -> tuple[Engine, PlanOptions]:
     return engine, options
 
 
-def _write(path: Path, made: Plan) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
-        path.write_bytes(made.to_json())
+        path.write_bytes(content)
     except OSError as error:
         raise InvalidValue(f"the plan cannot be written to {path}: {error.strerror}", field="output") from None
 
@@ -194,10 +198,17 @@ def _show(made: Plan, remote: Remote, *, every: bool) -> None:
 
 @plan.command(name="show")
 def show_plan(
-    document: Path, *, every: Annotated[bool, Parameter(name="--all", negative="")] = False, remote: Remote = LOCAL
+    document: Path,
+    *,
+    every: Annotated[bool, Parameter(name="--all", help="show all moves", negative="")] = False,
+    picture: Annotated[Path | None, Parameter(help="write a picture of the plan to this file as HTML")] = None,
+    remote: Remote = LOCAL,
 ) -> int:
     """A plan that was written to a file."""
-    _show(_read(document), remote, every=every)
+    made = _read(document)
+    if picture is not None:
+        _write(picture, page(made).encode())
+    _show(made, remote, every=every)
     return 0
 
 
@@ -245,7 +256,7 @@ def rollback(
 ) -> int:
     """The plan that takes a plan back."""
     made = _read(document).rollback(waves=waves)
-    _write(output, made)
+    _write(output, made.to_json())
     _show(made, remote, every=False)
     return 0
 

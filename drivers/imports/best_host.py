@@ -41,7 +41,7 @@ def best_host() -> int:
 def _query(data: bytes) -> dict[str, str]:
     try:
         query: Any = msgspec.json.decode(data) if data.strip() else None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValue(f"the query must be one JSON object of strings: {error}", field="query") from None
     if not isinstance(query, dict):
         what = "something else" if data.strip() else "nothing"

@@ -34,6 +34,9 @@ def read(found: Sequence[Table], *, powered_off: bool) -> CloudDraft:
 
 def _node(cloud: CloudDraft, line: Line) -> None:
     name, status = line.text("node"), line.text("status")
+    if status != "online" and not line.text("maxcpu") and not line.text("maxmem"):
+        cloud.report.drop(line, name, f"it was {status or 'unknown'}, and the export does not tell its size")
+        return
     try:
         vcpus, memory_mb = size(line, "maxcpu"), int((line.number("maxmem") or 0) * _MIB)
     except ValueError as error:

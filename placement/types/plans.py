@@ -102,7 +102,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The plan of a document. InvalidValue if it is not one, or has another format."""
         try:
             plan = msgspec.json.decode(document, type=Plan)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidValue(f"the document is not a plan: {error}", field="plan") from None
         if plan.format != FORMAT:
             hint = "use the Hostler that wrote it, or make the plan again"

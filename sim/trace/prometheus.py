@@ -42,7 +42,7 @@ def read_usage(path: Path) -> Mapping[str, Usage]:
     try:
         raw = path.read_bytes()
         answer = msgspec.json.decode(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw, type=_Answer)
-    except (OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
+    except (OSError, EOFError, zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValue(f"{path}: no range result of Prometheus: {error}", field="usage") from None
     if answer.status != "success":
         raise InvalidValue(f"{path}: {answer.status}: {answer.error}", field="usage")

@@ -163,6 +163,12 @@ def test_a_plan_is_made_from_a_fleets_file(run: Run, tmp_path: Path) -> None:
     assert run("plan", "check", plan, "--state", state) == (0, "every move is possible\n")
     assert "drain a" in run("plan", "show", plan)[1]
     assert json.loads(run("plan", "show", plan, "--json")[1])["goal"]["do"] == "drain"
+    picture = tmp_path / "plan.html"
+    assert run("plan", "show", plan, "--picture", str(picture))[0] == 0
+    told = picture.read_text()
+    assert "1 of 1 host drained; 2 moves in 1 wave" in told
+    assert ">-4 ∅<" in told, "two guests of 2 GiB leave, and the host is empty"
+    assert ">+4<" in told
 
 
 def test_a_plan_that_cannot_be_read_is_an_error(run: Run, tmp_path: Path) -> None:

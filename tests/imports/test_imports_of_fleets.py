@@ -453,3 +453,18 @@ def test_guests_of_one_name_are_several_and_states_are_told(tmp_path: Path) -> N
 def test_a_query_that_is_no_flat_json_of_strings_says_what_it_is(query: bytes, problem: str) -> None:
     with pytest.raises(HostlerError, match=problem):
         parsed_query(query)
+
+
+def test_best_host_refuses_bytes_that_are_no_text() -> None:
+    for query in (b'{"vcpus": "\xff"}', b"\xff\xfe{", b"[" * 100_000):
+        with pytest.raises(InvalidValue, match="one JSON object of strings"):
+            parsed_query(query)
+
+
+def test_a_proxmox_node_of_which_no_size_is_told_is_dropped_with_its_state(tmp_path: Path) -> None:
+    nodes = [
+        {"type": "node", "node": "pve1", "status": "online", "maxcpu": 8, "maxmem": 2**35},
+        {"type": "node", "node": "pve2", "status": "offline"},
+    ]
+    report = taken(tmp_path, "proxmox", write(tmp_path, "r.json", json.dumps(nodes)))[2]
+    assert why(report) == {"pve2": "it was offline, and the export does not tell its size"}

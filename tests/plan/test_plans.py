@@ -262,6 +262,9 @@ def test_a_plan_is_a_document() -> None:
     assert plan.cost == 1.5 * len(plan.moves)
     with pytest.raises(InvalidValue, match="not a plan"):
         Plan.from_json(b"{}")
+    for document in (b"\xff", b'{"goal": "\xff"}', b'{"goal": ' + b"[" * 100_000):
+        with pytest.raises(InvalidValue, match="not a plan"):
+            Plan.from_json(document)
     with pytest.raises(InvalidValue, match="format 9"):
         Plan.from_json(
             plan.to_json().replace(b'"format": 1', b'"format": 9').replace(b"}\n", b"}")
