@@ -1,4 +1,4 @@
-"""Plans of the service keep quotas in every state between, by a ledger that adds up amounts a second time."""
+"""Plans of the service keep quotas and pools in every state between, by a second statement of the rules."""
 
 from __future__ import annotations
 
@@ -63,5 +63,27 @@ def test_limits_of_projects_and_domains_hold_in_every_state_between(seed: int) -
         plan = plan_moves(made.state, LOCAL, PlanMoves(goal=goal, per_host=0))
         most = most_used(plan, guests)
         assert all(most[scope] <= limit for scope, limit in limits.items()), (goal, most, limits)
+        moved += len(plan.moves)
+    assert moved
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_guests_stay_within_the_pools_that_their_projects_may_use(seed: int) -> None:
+    """Of six hosts, two are the exclusive pool of a project, whose guests may be nowhere else."""
+    made = two_domains(6)
+    nodes = sorted({made.state.fleet.name(row) for row in range(made.state.fleet.rows)})
+    pool = nodes[seed : seed + 2]
+    do(made, c.CreatePool(id="own", hosts=tuple(pool), exclusive=True), c.GrantPool(id="own", scope="project:a1"))
+    project_of = {}
+    for number in range(10):
+        project = "a1" if number % 3 == 0 else "b1"
+        assert do(made, Place(request=asking(project, number))).placed
+        project_of[uuid_of(number)] = project
+    moved = 0
+    goals = (*(Drain(hosts=(node,)) for node in nodes), Consolidate(), Balance(threshold=0.0, margin=0.0, most=1.0))
+    for goal in goals:
+        plan = plan_moves(made.state, LOCAL, PlanMoves(goal=goal))
+        for move in plan.moves:
+            assert (move.target in pool) == (project_of[move.instance] == "a1"), (goal, move)
         moved += len(plan.moves)
     assert moved
