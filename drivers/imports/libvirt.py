@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,14 +28,20 @@ def read(paths: Sequence[Path]) -> CloudDraft:
             _domstats(cloud, path, text, host)
             continue
         root = _parsed(path, text)
+        lines = _lines_of_domains(text) if root.tag == "domains" else iter(())
         for element in [root, *root]:
             if element.tag == "capabilities":
                 host = _host(cloud, path, element)
             elif element.tag == "domain":
-                _domain(cloud, path, element, host)
+                _domain(cloud, Line(path.name, next(lines, 1), {}), element, host)
         if root.tag not in ("capabilities", "domain", "domains", "hosts"):
             raise InvalidValue(f"{path} is <{root.tag}>, not capabilities or domains of libvirt", field="files")
     return cloud
+
+
+def _lines_of_domains(text: str) -> Iterator[int]:
+    """The lines on which the domains of a list begin."""
+    return (text.count("\n", 0, found.start()) + 1 for found in re.finditer(r"<domain(?=[\s>])", text))
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -73,8 +79,8 @@ def _host(cloud: CloudDraft, path: Path, root: Any) -> str:
     return name
 
 
-def _domain(cloud: CloudDraft, path: Path, root: Any, host: str) -> None:
-    name, line = root.findtext("name", "").strip(), Line(path.name, 1, {})
+def _domain(cloud: CloudDraft, line: Line, root: Any, host: str) -> None:
+    name = root.findtext("name", "").strip()
     memory = root.find("memory")
     try:
         vcpus = int(root.findtext("vcpu", "0"))

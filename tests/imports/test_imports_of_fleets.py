@@ -468,3 +468,15 @@ def test_a_proxmox_node_of_which_no_size_is_told_is_dropped_with_its_state(tmp_p
     ]
     report = taken(tmp_path, "proxmox", write(tmp_path, "r.json", json.dumps(nodes)))[2]
     assert why(report) == {"pve2": "it was offline, and the export does not tell its size"}
+
+
+def test_domains_of_one_file_are_reported_by_their_lines(tmp_path: Path) -> None:
+    shape = "<cpu><topology sockets='1' cores='4' threads='2'/></cpu>"
+    cell = "<cell id='0'><memory unit='GiB'>32</memory><cpus><cpu id='0'/></cpus></cell>"
+    text = f"<capabilities><host>{shape}<topology><cells>{cell}</cells></topology></host></capabilities>"
+    host = write(tmp_path, "kvm1.xml", text)
+    bad = "<domain type='kvm'><name>bad</name><memory unit='parsec'>4</memory><vcpu>1</vcpu></domain>"
+    good = "<domain type='kvm'><name>good</name><memory unit='GiB'>4</memory><vcpu>1</vcpu></domain>"
+    report = taken(tmp_path, "libvirt", host, write(tmp_path, "d.xml", f"<domains>\n{good}\n\n{bad}\n</domains>"))[2]
+    assert (report.hosts, report.guests) == (1, 1)
+    assert [(each.what, each.line) for each in report.dropped] == [("bad", 4)]
