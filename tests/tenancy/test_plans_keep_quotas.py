@@ -37,6 +37,12 @@ def world(seed: int) -> tuple[ServiceMachine, dict[str, tuple[str, int]], dict[s
     return made, guests, limits
 
 
+def goals(nodes: list[str]) -> list[Drain | Consolidate | Balance]:
+    """Each node drained, and goals of all of them."""
+    drains: list[Drain | Consolidate | Balance] = [Drain(hosts=(node,)) for node in nodes]
+    return [*drains, Consolidate(), Balance(threshold=0.0, margin=0.0, most=1.0)]
+
+
 def most_used(plan: Plan, guests: dict[str, tuple[str, int]]) -> Counter[str]:
     """The most vCPUs that each scope uses at any moment, both ends of a move held until its wave ends."""
     standing, most = Counter[str](), Counter[str]()
@@ -58,8 +64,7 @@ def test_limits_of_projects_and_domains_hold_in_every_state_between(seed: int) -
     made, guests, limits = world(seed)
     moved = 0
     nodes = sorted({made.state.fleet.name(row) for row in range(made.state.fleet.rows)})
-    goals = (*(Drain(hosts=(node,)) for node in nodes), Consolidate(), Balance(threshold=0.0, margin=0.0, most=1.0))
-    for goal in goals:
+    for goal in goals(nodes):
         plan = plan_moves(made.state, LOCAL, PlanMoves(goal=goal, per_host=0))
         most = most_used(plan, guests)
         assert all(most[scope] <= limit for scope, limit in limits.items()), (goal, most, limits)
@@ -80,8 +85,7 @@ def test_guests_stay_within_the_pools_that_their_projects_may_use(seed: int) -> 
         assert do(made, Place(request=asking(project, number))).placed
         project_of[uuid_of(number)] = project
     moved = 0
-    goals = (*(Drain(hosts=(node,)) for node in nodes), Consolidate(), Balance(threshold=0.0, margin=0.0, most=1.0))
-    for goal in goals:
+    for goal in goals(nodes):
         plan = plan_moves(made.state, LOCAL, PlanMoves(goal=goal))
         for move in plan.moves:
             assert (move.target in pool) == (project_of[move.instance] == "a1"), (goal, move)
