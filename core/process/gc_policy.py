@@ -29,6 +29,8 @@ GROWN_BYTES: Final = 64 << 20
 GROWN_PART: Final = 4
 """A full collection follows when the process has grown by so many bytes since the last one, and by a quarter: what
 caches let go of may be garbage that only a full one finds."""
+MANY_ENDED: Final = 1_000
+"""After the end of so many connections free memory goes back to the system even under load."""
 
 
 @contextmanager
@@ -56,6 +58,7 @@ async def collect(
     before, since = progress(), trio.current_time()
     looked = measured = since
     seen, kept = ended(), size()
+    given_back = seen
     while True:
         await trio.sleep(NEW_SECONDS)
         now, number = trio.current_time(), progress()
@@ -67,10 +70,14 @@ async def collect(
         if now - measured >= GROWN_SECONDS:
             measured = now
             grown = size() - kept > max(GROWN_BYTES, kept // GROWN_PART)
+            if ended() - given_back >= MANY_ENDED:
+                give_back()
+                given_back = ended()
         if quiet or grown or now - looked >= LONGEST_SECONDS:
             gc.collect()
             if quiet:
                 give_back()
+                given_back = ended()
             looked = trio.current_time()
             seen, kept = ended(), size()
         else:

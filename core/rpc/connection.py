@@ -235,6 +235,7 @@ class Connection:
             while data := await self._receive():
                 before = self._framer.unfinished
                 self._framer.feed(data)
+                del data  # before the next wait: it holds a part of READ_BYTES that nothing else could use
                 self._taking = True
                 try:
                     await self._take()

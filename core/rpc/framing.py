@@ -14,6 +14,9 @@ DEPTH: Final = 1_024
 _SPARE_BYTES: Final = 1 << 20
 _SPARES: list[msgpack.Unpacker] = []
 """Unpackers are shared: one takes 40 KiB, and only connections within a message need one."""
+SHORT_BYTES: Final = 4 << 10
+"""A message of which no more has come is scanned again from its start, and has no unpacker meanwhile: otherwise a peer
+would have 40 KiB for a byte."""
 _UNLIMITED: Final = 2**31 - 1
 
 
@@ -26,7 +29,7 @@ class BadFrame(HostlerError):
 
 class Framer:
     """Splits a stream into messages of at most ``limit`` bytes. Each byte is scanned once, regardless of how it is
-    chunked."""
+    chunked, but for the first few of a message."""
 
     __slots__ = ("_begin", "_buffer", "_done", "_unpacker", "limit")
 
@@ -48,23 +51,28 @@ class Framer:
         """Add received bytes."""
         if not data:
             return
-        if self._unpacker is None:
-            self._unpacker = _SPARES.pop() if _SPARES else _unpacker()
-            self._begin = self._unpacker.tell()
-        self._unpacker.feed(data)
         self._buffer += data
+        if self._unpacker is not None:
+            self._unpacker.feed(data)
 
     def next(self) -> bytes | None:
         """The next message, None if it is incomplete. BadFrame for invalid input."""
         unpacker = self._unpacker
         if unpacker is None:
-            return None
+            if not self._buffer:
+                return None
+            # Not before: what many peers have sent waits for its turn.
+            self._unpacker = unpacker = _SPARES.pop() if _SPARES else _unpacker()
+            self._begin = unpacker.tell()
+            unpacker.feed(self._buffer)
         try:
             unpacker.skip()
         except msgpack.OutOfData:
             self._forget_done()
             if len(self._buffer) > self.limit:
                 raise self._too_long() from None
+            if len(self._buffer) <= SHORT_BYTES:
+                self._unpacker = None  # in the middle of a message, so that nothing else may use it
             return None
         except msgpack.StackError:
             raise BadFrame(f"a message is nested {DEPTH} levels deep or more") from None

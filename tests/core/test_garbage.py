@@ -15,7 +15,9 @@ from hostler.core.process import gc_policy
 from hostler.core.process.gc_policy import (
     ALL_SECONDS,
     GROWN_BYTES,
+    GROWN_SECONDS,
     LONGEST_SECONDS,
+    MANY_ENDED,
     NEW_SECONDS,
     collect,
     no_automatic_collection,
@@ -142,7 +144,21 @@ async def test_what_connections_leave_goes_too_and_its_memory_back_to_the_system
     assert (old(), given_back) == (None, [2])
 
 
-async def test_all_is_collected_when_the_process_has_grown(uncollected: None, nursery: trio.Nursery) -> None:
+async def test_the_memory_of_many_connections_goes_back_under_load_too(
+    autojump_clock: MockClock, uncollected: None, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, steps, given_back = [0], [0], list[int]()
+    monkeypatch.setattr(gc_policy, "give_back", lambda: given_back.append(ended[0]))
+    nursery.start_soon(collect, lambda: steps[0], lambda: ended[0])
+    for now in (0, MANY_ENDED - 1, MANY_ENDED, 2 * MANY_ENDED - 1, 2 * MANY_ENDED + 5):
+        ended[0] = now
+        await busy(GROWN_SECONDS + 1, steps)
+    assert given_back == [MANY_ENDED, 2 * MANY_ENDED + 5]
+
+
+async def test_all_is_collected_when_the_process_has_grown(
+    autojump_clock: MockClock, uncollected: None, nursery: trio.Nursery
+) -> None:
     steps, size = [0], [10 * GROWN_BYTES]
     nursery.start_soon(collect, lambda: steps[0], lambda: 0, lambda: size[0])
     await trio.testing.wait_all_tasks_blocked()

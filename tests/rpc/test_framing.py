@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hostler.core.rpc.framing import DEPTH, BadFrame, Framer
+from hostler.core.rpc.framing import DEPTH, SHORT_BYTES, BadFrame, Framer
 
 LIMIT = 10_000
 VALUES = st.recursive(
@@ -98,3 +99,23 @@ def test_a_framer_between_messages_holds_nothing() -> None:
     assert framer.next() is not None
     assert framer.next() is None
     assert (framer._unpacker, len(framer._buffer)) == (None, 0)
+
+
+def test_a_framer_within_a_short_message_holds_little_more_than_its_bytes() -> None:
+    framers = [Framer(LIMIT) for _ in range(200)]
+    tracemalloc.start()
+    try:
+        for framer in framers:
+            framer.feed(b"\x94\x00")
+        fed, _ = tracemalloc.get_traced_memory()  # all wait for their turn
+        assert [framer.next() for framer in framers] == [None] * len(framers)
+        scanned, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(fed, scanned) < 1_000 * len(framers)
+
+
+@pytest.mark.parametrize("size", [1, 500, SHORT_BYTES - 5, SHORT_BYTES + 1, 2 * SHORT_BYTES])
+def test_messages_that_are_longer_than_what_is_scanned_again_come_out_whole(size: int) -> None:
+    packed = [msgpack.packb([number, b"x" * (SHORT_BYTES + number * 700)]) for number in range(-4, 5)]
+    assert frames(cut(b"".join(packed), [size] * 60_000)) == packed
