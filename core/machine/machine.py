@@ -354,7 +354,7 @@ class ServiceMachine:
     def check(self, order: Order) -> None:
         state = self.state
         if isinstance(order.command, StorageBase):
-            found = volume_rights.check(state.tenants, order.user, order.command, state)
+            found = volume_rights.check(state.tenants, order.user, order.command, state, order.rules)
         else:
             found = rights.check(state.tenants, order.user, order.command, state, order.rules)
             volume_rights.check_volumes_of_guests(state.tenants, order.user, order.command, state)

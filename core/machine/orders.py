@@ -69,7 +69,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 5
+RULES: Final = 6
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -89,6 +89,8 @@ gives back its growth. Reports of hosts are read with the moves under way.
 
 5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone. A
 volume, snapshot, backup or volume group is refused the uuid of one of another kind.
+
+6: only cloud admins name a host in an availability zone (``zone:host``).
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

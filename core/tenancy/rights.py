@@ -57,6 +57,8 @@ class Need(NamedTuple):
     uuid: str = ""
 
 
+HOSTS_BY_ZONE: Final = 6
+"""The revision of the rules since which only cloud admins name a host in the availability zone."""
 FOR_CLOUD_ADMINS: Final = Need("cloud_admin", CLOUD)
 
 
@@ -243,6 +245,8 @@ def _check_requests(tenants: Tenants, user: str, requests: Iterable[Asked], fact
                 tenants.require(user, "cloud_admin", CLOUD)
             continue
         facts.check_spec_of_tenant(request)
+        if rules >= HOSTS_BY_ZONE and ":" in (facts.spec_of(request).availability_zone or ""):
+            raise admission.refused("spec.availability_zone", "a host in spec.availability_zone")
         if request.user_id not in ("", user):
             raise admission.refused("user_id")
         if request.claim:
@@ -263,10 +267,13 @@ def depends_on_guests(request: Asked, facts: Facts) -> bool:
         return False
 
 
-def check_request_of_reader(tenants: Tenants, user: str, request: Asked, facts: Facts) -> None:
-    """NotAllowed if a reader of a request's project asks about what members could not place."""
+def check_request_of_reader(
+    tenants: Tenants, user: str, request: Asked, facts: Facts, rules: int = HOSTS_BY_ZONE
+) -> None:
+    """NotAllowed if a reader of a request's project asks about what members could not place. ``rules``: the revision
+    that a command was given under; questions are judged by the newest."""
     if not is_internal(user):
-        _check_requests(tenants, user, (request,), facts, rules=1)
+        _check_requests(tenants, user, (request,), facts, rules=max(rules, 1))
 
 
 def _check_group(tenants: Tenants, user: str, group: ServerGroup | str | None, facts: Facts) -> None:
@@ -334,10 +341,6 @@ def _check_identities(tenants: Tenants, user: str, domain: str, identities: Iter
 
 def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
     match command:
-        case Release() | Spawned() | ConfirmHold() | BeginRegionRelease():
-            return no_instance(need.uuid)
-        case Resize() | StartGuest() | StopGuest() | DeleteGuest() | AttachVolume() | DetachVolume():
-            return no_instance(need.uuid, "uuid")
         case c.DeleteProject(id=name) | c.DeleteUser(id=name) | c.RevokeToken(id=name):
             return unseen(user, name, "id")
         case c.CreateToken(user=name):
@@ -346,6 +349,8 @@ def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
             return unseen(user, name, "scope")
         case RemoveServerGroup(uuid=uuid):
             return _no_group(uuid, "uuid")
+    if need.uuid:  # of a guest, whose project is not the caller's to know
+        return no_instance(need.uuid, "uuid" if hasattr(command, "uuid") else "uuids")
     return NotAllowed(f"user {user} is no {need.role} of {need.scope}", field="user", hint="ask an admin of that scope")
 
 

@@ -60,8 +60,9 @@ class StorageFacts(Facts, Protocol):
         """UnknownName if there is no such volume type, or it is not for the project."""
 
 
-def check(tenants: Tenants, user: str, command: Any, facts: StorageFacts) -> Sequence[Need]:
-    """NotAllowed unless the user may give the command; returns what that took. O(names in it)."""
+def check(tenants: Tenants, user: str, command: Any, facts: StorageFacts, rules: int) -> Sequence[Need]:
+    """NotAllowed unless the user may give the command; returns what that took. ``rules``: the revision that it was
+    given under. O(names in it)."""
     if is_internal(user):
         return ()
     kind, uuids = named(command)
@@ -78,7 +79,7 @@ def check(tenants: Tenants, user: str, command: Any, facts: StorageFacts) -> Seq
             _check_group(command, facts)
             check_volumes(tenants, user, volumes, facts)
         case PlaceTogether(request=guest, volumes=volumes):
-            check_request_of_reader(tenants, user, guest, facts)
+            check_request_of_reader(tenants, user, guest, facts, rules)
             check_volumes(tenants, user, volumes, facts)
         case BeginRetype(volume_type=wanted):
             if not isinstance(wanted, str):

@@ -281,7 +281,8 @@ def _check_hint(name: str, rules: Rules) -> None:
         if rule is not None and not rules.custom:
             rules.need(rule, f"hint {name}", f"scheduler_hints.{name}")
     elif not rules.custom:
-        raise UnknownName.among("scheduler hint", name, HINTS, field=f"scheduler_hints.{name}")
+        of_callers = (known for known in HINTS if not known.startswith("_"))
+        raise UnknownName.among("scheduler hint", name, of_callers, field=f"scheduler_hints.{name}")
 
 
 def group_of_hint(spec: RequestSpec) -> str | None:

@@ -64,7 +64,14 @@ def figures(made: ServiceMachine) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize(
     ("rules", "policy", "source_mb", "left"),
-    [(0, True, 0, 680.0), (1, True, 0, 680.0), (2, False, 0, 680.0), (3, False, 0, 680.0), (4, False, 1_024, 600.0)],
+    [
+        (0, True, 0, 680.0),
+        (1, True, 0, 680.0),
+        (2, False, 0, 680.0),
+        (3, False, 0, 680.0),
+        (4, False, 1_024, 600.0),
+        (5, False, 1_024, 600.0),
+    ],
 )
 def test_a_journal_is_replayed_under_the_rules_of_its_time(
     rules: int, policy: bool, source_mb: int, left: float, tmp_path: Path

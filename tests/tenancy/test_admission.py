@@ -12,8 +12,12 @@ import pytest
 import trio
 
 from hostler.core import engine_commands as p
+from hostler.core import lifecycle_commands as f
+from hostler.core import region_commands as g
+from hostler.core import storage_commands as s
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
+from hostler.core.machine.orders import Order
 from hostler.core.service import Identity, Service
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.admission import TenancyOptions
@@ -21,14 +25,15 @@ from hostler.core.tenancy.errors import NotAllowed
 from hostler.core.writer.writer import open_writer
 from hostler.placement.types.options import FilterSchedulerOptions
 from hostler.placement.types.request import Flavor, Image, RequestSpec, ServerGroup
-from tests.core.orders import uuid_of
+from tests.core.orders import NOW, uuid_of
+from tests.volumes.values import wish
 
-from .worlds import asking, do, node_of, placed, refused, two_domains
+from .worlds import asking, do, node_of, placed, refused, replayed, two_domains
 
 ALLOWED: Final[dict[str, list[Any]]] = {
     "flavor": [{"vcpus": 4}, {"memory_mb": 2_048}, {"root_gb": 1, "ephemeral_gb": 1, "swap": 512}, {"name": "mine"}],
     "image": [{"disk_format": "qcow2"}, {"properties": {"hw_architecture": "x86_64", "os_distro": "debian"}}, {}],
-    "availability_zone": [None],
+    "availability_zone": [None, "nova"],
     "scheduler_hints": [{}, {"same_host": [uuid_of(1)]}, {"different_host": [uuid_of(1)]}],
     "is_bfv": [True, False],
     "ignore_hosts": [[]],
@@ -62,7 +67,7 @@ REFUSED: Final[dict[str, list[Any]]] = {
         {"properties": {"trait:CUSTOM_GOLD": "required"}},
         {"properties": {"anything": "x"}},
     ],
-    "availability_zone": [],
+    "availability_zone": ["nova:node-0", "nova:node-77", "nova::node-0", ":node-0", "nova:"],
     "scheduler_hints": [
         {"same_host": [uuid_of(2)]},
         {"same_host": [uuid_of(99)]},
@@ -130,6 +135,42 @@ def test_fits_tells_a_reader_nothing_of_what_its_members_could_not_place(name: s
 @pytest.mark.parametrize(("name", "value"), EVERY_ALLOWED)
 def test_a_member_may_give_the_rest(name: str, value: Any) -> None:
     placed(world(), "ann", "a1", **{name: value})
+
+
+def naming(zone: str, *uuids: int) -> p.Asked:
+    return asking("a1", *uuids, availability_zone=zone)
+
+
+DOORS: Final[dict[str, Callable[[str], Any]]] = {
+    "hold": lambda zone: p.Hold(request=naming(zone), expires_in=9.0),
+    "begin_move": lambda zone: p.BeginMove(uuid=uuid_of(1), kind="resize", request=naming(zone)),
+    "create_guest": lambda zone: f.CreateGuest(request=naming(zone, 9)),
+    "place_together": lambda zone: s.PlaceTogether(request=naming(zone), volumes=(wish(project="a1"),)),
+    "place_across": lambda zone: g.PlaceAcross(requests=(naming(zone),)),
+    "claim_in_region": lambda zone: g.ClaimInRegion(id="c", region="r", request=naming(zone)),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_door_lets_a_member_choose_the_host_by_its_zone_or_learn_of_hosts(door: str) -> None:
+    made = world()
+    told = {refused(made, DOORS[door](f"nova:{host}"), "ann") for host in ("node-0", "node-77", ":node-1")}
+    assert told == {("not_allowed", "only cloud admins may specify a host in spec.availability_zone")}
+
+
+def test_orders_of_before_still_name_a_host_by_its_zone() -> None:
+    made = world()
+    outcome, *_ = replayed(made, msgspec.msgpack.encode(Order(NOW, "ann", p.Place(request=naming("nova:node-2")), 5)))
+    assert node_of(outcome) == "node-2"
+    together = s.PlaceTogether(request=naming("nova:node-1"), volumes=())
+    outcome, *_ = replayed(made, msgspec.msgpack.encode(Order(NOW, "ann", together, 5)))
+    assert "only cloud admins" not in str(outcome)
+
+
+def test_a_hint_that_is_unknown_brings_no_hint_of_the_services_own_to_mind() -> None:
+    told = refused(two_domains(), p.Place(request=asking("a1", scheduler_hints={"region": ["x"]})), "ann")
+    assert told[0] == "unknown_name"
+    assert " _" not in told[1]
 
 
 FORCED: Final = ("ignore_hosts", "force_hosts", "force_nodes")

@@ -41,6 +41,14 @@ PAIRS: Final[dict[str, tuple[str, str, str, Any]]] = {
     "release": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Release(uuids=(name,))),
     "spawned": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Spawned(uuids=(name,))),
     "resize": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Resize(uuid=name, request=asking("b1"))),
+    "begin_move": (
+        "bob",
+        uuid_of(1),
+        uuid_of(8),
+        lambda name: p.BeginMove(uuid=name, kind="resize", request=asking("b1")),
+    ),
+    "confirm_move": ("bob", uuid_of(1), uuid_of(8), lambda name: p.ConfirmMove(uuid=name)),
+    "revert_move": ("bob", uuid_of(1), uuid_of(8), lambda name: p.RevertMove(uuid=name)),
     "move": ("bob", uuid_of(1), uuid_of(8), lambda name: p.Move(uuid=name, request=asking("b1"))),
     "instance": ("bob", uuid_of(1), uuid_of(8), lambda name: q.Instance(uuid=name)),
     "same_host": (
