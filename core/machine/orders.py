@@ -90,7 +90,7 @@ gives back its growth. Reports of hosts are read with the moves under way.
 5: where a policy's ``[cinder] cross_az_attach`` is false, a guest and its volumes are in one availability zone. A
 volume, snapshot, backup or volume group is refused the uuid of one of another kind.
 
-6: only cloud admins name a host in an availability zone (``zone:host``).
+6: only cloud admins name a host in an availability zone (``zone:host``), or as the target of a resize.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

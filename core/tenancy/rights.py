@@ -57,8 +57,9 @@ class Need(NamedTuple):
     uuid: str = ""
 
 
-HOSTS_BY_ZONE: Final = 6
-"""The revision of the rules since which only cloud admins name a host in the availability zone."""
+HOSTS_BY_ADMINS: Final = 6
+"""The revision of the rules since which only cloud admins name a host in an availability zone, or as the target of a
+resize."""
 FOR_CLOUD_ADMINS: Final = Need("cloud_admin", CLOUD)
 
 
@@ -95,6 +96,9 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
     for need in found:
         if tenants.role(user, need.scope) < RANK[need.role]:
             raise _refusal(user, command, need)
+    match command:
+        case BeginMove(target=str()) if rules >= HOSTS_BY_ADMINS and tenants.role(user, CLOUD) < RANK["cloud_admin"]:
+            raise admission.refused("target")
     match command:
         case (
             Place(request=request)
@@ -245,7 +249,7 @@ def _check_requests(tenants: Tenants, user: str, requests: Iterable[Asked], fact
                 tenants.require(user, "cloud_admin", CLOUD)
             continue
         facts.check_spec_of_tenant(request)
-        if rules >= HOSTS_BY_ZONE and ":" in (facts.spec_of(request).availability_zone or ""):
+        if rules >= HOSTS_BY_ADMINS and ":" in (facts.spec_of(request).availability_zone or ""):
             raise admission.refused("spec.availability_zone", "a host in spec.availability_zone")
         if request.user_id not in ("", user):
             raise admission.refused("user_id")
@@ -268,7 +272,7 @@ def depends_on_guests(request: Asked, facts: Facts) -> bool:
 
 
 def check_request_of_reader(
-    tenants: Tenants, user: str, request: Asked, facts: Facts, rules: int = HOSTS_BY_ZONE
+    tenants: Tenants, user: str, request: Asked, facts: Facts, rules: int = HOSTS_BY_ADMINS
 ) -> None:
     """NotAllowed if a reader of a request's project asks about what members could not place. ``rules``: the revision
     that a command was given under; questions are judged by the newest."""

@@ -158,6 +158,15 @@ def test_no_door_lets_a_member_choose_the_host_by_its_zone_or_learn_of_hosts(doo
     assert told == {("not_allowed", "only cloud admins may specify a host in spec.availability_zone")}
 
 
+def test_a_member_cannot_choose_the_host_that_a_guest_is_resized_on() -> None:
+    made = world()
+    for target in ("node-0", "node-77"):
+        move = p.BeginMove(uuid=uuid_of(1), kind="resize", request=asking("a1"), target=target)
+        assert refused(made, move, "ann") == ("not_allowed", "only cloud admins may specify target")
+    do(made, p.BeginMove(uuid=uuid_of(1), kind="resize", request=asking("a1")), user="ann")
+    do(made, p.BeginMove(uuid=uuid_of(2), kind="resize", request=asking("b1"), target="node-2"), user="root")
+
+
 def test_orders_of_before_still_name_a_host_by_its_zone() -> None:
     made = world()
     outcome, *_ = replayed(made, msgspec.msgpack.encode(Order(NOW, "ann", p.Place(request=naming("nova:node-2")), 5)))
