@@ -107,8 +107,8 @@ class Resize(Command, frozen=True, tag="resize"):
 class BeginMove(Command, frozen=True, tag="begin_move"):
     """Claim a new place for an instance and keep the old one until confirm_move or revert_move. Without a request it is
     judged by what was asked when it was placed. ``expires_in``: seconds after which the move is reverted, or confirmed
-    where ``on_expiry`` says so. ``target``: the node that it must move to, judged by every rule; an instance whose
-    request is not known is then judged by what it holds."""
+    where ``on_expiry`` says so. ``target``, for cloud admins: the node that it must move to, judged by every rule; an
+    instance whose request is not known is then judged by what it holds."""
 
     uuid: str
     kind: MoveKind = "cold_migrate"

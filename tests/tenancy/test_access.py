@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -67,6 +69,20 @@ FOREIGN: Final = {
     "volume_group": uuid_of(132),
     "region_guest": uuid_of(142),
 }
+
+NOWHERE: Final = {
+    "project": "naught",
+    "domain": "nowhere",
+    "guest": uuid_of(3),
+    "group": uuid_of(63),
+    "user": "nemo",
+    "volume": uuid_of(103),
+    "snapshot": uuid_of(113),
+    "backup": uuid_of(123),
+    "volume_group": uuid_of(133),
+    "region_guest": uuid_of(143),
+}
+"""Names of what there is not."""
 
 
 def world() -> ServiceMachine:
@@ -380,6 +396,29 @@ def test_a_role_reaches_its_own_place_and_no_other(method: str) -> None:
     foreign = {"cloud_admin"} | ({"cloud_reader"} if "cloud_reader" in own else set())
     assert {user for user in USERS if allowed(user, make(OWN))} == own
     assert {user for user in USERS if allowed(user, make(FOREIGN))} == foreign
+
+
+def refusal(made: ServiceMachine, user: str, what: Any, names: dict[str, str]) -> tuple[Any, ...]:
+    """Code, message, field and hint of the error, with what is named replaced by its kind."""
+    if isinstance(what, Query):
+        ask: Callable[[], Any] = partial(q.answer, made.state, user, what)
+    else:
+        ask = partial(made.apply, order(what, user=user))
+    with pytest.raises(HostlerError) as error:
+        ask()
+    text = str(error.value.args[0])
+    for kind, name in names.items():
+        text = re.sub(rf"\b{re.escape(name)}\b", kind, text)
+    return error.value.code, text, error.value.field, error.value.hint
+
+
+@pytest.mark.parametrize("method", SCOPED)
+def test_what_is_anothers_is_refused_like_what_is_not_there(method: str) -> None:
+    make, _ = SCOPED[method]
+    made = world()
+    for user in ("nobody", "member", "domain_admin"):
+        of_another = refusal(made, user, make(FOREIGN), FOREIGN)
+        assert of_another == refusal(made, user, make(NOWHERE), NOWHERE)
 
 
 @pytest.mark.parametrize("what", OF_THE_CLOUD)
