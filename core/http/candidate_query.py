@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -11,7 +12,7 @@ from ...placement.request.placement_query import PlacementQuery, RequestGroup
 from . import schemas
 from .errors import bad_request
 from .messages import Request
-from .query_values import memberships, required_traits, resources, traits, tree
+from .query_values import MOST_DIGITS, memberships, required_traits, resources, traits, tree
 from .validation import check_query
 
 BAD_VALUE: Final = "placement.query.bad_value"
@@ -76,8 +77,13 @@ def candidate_query(request: Request) -> PlacementQuery:
         root_forbidden=root_forbidden,
         group_policy=policy,
         same_subtree=tuple(groups.same_subtree),
-        limit=int(limits[0]) if limits else None,
+        limit=_limit(limits[0]) if limits else None,
     )
+
+
+def _limit(text: str) -> int:
+    """The number of ways that are wanted; the schema allows any number of digits."""
+    return int(text) if len(text) <= MOST_DIGITS else sys.maxsize
 
 
 def _read_groups(request: Request, groups: _Groups) -> None:

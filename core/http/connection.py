@@ -91,7 +91,12 @@ class Connection:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
                 event = await self._rest_of_head()
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        size = len(event.target) + sum(len(name) + len(value) + 4 for name, value in event.headers)
+        if size > self._limits.header_bytes:  # h11 limits what is incomplete, and here the rest came at once
+            raise HttpError(431, "The request line and headers are too large.")
+        return event
 
     async def _rest_of_head(self) -> object:
         with trio.move_on_after(self._limits.head_seconds):

@@ -19,6 +19,7 @@ SMALL: Final = 65_536
 """Larger bodies are validated in a thread, with abbreviated messages."""
 MOST_SAID: Final = 1_000
 
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _UUID: Final = re.compile(r"[0-9a-f]{32}")
 _DASHED: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -86,6 +87,8 @@ def parse_json(body: bytes, schema: Schema, depth: int) -> Any:
     """``body`` as JSON, not deeper than ``depth``, that the schema accepts. Raises HttpError 400."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        if _SURROGATE.search(body):
+            json.dumps(value, ensure_ascii=False).encode()  # half of a pair is no text, and could not be stored
     except RecursionError as error:
         raise _too_deep(depth) from error
     except ValueError as error:

@@ -161,9 +161,10 @@ async def test_a_body_that_breaks_off_is_no_fault_of_the_server() -> None:
         assert answer.status == 400
 
 
-async def test_headers_that_are_too_large_get_431() -> None:
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+async def test_headers_that_are_too_large_get_431(end: bytes) -> None:
     async with connected(CONFIG) as client:
-        await client.send_all(GET.replace(b"\r\n\r\n", b"\r\nX-Long: " + b"y" * 3_000))
+        await client.send_all(GET.replace(b"\r\n\r\n", b"\r\nX-Long: " + b"y" * 3_000 + end))
         answer = await read_answer(client)
         assert answer is not None
         assert answer.status == 431

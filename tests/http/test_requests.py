@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -216,12 +217,46 @@ def test_every_answer_names_its_request(call: Caller) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"\xff\xfe{}", b'{"name": NaN}', b"[" * 100_000, b"1" * 5_000, b"nul", b'{"name": "\xed\xa0\x80"}'],
+    [
+        b"",
+        b"{",
+        b"\xff\xfe{}",
+        b'{"name": NaN}',
+        b"[" * 100_000,
+        b"1" * 5_000,
+        b"nul",
+        b'{"name": "\xed\xa0\x80"}',
+        b'{"name": "\\ud800"}',
+    ],
 )
 def test_what_is_no_json_is_malformed(call: Caller, body: bytes) -> None:
     answer = call("POST", "/resource_providers", body)
     assert answer.status == 400
     assert "Malformed JSON" in answer.error["detail"]
+
+
+def test_a_pair_of_surrogates_is_one_character(call: Caller) -> None:
+    answer = call("POST", "/resource_providers", b'{"name": "\\ud83d\\ude00"}', version="1.20")
+    assert (answer.status, answer.json["name"]) == (200, "\N{GRINNING FACE}")
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 18, "1" + "0" * 19, "9" * 5_000])
+def test_numbers_of_any_length_are_read_or_refused(number: str) -> None:
+    """None is an error of the server, whichever way it comes."""
+    call, rp, consumer = Caller(), RP, "00000000-0000-4000-8000-0000000000c1"
+    assert call("POST", "/resource_providers", {"name": "n", "uuid": rp}).status == 200
+    wanted = {"allocations": {rp: {"resources": {"VCPU": 1}}}, "project_id": "p", "user_id": "u"}
+    bodies = [
+        ("PUT", f"/resource_providers/{rp}/inventories/VCPU", {"resource_provider_generation": "N", "total": 1}),
+        ("PUT", f"/resource_providers/{rp}/aggregates", {"resource_provider_generation": "N", "aggregates": []}),
+        ("PUT", f"/resource_providers/{rp}/traits", {"resource_provider_generation": "N", "traits": []}),
+        ("PUT", f"/allocations/{consumer}", {**wanted, "consumer_generation": "N", "consumer_type": "A"}),
+    ]
+    for method, path, body in bodies:
+        assert 400 <= call(method, path, json.dumps(body).replace('"N"', number).encode()).status < 500, path
+    assert call("GET", f"/allocation_candidates?resources=VCPU:1&limit={number}").status == 200
+    assert call("GET", f"/allocation_candidates?resources=VCPU:{number}").status in (200, 400)
+    assert call("GET", "/resource_providers", version=f"1.{number}").status in (400, 406)
 
 
 def test_json_that_is_nested_too_deep_is_refused() -> None:
