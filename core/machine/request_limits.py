@@ -68,6 +68,10 @@ VOLUME_COST: Final = 300
 """Microseconds per volume that is placed, or judged again."""
 HOST_COST: Final = 50
 """Microseconds per host that is added."""
+LONGEST_NAME: Final = 255
+"""Characters of the names and ids in a request, as in OpenStack's Placement API."""
+LONGEST_TEXT: Final = 4_096
+"""Characters of any other text that a command or question has beside its requests."""
 
 
 class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +99,9 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             if one and type(request.server_group) is not ServerGroup:
                 spec = bytes(request.spec)
                 if spec in specs and len(spec) <= self.spec_bytes:
-                    return PLACE_COST
+                    names = len(request.project_id), len(request.user_id), len(request.request_id or "")
+                    if max(names) <= LONGEST_NAME:
+                        return PLACE_COST
         self.check(command)
         return cost_of(command, specs, hosts())
 
@@ -106,11 +112,14 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 self.check_count(command)
             case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
                 raise _too_much("uuids", len(uuids), self.uuids)
+        _check_texts(command, "", LONGEST_TEXT)
         for request in requests_of(command):
+            _check_texts(request, "request.", LONGEST_NAME)
             usual = len(request.instance_uuids) < 2 and not request.alternates and request.server_group is None
             if not usual or memoryview(request.spec).nbytes > self.spec_bytes:
                 self._check_request(request)
         for volume in volumes_of(command):
+            _check_texts(volume, "request.", LONGEST_NAME)
             size = memoryview(volume.spec).nbytes
             if size > self.spec_bytes:
                 raise _too_much("request.spec", size, self.spec_bytes, "bytes")
@@ -131,6 +140,16 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         group = request.server_group
         if isinstance(group, ServerGroup) and len(group.members) > self.group_members:
             raise _too_much("request.server_group.members", len(group.members), self.group_members)
+
+
+def _check_texts(value: msgspec.Struct, where: str, most: int) -> None:
+    """InvalidValue for a text of more characters among the fields. O(fields)."""
+    for name in value.__struct_fields__:
+        text = getattr(value, name)
+        if type(text) is str and len(text) > most:
+            raise InvalidValue(
+                f"{where}{name} has {len(text)} characters, at most {most} are taken", field=f"{where}{name}"
+            )
 
 
 def _too_much(field: str, count: int, limit: int, unit: str = "") -> InvalidValue:

@@ -355,7 +355,9 @@ def _refusal(user: str, command: Any, need: Need) -> NotAllowed:
             return _no_group(uuid, "uuid")
     if need.uuid:  # of a guest, whose project is not the caller's to know
         return no_instance(need.uuid, "uuid" if hasattr(command, "uuid") else "uuids")
-    return NotAllowed(f"user {user} is no {need.role} of {need.scope}", field="user", hint="ask an admin of that scope")
+    return NotAllowed(
+        f"user {user} is no {need.role} of {need.scope[:200]}", field="user", hint="ask an admin of that scope"
+    )
 
 
 def unseen(user: str, name: str, field: str) -> NotAllowed:

@@ -134,7 +134,9 @@ class Tenants(msgspec.Struct, dict=True):
         """NotAllowed unless the user has the role, or one above it, in the scope."""
         if self.role(user, scope) < RANK[role]:
             raise NotAllowed(
-                f"user {user} does not have the role {role} in {scope}", field="user", hint="ask an admin of that scope"
+                f"user {user} does not have the role {role} in {scope[:200]}",
+                field="user",
+                hint="ask an admin of that scope",
             )
 
     def domain_of_scope(self, scope: str) -> str | None:

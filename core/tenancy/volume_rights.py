@@ -203,7 +203,9 @@ def _refused(field: str) -> NotAllowed:
 def _refusal(user: str, kind: StorageKind, need: Need) -> NotAllowed:
     if need.uuid:
         return not_yours(kind, need.uuid)
-    return NotAllowed(f"user {user} is no {need.role} of {need.scope}", field="user", hint="ask an admin of that scope")
+    return NotAllowed(
+        f"user {user} is no {need.role} of {need.scope[:200]}", field="user", hint="ask an admin of that scope"
+    )
 
 
 def not_yours(kind: StorageKind, uuid: str, field: str = "uuid") -> NotAllowed:

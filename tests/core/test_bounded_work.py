@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.core.engine_commands import AddHosts, Asked, Place, PlaceMany, Release
+from hostler.core.engine_commands import AddHosts, Asked, Place, PlaceMany, Release, SetService
 from hostler.core.errors import KeyReused, Overloaded
 from hostler.core.forks import Children
+from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.queries import Fits
 from hostler.core.machine.request_limits import (
+    LONGEST_NAME,
     NEW_SPEC_WEIGHT,
     PART_REQUESTS,
     PART_SHAPES,
@@ -53,6 +56,34 @@ def test_what_asks_for_too_much_is_refused_with_its_field_and_the_limit(field: s
         LIMITS.check(TOO_MUCH[field])
     assert error.value.field == field
     assert "[limits]" in str(error.value.hint)
+
+
+TEXTS = [each.name for each in msgspec.structs.fields(Asked) if each.type in (str, str | None)]
+
+
+def assessed(command: Any) -> None:
+    """A placement of a spec that is known already takes a way of its own."""
+    LIMITS.assess(command, {bytes(asked().spec): None}, lambda: 1)  # type: ignore[arg-type]  # only names matter
+
+
+@pytest.mark.parametrize("check", [LIMITS.check, assessed])
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_text_of_a_request_is_longer_than_a_name(name: str, check: Callable[[Any], None]) -> None:
+    for size in (LONGEST_NAME, LONGEST_NAME + 1):
+        request = msgspec.structs.replace(asked(), **{name: "x" * size})
+        volume = AskedVolume(spec=request.spec, project_id="x" * size)
+        for command in (Place(request=request), PlaceMany(requests=(asked(), request)), PlaceVolume(request=volume)):
+            if size <= LONGEST_NAME:
+                check(command)
+            else:
+                with pytest.raises(InvalidValue, match="has 256 characters, at most 255"):
+                    check(command)
+
+
+def test_no_other_text_of_a_command_or_question_is_long() -> None:
+    for command in (SetService(name="n", disabled_reason="x" * 4_097), Instances(project="x" * 4_097)):
+        with pytest.raises(InvalidValue, match="at most 4096"):
+            LIMITS.check(command)
 
 
 @pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a"], ids=["lists", "maps"])
