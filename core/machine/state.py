@@ -252,15 +252,15 @@ class ServiceState:
         if not known.judged:
             kept = {"flavor_kept": known.flavor is not None, "image_kept": known.image is not None}
             known.problem, known.judged = admission.problem_of(known.spec, **kept), True
-        if known.problem is not None:
-            raise from_value(to_value(known.problem))
-        if known.flavor is None:
-            if known.spec.flavor.name in catalog.flavors:
-                raise admission.refused("spec.flavor.name")
-        elif not may_use(self.tenants, catalog.flavors[known.flavor], asked.project_id):
+        # First, as for what is not there: whatever else is wrong, a name of others is told apart from none by nothing.
+        if known.flavor is not None and not may_use(self.tenants, catalog.flavors[known.flavor], asked.project_id):
             raise unknown("flavor", known.flavor)
         if known.image is not None and not may_use(self.tenants, catalog.images[known.image], asked.project_id):
             raise unknown("image", known.image)
+        if known.problem is not None:
+            raise from_value(to_value(known.problem))
+        if known.flavor is None and known.spec.flavor.name in catalog.flavors:
+            raise admission.refused("spec.flavor.name")
 
     def storage_project(self, kind: StorageKind, uuid: str) -> str | None:
         """Project of a volume, snapshot, backup or group; None if there is none. O(1)."""

@@ -151,9 +151,9 @@ def check_volumes(tenants: Tenants, user: str, volumes: Iterable[AskedVolume], f
     for asked in volumes:
         tenants.require(user, "reader", project_scope(asked.project_id))
         spec, name = facts.volume_spec_of(asked)
-        _check_spec(spec, name)
         if name is not None:
             facts.may_use_type(name, asked.project_id, "spec.volume_type")
+        _check_spec(spec, name)
         if asked.user_id not in ("", user):
             raise _refused("user_id")
         if asked.alternates:

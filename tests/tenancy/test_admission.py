@@ -23,6 +23,7 @@ from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.admission import TenancyOptions
 from hostler.core.tenancy.errors import NotAllowed
 from hostler.core.writer.writer import open_writer
+from hostler.placement.storage.pools.request import VolumeType
 from hostler.placement.types.options import FilterSchedulerOptions
 from hostler.placement.types.request import Flavor, Image, RequestSpec, ServerGroup
 from tests.core.orders import NOW, uuid_of
@@ -263,6 +264,22 @@ def test_a_flavor_of_some_projects_is_for_these_and_those_below_and_to_others_as
     with pytest.raises(Exception, match=r"unknown flavor 'm1\.small'") as error:
         q.answer(made.state, "bob", k.ShowFlavor(name="m1.small"))
     assert "closest" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["flavor", "image", "volume type"])
+def test_names_of_others_are_told_as_none_whatever_else_is_wrong(kind: str) -> None:
+    made = world()
+    do(made, c.CreateFlavor(flavor=SMALL, projects=("a1",)))
+    do(made, c.CreateImage(name="m1.small", image=Image(), projects=("a1",)))
+    do(made, c.CreateVolumeType(volume_type=VolumeType(name="m1.small"), projects=("a1",)))
+    told = []
+    for name in ("m1.small", "m1.smell"):
+        command: Any = s.PlaceVolume(request=wish(project="b1", volume_type=name, resource_backend="x"))
+        if kind != "volume type":
+            command = p.Place(request=asking("b1", **{kind: name}, force_hosts=["node-0"]))
+        told.append(refused(made, command, "bob"))
+    assert told[0][1].replace("small", "smell") == told[1][1]
+    assert told[0][0] == told[1][0] == "unknown_name"
 
 
 def test_a_flavor_is_for_nobody_once_its_only_project_is_gone() -> None:
