@@ -2,6 +2,7 @@
 
 python -m hostler.bench.storage --pools 10000 --requests 20000
 python -m hostler.bench.storage --functions --json
+python -m hostler.bench.storage --types 10000
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ app = cyclopts.App(name="storage", help="CPU time of storage decisions.", result
 
 class StorageTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds of CPU a decision. ``many``: place_many once every spec is compiled; ``compiling``: the first
-    request of each spec; ``one``: place; ``fresh``: place of specs that were never seen before."""
+    request of each spec; ``one``: place; ``fresh``: place of specs that were never seen before. ``types``: volume types
+    that place_many places as many volumes of as ``requests`` says, each time drawn at random: ``types_first`` the first
+    of these, when the types are new, ``types`` as many more."""
 
     machine: str
     pools: int
@@ -64,6 +67,9 @@ class StorageTimes(msgspec.Struct, frozen=True, kw_only=True):
     one_us: float
     compiling_us: float
     fresh_us: float
+    types: int = 0
+    types_first_us: float = 0.0
+    types_us: float = 0.0
 
 
 def reports(count: int, *, functions: bool = False, pools_only: bool = False, seed: int = 1) -> list[BackendReport]:
@@ -129,7 +135,40 @@ def specs() -> list[VolumeSpec]:
     return [VolumeSpec(size_gb=size, volume_type=kind) for size in SIZES for kind in types]
 
 
-def measure(pools: int, requests: int, *, functions: bool, pools_only: bool = False) -> StorageTimes:
+def volume_types(count: int, *, seed: int = 5) -> list[VolumeSpec]:
+    """Volume types that want one to five things of a pool, each with a note for its driver that no other has."""
+    chance = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        tiers = sorted(chance.choice(("gold", "silver", "bronze"), int(chance.integers(1, 3)), replace=False).tolist())
+        wishes = {"vendor:note": str(number), "tier": "".join(f"<or> {tier} " for tier in tiers).rstrip()}
+        if chance.random() < 0.5:
+            wishes["QoS_support"] = f"<is> {bool(chance.integers(0, 2))}"
+        if chance.random() < 0.5:
+            wishes["volume_backend_name"] = f"<in> BE{chance.integers(0, 7)}"
+        if chance.random() < 0.5:
+            wishes["storage_protocol"] = "<or> iSCSI <or> FC"
+        kind = VolumeType(name=f"type{number}", extra_specs=wishes)
+        found.append(VolumeSpec(size_gb=int(chance.choice(SIZES)), volume_type=kind))
+    return found
+
+
+def _measure_types(engine: VolumeEngine, types: int, requests: int) -> tuple[float, float]:
+    """Seconds a decision while the types are new, and afterwards."""
+    known, chance = volume_types(types), np.random.default_rng(6)
+    times = []
+    for _ in range(2):
+        drawn = [VolumeRequest(spec=known[index]) for index in chance.integers(0, types, requests)]
+        gc.collect()
+        gc.freeze()
+        start = time.process_time()
+        engine.place_many(drawn)
+        times.append((time.process_time() - start) / requests)
+        gc.unfreeze()
+    return times[0], times[1]
+
+
+def measure(pools: int, requests: int, *, functions: bool, pools_only: bool = False, types: int = 0) -> StorageTimes:
     """Load, place, and take the time."""
     engine = VolumeEngine(policy=policy(functions=functions))
     start = time.process_time()
@@ -157,6 +196,7 @@ def measure(pools: int, requests: int, *, functions: bool, pools_only: bool = Fa
         engine.place(request)
     fresh = (time.process_time() - start) / len(new)
     gc.unfreeze()
+    first, again = _measure_types(engine, types, requests) if types else (0.0, 0.0)
     return StorageTimes(
         machine=machine(),
         pools=pools,
@@ -168,6 +208,9 @@ def measure(pools: int, requests: int, *, functions: bool, pools_only: bool = Fa
         one_us=one * 1e6,
         compiling_us=compiling * 1e6,
         fresh_us=fresh * 1e6,
+        types=types,
+        types_first_us=first * 1e6,
+        types_us=again * 1e6,
     )
 
 
@@ -178,6 +221,7 @@ def storage(
     requests: Count = 20_000,
     functions: bool = False,
     pools_only: bool = False,
+    types: int = 0,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Measure decisions on a number of pools.
@@ -192,10 +236,12 @@ def storage(
         Every pool has a filter_function and a goodness_function, and the policy evaluates both.
     pools_only
         These functions read what pools report, and nothing of the request.
+    types
+        How many volume types there are, besides.
     json
         Print one line of JSON.
     """
-    times = measure(pools, requests, functions=functions, pools_only=pools_only)
+    times = measure(pools, requests, functions=functions, pools_only=pools_only, types=types)
     if json:
         print(msgspec.json.encode(times).decode())
         return 0
@@ -203,6 +249,8 @@ def storage(
     print(f"loaded in {times.load_s:.2f} s; {times.placed} of {times.requests} placed")
     print(f"place_many {times.many_us:.1f} us a decision, place {times.one_us:.1f} us")
     print(f"a spec's first decision {times.compiling_us:.0f} us among many, {times.fresh_us:.0f} us alone")
+    if types:
+        print(f"{types} volume types: {times.types_first_us:.1f} us a decision while new, then {times.types_us:.1f} us")
     return 0
 
 

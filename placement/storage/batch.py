@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...ext import pools as kernel
 from ...ext.tables import format_uuid, make_many
 from ..types.errors import DuplicateName
-from .compiled import VolumeSignature
+from .compiled import AnySignature
 from .context import VolumeContext
 from .decision import PoolSelection, VolumeDecision
 from .explain import sentence
@@ -130,10 +130,10 @@ def _check_ids(context: VolumeContext, given: Sequence[VolumeRequest]) -> None:
         raise DuplicateName("a volume is named twice", field="volume_id")
 
 
-def _run(context: VolumeContext, given: Sequence[VolumeRequest], start: int) -> list[VolumeSignature]:
+def _run(context: VolumeContext, given: Sequence[VolumeRequest], start: int) -> list[AnySignature]:
     """Signatures of the requests from ``start`` on that one kernel call can decide."""
-    run: list[VolumeSignature] = []
-    known: dict[object, VolumeSignature | None] = {}
+    run: list[AnySignature] = []
+    known: dict[object, AnySignature | None] = {}
     by_user = context.policy.has_functions
     now = given[start].now
     for request in islice(given, start, None):
@@ -154,7 +154,7 @@ def _place_run(
     decisions: VolumeDecisions,
     given: Sequence[VolumeRequest],
     start: int,
-    run: Sequence[VolumeSignature],
+    run: Sequence[AnySignature],
 ) -> None:
     pools = context.pools
     pools.advance(given[start].now)

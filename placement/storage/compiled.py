@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ...ext.constants import SOURCE_COLUMN, SOURCE_ROW
 from ...ext.ranking import Ranking
 from ..types.recently_used import RecentlyUsed
-from .pools.columns import CLASS_STAGE, COLUMN
+from .by_class import SIGNATURE_BYTES, ClassSignature, PoolIndex, steady, wishes_of
+from .pools.columns import COLUMN
 from .pools.filters.base import FACTS, REQUEST, Rows
 from .pools.filters.capacity import CapacityFilter
-from .pools.filters.driver import DriverFilter
 from .pools.weighers.goodness import GoodnessWeigher
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .pools.pools import Pools
 
 SIGNATURES: Final = 1024
-SPECS_BYTES: Final = 16 << 20
+SPECS_BYTES: Final = 64 << 20
 """Memory of specs whose signature is known; those that were used least recently are forgotten."""
 SHARED_BYTES: Final = 64 << 20
 """Memory of results of filters that requests share; they are forgotten when it is full."""
@@ -36,6 +36,10 @@ FACT_MASK_BYTES: Final = 1 << 10
 """Compiled requests kept at most; the least recently compiled go first."""
 RANKING_BYTES: Final = 2 << 30
 """Bytes that all rankings may hold together."""
+
+
+CLASS_BYTES: Final = 64 << 20
+"""Bytes of compiled requests that classes of pools say all of; those that were used least recently are forgotten."""
 
 
 def no_chance() -> float:
@@ -56,13 +60,6 @@ def rankable(pools: Pools, policy: VolumePolicy, filter_properties: FilterProper
             for weigher in policy.weighers
         )
     )
-
-
-def steady(pools: Pools, policy: VolumePolicy) -> bool:
-    """True if what functions of pools say is the same for all requests, whatever is placed, until pools report again.
-    O(changes)."""
-    by_filter = all(rule.steady(pools) for rule in policy.filters if isinstance(rule, DriverFilter))
-    return by_filter and all(each.steady(pools) for each in policy.weighers if isinstance(each, GoodnessWeigher))
 
 
 def content(policy: VolumePolicy, filter_properties: FilterProperties, *, by_functions: bool) -> Hashable:
@@ -150,7 +147,9 @@ class VolumeSignature:
                 assert column is not None
                 terms.append({"source": SOURCE_COLUMN, "column": COLUMN[column], "multiplier": weigher.multiplier})
         self.stages = len(policy.filters) + len(policy.weighers) + 3  # passing, report, resource_backend
-        self.ranking = Ranking(pools.columns.kernel, class_stage=CLASS_STAGE, bounds=bounds, masks=masks, terms=terms)
+        pools.classes.refresh()
+        self._every = pools.classes.every
+        self.ranking = Ranking(pools.columns.kernel, class_stage=self._every, bounds=bounds, masks=masks, terms=terms)
         self._changes_seen = len(pools.changed_rows)
         self.seen = pools.columns.kernel.version
         rows = pools.live_rows()
@@ -175,6 +174,10 @@ class VolumeSignature:
     def refresh(self) -> None:
         """Catch up with the pools that changed. O(changes)."""
         pools = self.pools
+        pools.classes.refresh()
+        if self._every is not pools.classes.every:
+            self._every = pools.classes.every
+            self.ranking.set_class_stage(self._every)
         if len(pools.changed_rows) != self._changes_seen:
             rows = np.unique(np.array(pools.changed_rows[self._changes_seen :], np.int32))
             self._changes_seen = len(pools.changed_rows)
@@ -210,6 +213,9 @@ class VolumeSignature:
             rated[at] = np.where(rateable, raw, 0.0)
 
 
+AnySignature = VolumeSignature | ClassSignature
+
+
 def _shared(shared: FactMasks, pools: Pools, rule: PoolFilter, filter_properties: FilterProperties) -> FactMask:
     key = (rule.name, () if rule.steady(pools) else rule.key(filter_properties))
     found = shared.get(key)
@@ -225,26 +231,49 @@ class CompiledVolumes:
     def __init__(self, pools: Pools, policy: VolumePolicy) -> None:
         self.pools, self.policy = pools, policy
         self.by_content: dict[Hashable, VolumeSignature] = {}
-        self.by_spec: RecentlyUsed[tuple[Any, ...], tuple[Any, VolumeSignature]] = RecentlyUsed(SPECS_BYTES)
+        self.by_class: RecentlyUsed[Hashable, ClassSignature] = RecentlyUsed(CLASS_BYTES)
+        self.by_spec: RecentlyUsed[tuple[Any, ...], tuple[Any, AnySignature]] = RecentlyUsed(SPECS_BYTES)
+        self.index = PoolIndex(pools)
         self.shared: FactMasks = {}
         self.layout = -1
 
-    def known(self, key: tuple[Any, ...], spec: object) -> VolumeSignature | None:
+    def known(self, key: tuple[Any, ...], spec: object) -> AnySignature | None:
         """The signature that was compiled for a spec object, if it still holds. O(1)."""
         found = self.by_spec.get(key) or self.by_spec.again(key)
         if found is None or found[0] is not spec or found[1].stale:
             return None
         return found[1]
 
-    def signature(self, key: tuple[Any, ...], filter_properties: FilterProperties) -> VolumeSignature:
-        """The signature of a request, which must be ``rankable``. O(1) if its content is known, else O(pools)."""
+    def signature(self, key: tuple[Any, ...], filter_properties: FilterProperties) -> AnySignature:
+        """The signature of a request, which must be ``rankable``. O(1) if its content is known, else O(classes of
+        pools), or O(pools) where a filter judges more than single things that pools report."""
         if self.layout != self.pools.layout:
             self.layout = self.pools.layout
             self.by_content.clear()
+            self.by_class.clear()
             self.by_spec.clear()
             self.shared.clear()
-        by_functions = self.policy.has_functions and not steady(self.pools, self.policy)
-        what = content(self.policy, filter_properties, by_functions=by_functions)
+            self.index = PoolIndex(self.pools)
+        is_steady = not self.policy.has_functions or steady(self.pools, self.policy)
+        what = content(self.policy, filter_properties, by_functions=not is_steady)
+        spec = filter_properties.spec
+        by_class = self._of_classes(what, filter_properties) if is_steady else None
+        signature = self._of_rows(what, filter_properties) if by_class is None else by_class
+        self.by_spec.keep(key, (spec, signature), spec.nbytes)
+        return signature
+
+    def _of_classes(self, what: Hashable, filter_properties: FilterProperties) -> ClassSignature | None:
+        """The signature where classes of pools say all; None where they do not."""
+        known = self.by_class.get(what) or self.by_class.again(what)
+        if known is not None and not known.stale:
+            return known
+        wishes = wishes_of(self.pools, self.policy, filter_properties)
+        if wishes is None:
+            return None
+        made = ClassSignature(self.index, self.policy, filter_properties, wishes)
+        return self.by_class.keep(what, made, SIGNATURE_BYTES) if made.fine else None
+
+    def _of_rows(self, what: Hashable, filter_properties: FilterProperties) -> VolumeSignature:
         signature = self.by_content.pop(what, None)
         if signature is None or signature.stale:
             signature = VolumeSignature(self.pools, self.policy, filter_properties, self.shared)
@@ -252,8 +281,6 @@ class CompiledVolumes:
             if len(self.shared) * (FACT_MASK_BYTES + self.pools.columns.rows) > SHARED_BYTES:
                 self.shared.clear()
         self.by_content[what] = signature
-        spec = filter_properties.spec
-        self.by_spec.keep(key, (spec, signature), spec.nbytes)
         return signature
 
     def _make_room(self, extra: int) -> None:

@@ -18,7 +18,7 @@ from ..fleet.fleet import Fleet
 from ..types.decision import Refusal
 from ..types.errors import InvalidValue, UnknownName
 from ..types.recently_used import RecentlyUsed
-from .compiled import CompiledVolumes, VolumeSignature, rankable
+from .compiled import AnySignature, CompiledVolumes, rankable
 from .decision import PoolAlternate, PoolSelection, VolumeDecision
 from .pools.backend_names import backend_part, pool_part
 from .pools.filter_properties import FilterProperties, InstanceHost
@@ -29,7 +29,7 @@ from .pools.request import Retry, VolumeRequest, VolumeSpec, check_volume_reques
 from .pools.volumes import Volume
 from .scan import PoolRanking, rank, stage_names
 
-CHECKED_BYTES: Final = 16 << 20
+CHECKED_BYTES: Final = 64 << 20
 """Memory of specs that are known to be well formed; those that were used least recently are forgotten."""
 
 
@@ -157,7 +157,7 @@ class VolumeContext:
         among = self.places(request.spec.resource_backend)
         return self.ranking(self.filter_properties(request), among=among, only=only)
 
-    def signature(self, request: VolumeRequest) -> VolumeSignature | None:
+    def signature(self, request: VolumeRequest) -> AnySignature | None:
         """The request compiled, as one that was not tried before; None if it takes the scan. O(1) for a spec that was
         seen before, else O(pools)."""
         spec = request.spec

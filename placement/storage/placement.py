@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..types.decision import Refusal, ScorePart
-from .compiled import VolumeSignature
+from .compiled import AnySignature
 from .context import VolumeContext
 from .decision import PoolAlternate, PoolSelection, VolumeDecision
 from .explain import refusal
@@ -35,7 +35,7 @@ def place(context: VolumeContext, request: VolumeRequest) -> VolumeDecision:
         return _answer(context, request, filter_properties, ranking, request.spec.size_gb)
 
 
-def _place_ranked(context: VolumeContext, request: VolumeRequest, signature: VolumeSignature) -> VolumeDecision | None:
+def _place_ranked(context: VolumeContext, request: VolumeRequest, signature: AnySignature) -> VolumeDecision | None:
     """The decision by the index; None if no pool passes, which the scan explains."""
     signature.refresh()
     pools, ranking = context.pools, signature.ranking

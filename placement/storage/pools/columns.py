@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ....ext.constants import NOT_A_HOST, SERVICE_UP
+from ....ext.constants import SERVICE_UP
 from ....ext.fleet import Columns
 from ....ext.pools import consume, derive
 
@@ -41,8 +41,9 @@ NAMES: Final = (
 )
 """Columns, in the order of ext/pool_constants.py, which says what they hold."""
 COLUMN: Final = {name: index for index, name in enumerate(NAMES)}
-CLASS_STAGE: Final = np.array([NOT_A_HOST, 0], np.uint8)
-"""Stages of the two classes of rows: empty, and a pool."""
+WIDTH: Final = max(len(NAMES), SERVICE_UP + 1)
+RATINGS: Final = 2
+"""Columns behind these, of what functions say of pools: no figures of a pool, but worked out of its report."""
 
 
 class PoolColumns:
@@ -51,14 +52,19 @@ class PoolColumns:
     def __init__(self, capacity: int = 64) -> None:
         self.rows = 0
         self.kernel = Columns()
-        self.block: NDArray[np.float64] = np.zeros((max(len(NAMES), SERVICE_UP + 1), capacity))
+        self.whole: NDArray[np.float64] = np.zeros((WIDTH + RATINGS, capacity))
         self.live: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        """By row, 0 where there is no pool, else the class of the pool (``PoolClasses``), 1 before it has one."""
         self._attach()
 
     @property
     def capacity(self) -> int:
         """Rows there is room for."""
-        return int(self.block.shape[1])
+        return int(self.whole.shape[1])
+
+    def rating(self, *, strict: bool) -> int:
+        """The column for what goodness functions say, which is at most two."""
+        return WIDTH + strict
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         """Live view of one column over all rows, float64[rows]. O(1)."""
@@ -66,23 +72,24 @@ class PoolColumns:
 
     def _attach(self) -> None:
         capacity = self.capacity
+        self.block: NDArray[np.float64] = self.whole[:WIDTH]
         none = {name: np.zeros((0, capacity), np.int64) for name in _INVENTORY}
         first = np.full(capacity, -1, np.int32)
         self.kernel.attach(
-            **none, host=self.block, class_of=self.live, generation=np.zeros(capacity, np.int64), first=first
+            **none, host=self.whole, class_of=self.live, generation=np.zeros(capacity, np.int64), first=first
         )
 
     def resize(self, rows: int) -> None:
         """Have ``rows`` rows; new ones are empty. Room grows by doubling, and then the arrays move."""
         if rows > self.capacity:
             capacity = -(-max(rows, 2 * self.capacity) // 64) * 64
-            block, live = self.block, self.live
-            self.block = np.zeros((len(block), capacity))
+            whole, live = self.whole, self.live
+            self.whole = np.zeros((len(whole), capacity))
             self.live = np.zeros(capacity, np.int32)
-            self.block[:, : block.shape[1]] = block
+            self.whole[:, : whole.shape[1]] = whole
             self.live[: len(live)] = live
             self._attach()
-        self.block[:, self.rows : rows] = 0.0
+        self.whole[:, self.rows : rows] = 0.0
         self.live[self.rows : rows] = 0
         self.rows = rows
         self.kernel.set_rows(rows)

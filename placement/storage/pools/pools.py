@@ -15,6 +15,7 @@ from ...versions.history import History
 from .backend_names import backend_part
 from .columns import COLUMN
 from .invariants import check
+from .pool_classes import PoolClasses
 from .reports import (
     Backend,
     BackendReport,
@@ -58,6 +59,8 @@ class Pools(PoolRows):
         """The latest time of a report or a request."""
         self.variables = PoolVariables(self)
         """What expressions read, as columns."""
+        self.classes = PoolClasses(self)
+        """What filters read of reports, as classes."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} Pools of {len(self.services)} services, {len(self.volumes)} volumes>"

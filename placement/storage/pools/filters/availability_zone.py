@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..filter_properties import FilterProperties
+from ..pool_classes import ClassWish
 from .base import Mask, PoolFilter, Rows, by_value
 
 if TYPE_CHECKING:
@@ -27,11 +29,19 @@ class AvailabilityZoneFilter(PoolFilter):
         asked = zones(filter_properties)
         return by_value(pools, rows, lambda row: pools.fact(row).availability_zone, asked.__contains__)
 
+    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish]:
+        asked = zones(filter_properties)
+        return (ClassWish(("availability_zone",), partial(_zones_of, pools), asked, asked.__contains__),)
+
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         return pools.fact(row).availability_zone in zones(filter_properties)
 
     def why(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str:
         return f"availability zone {pools.fact(row).availability_zone}, not {' or '.join(zones(filter_properties))}"
+
+
+def _zones_of(pools: Pools, rows: Rows) -> list[str]:
+    return [pools.fact(row).availability_zone for row in rows.tolist()]
 
 
 def zones(filter_properties: FilterProperties) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..filter_properties import FilterProperties
 
 if TYPE_CHECKING:
     from ..options import StorageOptions
+    from ..pool_classes import ClassWish
     from ..pools import Pools
 
 Rows = NDArray[np.int32]
@@ -50,6 +51,11 @@ class PoolFilter(ABC):
         """The part of the request that the result of a filter that reads only facts depends on: equal keys give equal
         results for equal pools. Without an override it is the request itself, so no two requests share a result."""
         return filter_properties
+
+    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish] | None:
+        """What it wants of single things that pools report, all of which a pool must have to pass; None if that does
+        not say all, or if it may change without a report."""
+        return None
 
     def following(self, pools: Pools, rows: Rows) -> Rows:
         """Those of ``rows``, whose capacities changed, that must be evaluated again. O(rows)."""

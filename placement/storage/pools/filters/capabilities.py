@@ -6,17 +6,20 @@ other scopes belong to drivers. A list satisfies a requirement if one of its ite
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..extra_specs_ops import match
 from ..filter_properties import FilterProperties
-from .base import PoolFilter
+from ..pool_classes import ClassWish
+from .base import ERRORS, PoolFilter, Rows
 
 if TYPE_CHECKING:
     from ..pools import Pools
 
-_MISSING = object()
+_MISSING: Final = object()
+_ATTACHED: Final = ("attached",)
 
 
 class CapabilitiesFilter(PoolFilter):
@@ -29,6 +32,15 @@ class CapabilitiesFilter(PoolFilter):
 
     def key(self, filter_properties: FilterProperties) -> Hashable:
         return _attached_extend(filter_properties), tuple(filter_properties.type_specs.items())
+
+    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish]:
+        known, wishes = pools.classes.wishes, list[ClassWish | None]()
+        for spec in filter_properties.type_specs.items():
+            wishes.append(known[spec] if spec in known else known.keep(spec, _wish(pools, *spec)))
+        if _attached_extend(filter_properties):
+            path = ("online_extend_support",)
+            wishes.append(ClassWish(("capability", *path), partial(_looked_up, pools, path), _ATTACHED, _not_false))
+        return [each for each in wishes if each is not None]
 
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         capabilities = pools.fact(row).capabilities
@@ -46,6 +58,31 @@ class CapabilitiesFilter(PoolFilter):
                 shown = "not reported" if found is _MISSING else f"{found!r:.80}"
                 return f"{key} is {shown}, must be {wish!r:.80}"
         return "passes"
+
+
+def _wish(pools: Pools, key: str, wish: str | None) -> ClassWish | None:
+    """An extra spec as a wish; None for one that is no capability."""
+    path = _path(key)
+    if path is None:
+        return None
+    return ClassWish(
+        ("capability", *path), partial(_looked_up, pools, path), ("wish", wish), partial(_suits, wish=wish)
+    )
+
+
+def _looked_up(pools: Pools, path: tuple[str, ...], rows: Rows) -> list[Any]:
+    return [_look_up(pools.fact(row).capabilities, path) for row in rows.tolist()]
+
+
+def _suits(found: Any, wish: str | None) -> bool:
+    try:
+        return _fits(found, wish)
+    except ERRORS:
+        return False
+
+
+def _not_false(value: Any) -> bool:
+    return value is not False
 
 
 def _attached_extend(filter_properties: FilterProperties) -> bool:
@@ -76,7 +113,10 @@ def _satisfied(capabilities: Mapping[str, Any], key: str, wish: str | None) -> b
     path = _path(key)
     if path is None:
         return True
-    found = _look_up(capabilities, path)
+    return _fits(_look_up(capabilities, path), wish)
+
+
+def _fits(found: Any, wish: str | None) -> bool:
     if found is _MISSING:
         return False
     return any(match(value, wish) for value in (found if isinstance(found, list) else [found]))
