@@ -13,14 +13,15 @@ from ...ext.gather import SpecTable, gather
 from ...ext.tables import make_many, parse_uuid
 from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
-from ..request.host_selection import names_targets
+from ..request.host_selection import names_hosts, names_targets
 from ..types.decision import Decision
 from ..types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost
 from ..types.request import Request, RequestSpec
 from ..types.validation import shown
 from .batch_decisions import Decisions, Run
 from .context import DecisionContext
-from .shape_table import OTHERS, ShapeTable
+from .nested_batch import decide_nested, goes_here
+from .shape_table import NESTED, OTHERS, ShapeTable
 from .signature import Signature
 
 ALONE = -1
@@ -162,9 +163,13 @@ class Plan:
             fleet._group_id(request.server_group)  # which says if there is none
         self.which[position] = ALONE
         try:
-            if not context.compiled.signature(request, candidates_given=False).simple or hinted or not single:
+            if hinted or not single:
+                return
+            compiled = context.compiled.signature(request, candidates_given=False)
+            nested = not compiled.simple and goes_here(context, compiled) and not names_hosts(spec)
+            if not compiled.simple and not nested:
                 return  # judged when its turn comes, on what is free then
-            signature = context.ranked_way(request)
+            signature = compiled if nested and compiled.ranks else context.ranked_way(request)
         except NoValidHost:
             return
         if signature is None:
@@ -182,7 +187,7 @@ class Plan:
         number = shapes.specs.find(spec, request.project_id)
         if number >= 0:
             return number
-        number = shapes.number(signature)
+        number = shapes.number(signature) if signature.simple else shapes.nested_number(signature)
         if names_targets(request.spec):
             pass  # which hosts there are decides of it, too
         elif self.context.compiled.reads_project:
@@ -240,8 +245,9 @@ def place_batch(
 def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> int:
     """Place requests during which the same services are up; returns the position behind those that have an outcome."""
     alone: list[int] = []
-    if plan.which[first:last].min() == ALONE:
-        alone = (np.flatnonzero(plan.which[first:last] == ALONE) + first).tolist()
+    which = plan.which[first:last]
+    if which.min() == ALONE or which.max() >= NESTED:
+        alone = (np.flatnonzero((which == ALONE) | (which >= NESTED)) + first).tolist()
     for position in (*alone, last):
         while first < position:
             first, error = _place_run(plan, decisions, first, position)
@@ -261,10 +267,33 @@ def _place_alone(plan: Plan, decisions: Decisions, position: int) -> HostlerErro
     if position in plan.errors:
         return plan.errors[position]
     try:
+        if plan.which[position] >= NESTED and _place_nested(plan, decisions, position):
+            return None
         decisions._add(position, plan.place(plan.batch[position]))
     except HostlerError as error:
         return error
     return None
+
+
+def _place_nested(plan: Plan, decisions: Decisions, position: int) -> bool:
+    """Have the ranking of a request's spec decide it; False if it is left to ``Engine.place``. DuplicateName."""
+    signature = plan.shapes.nested[plan.which[position] - NESTED]
+    if plan.groups[position] >= 0 or signature.owner.stale or len(plan.fleet._classes) != signature.classes_known:
+        return False
+    context, request = plan.context, plan.batch[position]
+    if request.instance_uuids:
+        uuid = request.instance_uuids[0]
+        high, low = plan.uuids[position].tolist()
+        if plan.fleet._kernel.consumers.get(uuid) >= 0:
+            raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+    else:
+        uuid = context.new_uuid()
+        high, low = parse_uuid(uuid)
+    answer = decide_nested(context, signature, (high, low), int(plan.projects[position]), int(plan.users[position]))
+    if answer is None:
+        return False
+    decisions._add_nested(position, request, uuid, answer)
+    return True
 
 
 def _not_carried_out(plan: Plan, decisions: Decisions, position: int, error: HostlerError) -> bool:

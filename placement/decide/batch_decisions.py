@@ -18,6 +18,7 @@ from ..types.errors import HostlerError
 from ..types.request import Request
 from .context import DecisionContext
 from .explain.refusals import quick_refusal
+from .nested_batch import NestedAnswer, as_decision
 
 
 @dataclass(slots=True)
@@ -55,6 +56,8 @@ class Decisions(Sequence[Decision]):
         """By position: what ``place`` would have raised."""
         self._whole: dict[int, Decision] = {}
         self._alone: list[int] = []
+        self._nested: dict[int, tuple[Request, str, NestedAnswer]] = {}
+        """Request, uuid of its instance, and answer, until the Decision is made of it."""
         self._runs: list[Run] = []
         self._firsts: list[int] = []
         self._readers: dict[int, _RunReader] = {}
@@ -88,12 +91,16 @@ class Decisions(Sequence[Decision]):
         if not 0 <= index < len(self):
             raise IndexError("decision out of range")
         known = self._whole.get(index)
+        if known is None and index in self._nested:
+            known = self._make(index)
         if known is None:
             known = self._whole[index] = self._reader_of(index).decision(index)
         return known
 
     def __iter__(self) -> Iterator[Decision]:
         whole = self._whole
+        for index in list(self._nested):
+            self._make(index)
         for number, run in enumerate(self._runs):
             if run.first not in whole:
                 reader = self._readers.get(number) or self._reader_of_run(number)
@@ -107,6 +114,9 @@ class Decisions(Sequence[Decision]):
         found = [""] * len(self)
         for run in self._runs:
             found[run.first : run.first + len(run.rows)] = format_many(run.uuids)
+        for index, (_, uuid, answer) in self._nested.items():
+            if answer.row >= 0:
+                found[index] = uuid
         for index, decision in self._whole.items():
             if decision.placed:
                 found[index] = decision.selections[0].instance_uuid
@@ -126,7 +136,7 @@ class Decisions(Sequence[Decision]):
         """What a request of this number (``sizes``) takes of each resource class, all instances and providers together.
         O(resource classes)."""
         if size < 0:
-            return self._whole[~size].amounts()
+            return self[~size].amounts()
         names = self._context.fleet.resource_classes
         return {names[index]: amount for index, amount in self._runs[0].resources[size].items()}
 
@@ -138,6 +148,16 @@ class Decisions(Sequence[Decision]):
             fleet = self._context.fleet
             self.rows[index] = fleet.row_of_uuid(decision.selected.provider_uuid)
             self.scores[index] = decision.selected.weight
+
+    def _add_nested(self, index: int, request: Request, uuid: str, answer: NestedAnswer) -> None:
+        """Take in what was decided of a request for nested providers."""
+        self._nested[index] = request, uuid, answer
+        self._alone.append(index)
+        self.rows[index], self.scores[index] = answer.row, answer.weight
+
+    def _make(self, index: int) -> Decision:
+        made = self._whole[index] = as_decision(self._context, *self._nested.pop(index))
+        return made
 
     def _add_error(self, index: int, error: HostlerError) -> None:
         """Take in a request that was not carried out."""
@@ -156,6 +176,8 @@ class Decisions(Sequence[Decision]):
         """Read the names of hosts, which are about to change. O(hosts chosen)."""
         if not self._settled:
             self._settled = True
+            for index in list(self._nested):
+                self._make(index)
             for number in range(len(self._runs)):
                 self._reader_of_run(number).settle()
 

@@ -51,7 +51,7 @@ class RowValues:
 
     def _vectorised(self, rows: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
         """``values`` as they are for hosts; what is said of other rows is ignored."""
-        finite, hosts = np.isfinite(values), self.fleet.is_host[rows]
+        finite, hosts = np.isfinite(values), self.fleet.hosts_among(rows)
         for row in rows.tolist() if self.errors else ():
             self.errors.pop(row, None)
         for position in np.flatnonzero(hosts & ~finite).tolist():

@@ -119,10 +119,9 @@ class Engine:
         neither a refusal nor an error (``Decisions.errors``), such as DuplicateName for a uuid that exists at its turn,
         stops the rest.
 
-        The answers are those of ``place``; those of requests that one kernel call decides together are without score
-        parts, and their refusals without advice. Malformed requests raise
-        before anything is placed, or have the error as their outcome where the call is not ``strict``. O(requests)
-        beside what ``place`` costs.
+        The answers are those of ``place``; those of requests that are decided together, or by nested providers, are
+        without score parts, and their refusals without advice. Malformed requests raise before anything is placed, or
+        have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
         """
         return place_batch(self._context, requests, self.place, strict=strict)
 

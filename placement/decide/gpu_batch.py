@@ -182,7 +182,7 @@ class _Plan:
             weigher.idle_cpu(fleet, rows),
             np.ascontiguousarray(room, np.int64),
             np.ascontiguousarray(idle),
-            weigher.tags(fleet, rows, idle.shape[1]),
+            weigher.tags(fleet, rows, idle.shape[1]).copy(),
             self._allowed(),
             np.array(shapes, np.int64).reshape(len(shapes), 3),
             np.array(needs, np.int64).reshape(len(needs), len(classes)),

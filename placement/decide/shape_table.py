@@ -42,6 +42,8 @@ PARTS: Final = 16_384
 """Flavors, images and zones kept at most; beyond that a new table is made."""
 RANKINGS: Final = 4_096
 """Rankings kept at most, likewise; and signatures that ``find`` makes of them, of which the oldest go first."""
+NESTED: Final = 1 << 30
+"""Numbers of signatures that are decided one by one (``nested_batch``): this and greater ones."""
 SHAPES: Final = 131_072
 """Shapes kept at most; beyond that they get new numbers."""
 _IN_PARTS: Final = ("flavor", "image", "availability_zone", "is_bfv", "prepare")
@@ -89,6 +91,9 @@ class ShapeTable:
         """By size: amounts by resource class index."""
         self.width = 1
         """Stages of the ranking that has the most, and one."""
+        self.nested: list[Signature] = []
+        """Signatures that are decided one by one, by number from ``NESTED`` on."""
+        self._nested: dict[int, int] = {}
         self._epochs: tuple[int, ...] = ()
         self._parts = 0
         self._fixed: dict[int, int] = {}
@@ -145,6 +150,14 @@ class ShapeTable:
             self._size.append(_Size(owner.resources, owner.shape))
             number = self._fixed[id(owner)] = self.shapes.number(ranking, size)
             self._owners.append(owner)
+        return number
+
+    def nested_number(self, signature: Signature) -> int:
+        """The number of a compiled signature that is decided by itself, a new one if it has none."""
+        number = self._nested.get(id(signature))
+        if number is None:
+            number = self._nested[id(signature)] = NESTED + len(self.nested)
+            self.nested.append(signature)
         return number
 
     def find(self, request: Request) -> Signature | None:

@@ -249,6 +249,11 @@ class Signature:
         return ranking
 
     @property
+    def classes_known(self) -> int:
+        """Host classes that it has judged."""
+        return self._classes_seen
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the arrays that the signature has for itself, without the ranking."""
         return self._class_stage.nbytes

@@ -131,6 +131,11 @@ class FleetParts:
         by_row: NDArray[np.bool_] = self._change_log.is_host()[self._store.row["class_of"][: self.rows]]
         return by_row
 
+    def hosts_among(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of some rows are compute hosts, bool[rows]. O(rows)."""
+        found: NDArray[np.bool_] = self._change_log.is_host()[self._store.row["class_of"][rows]]
+        return found
+
     def cells(self) -> frozenset[str | None]:
         """Cells of all hosts. O(classes) after new host classes were added, else O(1)."""
         known = (len(self._classes), self._change_log.forgotten_classes)

@@ -32,7 +32,7 @@ from ..fleet.fleet import Fleet
 from ..gpu.providers import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
 from ..types.errors import InvalidValue
 from ..types.host import HostState
-from ..types.request import Request
+from ..types.request import Flavor, Request
 from ..types.validation import uuid_words
 from .base import Amounts, Weigher
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ..fleet.host_view import FleetView
     from ..types.options import Options
 
+SHAPES: Final = 1024
+"""Flavors whose requests are known at most."""
 _WORD: Final = (1 << 64) - 1
 
 
@@ -99,6 +101,9 @@ class GpuWeigher(Weigher):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.mix = TypicalMix(options)
+        self._shapes: dict[int, tuple[Flavor, tuple[int, int, int]]] = {}
+        """By identity, of flavors that were asked for lately: the flavor, and what it asks for."""
+        self._nothing: NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: WeakKeyDictionary[Fleet, GpuTable] = WeakKeyDictionary()
 
     def configured(self) -> float:
@@ -112,8 +117,15 @@ class GpuWeigher(Weigher):
 
     def shape(self, request: Request) -> tuple[int, int, int]:
         """What the request asks for: thousandths of CPUs, of each GPU, and the number of GPUs."""
-        wish: GpuWish = gpu_wish(request.extra_specs)
-        return request.flavor.vcpus * self.options.gpu.vcpu_milli, wish.milli, wish.count
+        flavor = request.flavor
+        known = self._shapes.get(id(flavor))
+        if known is None:
+            if len(self._shapes) >= SHAPES:
+                self._shapes.clear()
+            wish: GpuWish = gpu_wish(request.extra_specs)
+            shape = flavor.vcpus * self.options.gpu.vcpu_milli, wish.milli, wish.count
+            known = self._shapes[id(flavor)] = flavor, shape
+        return known[1]
 
     def draw_key(self, request: Request) -> int:
         """The seed of the request's random choices; 0 if there are none."""
@@ -139,8 +151,12 @@ class GpuWeigher(Weigher):
     def tags(self, fleet: Fleet, rows: NDArray[np.integer], width: int) -> NDArray[np.int32]:
         """[rows, kinds] guests by kind: without GPUs, with a share of one, with k whole ones. All 0 if the rule does
         not look at them."""
+        if not self.reads_tags:
+            if self._nothing.shape[0] < len(rows) or self._nothing.shape[1] != width + 2:
+                self._nothing = np.zeros((2 * len(rows), width + 2), np.int32)
+            return self._nothing[: len(rows)]
         counts = np.zeros((len(rows), width + 2), np.int32)
-        if self.reads_tags and width:
+        if width:
             resource = fleet.resource_class(GPU_MILLI)
             for position, row in enumerate(rows.tolist()):
                 for consumer in fleet._kernel.consumers_on(row):
