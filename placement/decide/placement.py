@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
+from ...ext.fleet_state import find_uuids
+from ...ext.tables import parse_many
 from ..fleet.fleet import Fleet, uuid_words
 from ..types.decision import Decision, Refusal
 from ..types.errors import DuplicateName, NoValidHost
@@ -29,8 +31,7 @@ def place(
     if leave is not None and (candidates is not None or claim is not None or context.compiled.custom):
         # A rule that is not ours may read the ignored hosts.
         request, leave = request.with_changes(spec=ignoring(request.spec, leave)), None
-    for uuid in request.instance_uuids:
-        _check_new(context.fleet, uuid)
+    _check_new(context.fleet, request.instance_uuids)
     try:
         if candidates is None and claim is None:
             decision = _place_ranked(context, request) if leave is None else None
@@ -61,14 +62,22 @@ def ruled_out(context: DecisionContext, request: Request, error: NoValidHost) ->
     )
 
 
-def _check_new(fleet: Fleet, uuid: str) -> None:
-    try:
-        taken = fleet._kernel.consumers.get(uuid) >= 0
-    except (TypeError, ValueError):
-        uuid_words(uuid, "instance_uuids")
-        raise
-    if taken:
-        raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
+def _check_new(fleet: Fleet, uuids: Sequence[str]) -> None:
+    consumers = fleet._kernel.consumers
+    if len(uuids) > 1:
+        try:
+            if find_uuids(consumers, parse_many(uuids)).max() < 0:
+                return
+        except (TypeError, ValueError):
+            pass  # said below, of which
+    for uuid in uuids:
+        try:
+            taken = consumers.get(uuid) >= 0
+        except (TypeError, ValueError):
+            uuid_words(uuid, "instance_uuids")
+            raise
+        if taken:
+            raise DuplicateName(f"consumer {uuid} exists", field="instance_uuids")
 
 
 def _place_ranked(context: DecisionContext, request: Request) -> Decision | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...ext.batch import place_alike
 from ...ext.ranking import best_beside
-from ..fleet.fleet import uuid_words
+from ...ext.tables import parse_many
 from ..types.decision import Decision, ScorePart
 from ..types.request import Request
 from .claim import Claimed
@@ -71,7 +71,7 @@ def _claim_together(context: DecisionContext, signature: Signature, request: Req
     fleet, count = context.fleet, len(request.instance_uuids)
     if request.spec.numa_topology is not None:
         return []
-    uuids = np.array([uuid_words(uuid, "instance_uuids") for uuid in request.instance_uuids], np.uint64)
+    uuids = parse_many(request.instance_uuids)
     rows, consumers, weights = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count)
     parts = np.empty((count, len(signature.weigher_names), 3))
     done = place_alike(
@@ -95,10 +95,8 @@ def _claim_together(context: DecisionContext, signature: Signature, request: Req
     amounts = {names[index]: amount for index, amount in signature.resources.items()}
     weighed: list[tuple[ScorePart, ...]] = [()] * done
     if passing > 1:
-        weighed = [
-            tuple([ScorePart(name, *part) for name, part in zip(signature.weigher_names, each, strict=True)])
-            for each in parts[:done].tolist()
-        ]
+        weighers, by_field = signature.weigher_names, parts[:done].transpose(0, 2, 1).tolist()
+        weighed = [tuple(map(ScorePart, weighers, *each)) for each in by_field]
     found = zip(claimed, request.instance_uuids, rows.tolist(), weights.tolist(), weighed, strict=False)
     return [
         Claimed(uuid, row, consumer, weight, {fleet.uuid(row): amounts.copy()}, of_row)
