@@ -107,7 +107,7 @@ def place(
     if width > STAGES or any(len(line) != n for line in (sizes, out_row, out_score, out_counts)):
         raise ValueError("batch columns differ in length")
     _check_block(block, 0)
-    if columns.host is not block:
+    if columns.host is not block and block.base is not columns.host:
         raise ValueError("a block of other columns")
     if not all(0 <= index < len(rankings) for index in which.tolist()):
         raise IndexError("ranking out of range")
