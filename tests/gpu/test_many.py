@@ -45,7 +45,10 @@ def test_many_are_placed_as_one_by_one(weigher: str, nodes: Any, asked: Any, nam
         assert [_said(decision) for decision in decisions] == [_said(decision) for decision in expected]
         here = [decision.selected.instance_uuid for decision in expected if decision.placed]
         assert [uuid for uuid, row in zip(decisions.uuids(), decisions.rows.tolist(), strict=True) if row >= 0] == here
-        amounts = {at: dict(taken) for taken, positions in decisions.taken() for at in positions}
+        sizes = [
+            size if row >= 0 else None for size, row in zip(decisions.sizes(), decisions.rows.tolist(), strict=True)
+        ]
+        amounts = {at: decisions.amounts_of(size) for at, size in enumerate(sizes) if size is not None}
         assert amounts == {at: decision.amounts() for at, decision in enumerate(expected) if decision.placed}
         for each in (single, many):
             each.release(here[::2])
