@@ -10,8 +10,9 @@ from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue
 from ..engine_commands import Asked
-from .guests import place_each, release
+from .guests import release
 from .placement_writes import carry_out
+from .placing import place_each
 from .state import ServiceState
 
 

@@ -44,7 +44,7 @@ from ..lifecycle_commands import (
     StopGuest,
 )
 from ..storage_commands import DeleteVolumes, PlaceTogether
-from . import adoptions, backend_changes, guest_moves, guests, volume_lives, volumes
+from . import adoptions, backend_changes, guest_moves, guests, placing, volume_lives, volumes
 from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of
 from .state import ServiceState
 
@@ -209,7 +209,7 @@ def _claim_volumes(
 
 
 def _placed(state: ServiceState, asked: Asked, now: float) -> Decision:
-    (outcome,) = guests.place_each(state, (asked,), now)
+    (outcome,) = placing.place_each(state, (asked,), now)
     if isinstance(outcome, HostlerError):
         raise outcome
     assert outcome is not None

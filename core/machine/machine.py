@@ -63,7 +63,7 @@ from ..storage_commands import (
 )
 from ..tenancy import rights, volume_rights
 from ..tenancy.tenants import LOCAL, is_internal
-from . import guests, volume_moves
+from . import guests, placing, volume_moves
 from .destinations import select_destinations
 from .edits import edit
 from .guest_claims import forget_gone
@@ -153,14 +153,14 @@ class ServiceMachine:
             if self.state.fleet._consumers.moves and command.rules >= INSTANCES_BY_TYPE:
                 guests.check_no_sources(self.state, named)
         if isinstance(command.command, PlaceMany):
-            return (yield from guests.place_many(self.state, command.command.requests, command.now))
+            return (yield from placing.place_many(self.state, command.command.requests, command.now))
         return self._do(command)
 
     def _do(self, command: Order) -> Any:
         state = self.state
         match command.command:
             case Place(request=request):
-                (outcome,) = guests.place_each(state, (request,), command.now)
+                (outcome,) = placing.place_each(state, (request,), command.now)
                 if isinstance(outcome, HostlerError):
                     raise outcome
                 return outcome
@@ -346,7 +346,7 @@ class ServiceMachine:
             return outcomes
         self._advance(orders[0].now)
         some = None if wanted is None else [wanted[position] for position in positions]
-        placed = guests.place_each(self.state, asked, orders[0].now, some)
+        placed = placing.place_each(self.state, asked, orders[0].now, some)
         for position, outcome in zip(positions, placed, strict=True):
             outcomes[position] = outcome
         return outcomes

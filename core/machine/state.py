@@ -212,14 +212,13 @@ class ServiceState:
     def request(
         self, asked: Asked, now: float | None, uuids: tuple[str, ...] | None = None, *, spec: bytes | None = None
     ) -> Request:
-        """The decoded request, with the pools of its project, and with other ``uuids`` if given; ``spec``: that of
-        ``asked``, if the caller has it as bytes. InvalidValue or UnknownName if it is malformed."""
+        """The decoded request, with the pools of its project, and with other ``uuids`` or ``spec`` (in MessagePack) if
+        given. InvalidValue or UnknownName if it is malformed."""
         wanted = self.specs[bytes(asked.spec) if spec is None else spec].spec
         if POOLS_HINT in wanted.scheduler_hints:
             raise InvalidValue(f"the hint {POOLS_HINT} is the service's own", field="spec.scheduler_hints")
-        if self.pools.pools:
-            granted = self.pools.granted(self.tenants, asked.project_id)
-            wanted = self._with_pools(wanted, granted) if granted else wanted
+        if self.pools.pools and (granted := self.pools.granted(self.tenants, asked.project_id)):
+            wanted = self._with_pools(wanted, granted)
         return Request(
             spec=wanted,
             instance_uuids=asked.instance_uuids if uuids is None else uuids,

@@ -7,7 +7,6 @@ followed by at most STEP_SECONDS at a time; one that jumps further only once it 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +16,6 @@ STEP_SECONDS: Final = 1.0
 """Greatest correction that is taken over at once."""
 CONFIRM_SECONDS: Final = 30.0
 """How long a jump must last before it is followed."""
-CHECK_SECONDS: Final = 0.005
-"""Between two readings of the wall clock at least, unless both are asked for."""
 POLL_SECONDS: Final = 5.0
 """Interval at which the daemon reads the clock when no call does."""
 
@@ -37,22 +34,23 @@ class HonestClock:
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = boot_seconds) -> None:
         self._wall, self._steady = wall, steady
         self._offset = wall() - steady()
-        self._checked = -math.inf
-        """When (steady clock) the wall clock was last read."""
         self._jump: tuple[float, float] | None = None
         """The offset after a jump that is not followed yet, and when (steady clock) it was first seen."""
         self.jumps = self.followed = 0
         self._turn = threading.Lock()
 
     def __call__(self) -> float:
-        steady = self._steady()
-        return steady + self._offset if steady - self._checked < CHECK_SECONDS else self.read()[0]
+        wall = self._wall()
+        offset = wall - self._steady()
+        if self._jump is None and -STEP_SECONDS <= offset - self._offset <= STEP_SECONDS:  # as nearly always
+            self._offset = offset
+            return wall
+        return self.read()[0]
 
     def read(self) -> tuple[float, float]:
         """(the checked time, the reading of the wall clock)."""
         with self._turn:
             wall, steady = self._wall(), self._steady()
-            self._checked = steady
             self._follow(wall - steady, steady)
             return steady + self._offset, wall
 

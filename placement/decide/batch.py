@@ -166,7 +166,7 @@ class Plan:
             if hinted or not single:
                 return
             compiled = context.compiled.signature(request, candidates_given=False)
-            nested = not compiled.simple and goes_here(context, compiled) and not names_hosts(spec)
+            nested = request.server_group is None and goes_here(context, compiled) and not names_hosts(spec)
             if not compiled.simple and not nested:
                 return  # judged when its turn comes, on what is free then
             signature = compiled if nested and compiled.ranks else context.ranked_way(request)

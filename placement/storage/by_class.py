@@ -158,7 +158,7 @@ def wishes_of(pools: Pools, policy: VolumePolicy, filter_properties: FilterPrope
     for stage, rule in enumerate(policy.filters, 2):
         if isinstance(rule, CapacityFilter) or not rule.applies(filter_properties):
             continue
-        wanted = rule.class_wishes(pools, filter_properties)
+        wanted = rule._class_wishes(pools, filter_properties)
         if wanted is None:
             return None
         if wanted:

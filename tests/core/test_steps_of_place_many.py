@@ -9,9 +9,9 @@ import pytest
 
 from hostler import Host
 from hostler.core.engine_commands import AddHosts, Asked, Placed
-from hostler.core.machine.guests import place_many
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
+from hostler.core.machine.placing import place_many
 from hostler.core.tenancy.tenants import LOCAL
 
 

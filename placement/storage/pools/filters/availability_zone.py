@@ -29,7 +29,7 @@ class AvailabilityZoneFilter(PoolFilter):
         asked = zones(filter_properties)
         return by_value(pools, rows, lambda row: pools.fact(row).availability_zone, asked.__contains__)
 
-    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish]:
+    def _class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish]:
         asked = zones(filter_properties)
         return (ClassWish(("availability_zone",), partial(_zones_of, pools), asked, asked.__contains__),)
 

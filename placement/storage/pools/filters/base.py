@@ -52,7 +52,7 @@ class PoolFilter(ABC):
         results for equal pools. Without an override it is the request itself, so no two requests share a result."""
         return filter_properties
 
-    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish] | None:
+    def _class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish] | None:
         """What it wants of single things that pools report, all of which a pool must have to pass; None if that does
         not say all, or if it may change without a report."""
         return None

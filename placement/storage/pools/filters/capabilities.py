@@ -33,7 +33,7 @@ class CapabilitiesFilter(PoolFilter):
     def key(self, filter_properties: FilterProperties) -> Hashable:
         return _attached_extend(filter_properties), tuple(filter_properties.type_specs.items())
 
-    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish]:
+    def _class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish]:
         known, wishes = pools.classes.wishes, list[ClassWish | None]()
         for spec in filter_properties.type_specs.items():
             wishes.append(known[spec] if spec in known else known.keep(spec, _wish(pools, *spec)))

@@ -31,7 +31,7 @@ class DriverFilter(PoolFilter):
     def steady(self, pools: Pools) -> bool:
         return filter_column(pools, strict=self.options.compat == "strict").steady
 
-    def class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish] | None:
+    def _class_wishes(self, pools: Pools, filter_properties: FilterProperties) -> Sequence[ClassWish] | None:
         if not self.steady(pools):
             return None
         strict = self.options.compat == "strict"
