@@ -26,7 +26,8 @@ from hostler.core import engine_commands, storage_commands
 from hostler.core.machine import state
 from hostler.placement.decide import compiled_filter, signature_cache
 from hostler.placement.request import preparation
-from hostler.placement.storage import compiled, context
+from hostler.placement.storage import by_class, compiled, context
+from hostler.placement.storage.pools import pool_classes
 
 from . import growth_changes, growth_commands
 
@@ -41,6 +42,11 @@ CACHES: Final = (
     (compiled, "SPECS_BYTES"),
     (compiled, "SHARED_BYTES"),
     (compiled, "SIGNATURES"),
+    (compiled, "CLASS_BYTES"),
+    (by_class, "TEMPLATES"),
+    (by_class, "RANKINGS_BYTES"),
+    (pool_classes, "MOST_READ"),
+    (pool_classes, "MOST_VERDICTS"),
     (context, "CHECKED_BYTES"),
 )
 """Bounds of caches: modules and names."""
