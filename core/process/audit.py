@@ -41,6 +41,8 @@ QUEUE_LINES: Final = 100_000
 """Lines that wait for the disk at most."""
 TURN_LINES: Final = 1_000
 """Lines in one write."""
+NAMED: Final = 100
+"""Guests of a request that a line names at most."""
 TAIL_BYTES: Final = 1 << 20
 """At the end of the file, in which its last line is looked for."""
 FLUSH_SECONDS: Final = 5.0
@@ -64,12 +66,40 @@ def line_of(sequence: int, order: Order, outcome: Any) -> Line:
     """The line of a command and its outcome."""
     command: Any = order.command
     if type(command) is p.Place and type(outcome) is Decision:  # the most frequent line
-        asked, said = command.request, "ok" if outcome.refusal is None else "no_valid_host"
-        return Line(sequence, order.now, order.user, "place", said, _asked_for(asked))
+        return _line_of_placement(sequence, order, outcome, _asked_for(command.request))
     name = command.__struct_config__.tag
     if isinstance(command, PlacementWrite):
         name, command = f"{name}.{type(command.command).__name__}", command.command
     return Line(sequence, order.now, on_behalf_of(order.command, order.user), name, _outcome(outcome), _on(command))
+
+
+class LineEncoder:
+    """Encodes ``line_of`` commands as JSON, each with its end of line. Consecutive placements differ in little, which
+    alone is encoded again: a thread that encodes takes turns of the interpreter from the one that places."""
+
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode
+        self._common: tuple[float, str, str, bool] | None = None
+        """Time, user, project and success of the last placement, whose line is ``_begin``, uuids, ``_end`` behind its
+        number."""
+        self._begin = self._end = b""
+
+    def __call__(self, sequence: int, order: Order, outcome: Any) -> bytes:
+        command = order.command
+        if type(command) is not p.Place or type(outcome) is not Decision:
+            return self._encode(line_of(sequence, order, outcome)) + b"\n"
+        asked = command.request
+        common = order.now, order.user, asked.project_id, outcome.refusal is None
+        if common != self._common:
+            on = self._encode(_project(asked))
+            line = self._encode(_line_of_placement(0, order, outcome, [_project(asked)]))
+            self._begin, self._end = line.removeprefix(_NUMBERED % 0).removesuffix(on + b"]}"), on + b"]}\n"
+            self._common = common
+        uuids = b"".join([self._encode(uuid) + b"," for uuid in asked.instance_uuids[:NAMED]])
+        return _NUMBERED % sequence + self._begin + uuids + self._end
+
+
+_NUMBERED: Final = b'{"sequence":%d'
 
 
 class AuditLog:
@@ -90,7 +120,7 @@ class AuditLog:
     ) -> None:
         self._path, self._files, self._file_bytes = folder / "audit.jsonl", files, file_bytes
         self._failures = failures if failures is not None else Failures()
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = LineEncoder()
         self._file: io.FileIO | None = None
         self._waiting: deque[tuple[int, Order, Any]] = deque()
         self._changed = threading.Condition()
@@ -170,7 +200,7 @@ class AuditLog:
     def _write_waiting(self) -> None:
         lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), TURN_LINES))]
         try:
-            data = b"".join([self._encode(line_of(*line)) + b"\n" for line in lines])
+            data = b"".join([self._encode(*line) for line in lines])
             self._write(data)
         except Exception as error:
             self.lost += len(lines)
@@ -253,8 +283,16 @@ def _outcome(outcome: Any) -> str:
     return "ok"
 
 
+def _line_of_placement(sequence: int, order: Order, outcome: Decision, on: list[str]) -> Line:
+    return Line(sequence, order.now, order.user, "place", "ok" if outcome.refusal is None else "no_valid_host", on)
+
+
 def _asked_for(request: p.Asked) -> list[str]:
-    return [*request.instance_uuids[:100], f"project:{request.project_id}"]
+    return [*request.instance_uuids[:NAMED], _project(request)]
+
+
+def _project(request: p.Asked) -> str:
+    return f"project:{request.project_id}"
 
 
 def _on(command: Any) -> list[str]:
@@ -269,9 +307,9 @@ def _on(command: Any) -> list[str]:
         case p.PlaceMany(requests=requests):
             return [f"project:{project}" for project in dict.fromkeys(request.project_id for request in requests)]
         case p.Release(uuids=uuids) | p.Spawned(uuids=uuids) | p.ConfirmHold(uuids=uuids):
-            return list(uuids[:100])
+            return list(uuids[:NAMED])
         case p.Heartbeats(names=names):
-            return list(names[:100])
+            return list(names[:NAMED])
         case p.UpdateAggregate(aggregate=aggregate):
             return [aggregate.uuid]
         case c.CreateFlavor(flavor=kept) | c.CreateVolumeType(volume_type=kept):
@@ -283,16 +321,16 @@ def _on(command: Any) -> list[str]:
         case f.AttachVolume() | f.DetachVolume() | f.ConfirmAttachment() | f.RefuseAttachment():
             return [command.uuid, command.volume]
         case g.ClaimInRegion(request=request, region=region):
-            return [*request.instance_uuids[:100], f"project:{request.project_id}", f"region:{region}"]
+            return [*request.instance_uuids[:NAMED], f"project:{request.project_id}", f"region:{region}"]
         case g.SettleRegionClaim(decision=decision, project=project):
             placed = decision.selections if decision is not None else ()
-            return [*[each.instance_uuid for each in placed[:100]], f"project:{project}"]
+            return [*[each.instance_uuid for each in placed[:NAMED]], f"project:{project}"]
         case g.BeginRegionRelease(uuids=uuids) | g.ForgetRegionGuests(uuids=uuids):
-            return list(uuids[:100])
+            return list(uuids[:NAMED])
         case g.RecordRegionCall(method=method, uuids=uuids):
-            return [*uuids[:100], f"method:{method}"]
+            return [*uuids[:NAMED], f"method:{method}"]
         case p.ReportHosts(each=each):
-            return [str(name) for name in each.get("nodename", each.get("host", ()))[:100]]
+            return [str(name) for name in each.get("nodename", each.get("host", ()))[:NAMED]]
         case s.PlaceVolume(request=asked) | s.ManageVolume(request=asked) | f.CreateVolume(request=asked):
             return [*([] if asked.volume_id is None else [asked.volume_id]), f"project:{asked.project_id}"]
         case s.PlaceVolumeGroup(project_id=project):
@@ -300,16 +338,16 @@ def _on(command: Any) -> list[str]:
         case s.PlaceTogether(request=request):
             return [*request.instance_uuids, f"project:{request.project_id}"]
         case s.ReportVolumeBackends(reports=reports):
-            return [each.host for each in reports[:100]]
+            return [each.host for each in reports[:NAMED]]
         case s.DeleteVolumes(uuids=uuids) | s.DeleteVolumeSnapshots(uuids=uuids) | s.DeleteVolumeBackups(uuids=uuids):
-            return list(uuids[:100])
+            return list(uuids[:NAMED])
         case s.SetVolumeBackend() | s.RemoveVolumeBackend() | s.SetBackupService() | s.RemoveBackupService():
             return [command.host]
         case p.AddHosts(hosts=hosts):
-            return [host.nodename or host.host for host in hosts[:100]]
+            return [host.nodename or host.host for host in hosts[:NAMED]]
         case c.CreateToken(id=name, user=user):
             return [name, user]
         case SetAllocations(consumers=consumers) | Reshape(consumers=consumers):
-            return list(consumers)[:100]
+            return list(consumers)[:NAMED]
     fields = ("id", "uuid", "name", "provider", "consumer", "resource_class", "scope", "user", "role")
     return [str(getattr(command, field)) for field in fields if getattr(command, field, None) is not None]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
 from hostler.core import lifecycle_commands as f
 from hostler.core import storage_commands as s
-from hostler.core.machine.orders import AnyCommand, PlacementWrite, SelectDestinations
+from hostler.core.machine.orders import AnyCommand, Order, PlacementWrite, SelectDestinations
 from hostler.core.machine.report_columns import columns_of
-from hostler.core.process.audit import _on
+from hostler.core.process.audit import LineEncoder, _on, line_of
 from hostler.core.region_commands import PlaceAcross
 from hostler.core.tenancy import commands as c
 from hostler.placement.storage.pools.request import VolumeType
+from hostler.placement.types.decision import Decision, Refusal
+from hostler.placement.types.errors import UnknownName
 from hostler.placement.types.host import Aggregate
 from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.request import Flavor
@@ -71,6 +75,20 @@ NAMED = {"id", "uuid", "name", "provider", "consumer", "resource_class", "scope"
 @pytest.mark.parametrize(("command", "on"), COMMANDS, ids=lambda each: type(each).__name__)
 def test_a_line_says_what_a_command_was_about(command: Any, on: list[str]) -> None:
     assert _on(command) == on
+
+
+def test_lines_are_the_same_however_much_they_have_in_common_with_the_line_before() -> None:
+    encoder, refused = LineEncoder(), Refusal(sentence="", stage="x", code="x")
+    chosen = Decision(sequence=1, request_id=None, considered=0, removed={}, refusal=None)
+    outcomes = [chosen, msgspec.structs.replace(chosen, refusal=refused), UnknownName("x", field="y")]
+    cases = itertools.product(
+        [NOW, NOW, NOW + 1.5], ["a", 'b"\\\n\u00fc'], [(), (ONE,), (ONE, TWO) * 99], ["p", "p", 'q"\x00', ""], outcomes
+    )
+    for sequence, (now, user, uuids, project, outcome) in enumerate(cases):
+        request = msgspec.structs.replace(asked(1), instance_uuids=uuids, project_id=project)
+        order = Order(now, user, p.Place(request=request))
+        expected = msgspec.json.encode(line_of(sequence, order, outcome)) + b"\n"
+        assert encoder(sequence, order, outcome) == expected
 
 
 def test_no_command_is_forgotten() -> None:

@@ -1,0 +1,278 @@
+"""Placing guests within the quotas of their projects.
+
+A guest is counted in the same step in which it is placed, so limits hold exactly. Where a limit binds, what is on its
+way counts as placed until it is decided; runs of requests are decided together as far as that allows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ...placement.decide.batch_decisions import Decisions
+from ...placement.types.decision import Decision
+from ...placement.types.errors import HostlerError, NoValidHost
+from ...placement.types.request import Request
+from ..engine_commands import Asked, Placed
+from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
+from ..tenancy.usage import INSTANCES
+from .guest_claims import claimed_before
+from .phase_timing import PhaseSampler
+from .state import ServiceState
+
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+STEP: Final = 128
+"""Weight of the requests of one command that are decided at a time: about a millisecond."""
+OTHER_SPEC: Final = 8
+NEW_SPEC: Final = 32
+"""Weight of the first request of a spec among these, and of the first in the command, where the spec has yet to be
+compiled. Every other request weighs 1."""
+
+log = logging.getLogger("hostler.guests")
+
+
+_Waiting = tuple[int, Asked, Request, Mapping[str, int]]
+"""A request on its way: its position, what was asked, the request, and the amounts reserved for it, if a limit binds
+its project. (A plain tuple, as one is made for each placement.)"""
+
+
+class _Decided(NamedTuple):
+    """Requests that the engine has decided: their positions, its answers, and the uuid of the first guest of each."""
+
+    positions: Sequence[int]
+    decisions: Decisions
+    uuids: list[str]
+
+
+class _Placing:
+    """Requests queued for the engine, in order, and the outcomes of those that were decided."""
+
+    def __init__(self, state: ServiceState, now: float) -> None:
+        self.state, self.now = state, now
+        self._limited = bool(state.tenants.limits)
+        self.waiting: list[_Waiting] = []
+        self.decided: list[_Decided] = []
+        self.errors: dict[int, HostlerError] = {}
+        self.known: dict[int, Decision] = {}
+        """Requests that were placed before under the same claim."""
+
+    def add(self, position: int, asked: Asked, spec: bytes | None = None) -> None:
+        """Queue a request. ``spec``: that of ``asked``, if the caller has it as bytes."""
+        if asked.claim and (known := claimed_before(self.state, asked)) is not None:
+            self.known[position] = known
+            return
+        try:
+            request = self.state.request(asked, self.now, spec=spec)
+            reserved = self._reserve(request) if self._limited else _NOTHING
+        except HostlerError as error:
+            self.errors[position] = checked_outcome(error)
+            return
+        except DEPENDS_ON_COMMAND as error:
+            checked_outcome(error)
+            self.errors[position] = unexpected()
+            return
+        self.waiting.append((position, asked, request, reserved))
+
+    def _reserve(self, request: Request) -> Mapping[str, int]:
+        """Count the request's amounts if its project has a limit. QuotaExceeded if it would be exceeded."""
+        tenants, usage, project = self.state.tenants, self.state.usage, request.project_id
+        if next(tenants.limits_above(f"project:{project}"), None) is None:
+            return _NOTHING
+        amounts = self.state.amounts(request)
+        try:
+            usage.check(tenants, project, amounts)
+        except HostlerError:
+            if not self.waiting:
+                raise
+            self.decide()  # some queued requests may be refused
+            usage.check(tenants, project, amounts)
+        usage.add(tenants, project, amounts)
+        return amounts
+
+    def decide(self) -> None:
+        """Have the engine decide all that wait."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
+        tenants, usage = self.state.tenants, self.state.usage
+        for _, _, request, reserved in waiting if self._limited else ():
+            if reserved:
+                usage.add(tenants, request.project_id, reserved, -1)
+        failed = False
+        parts = ((waiting, None),) if self.state.sampler is None else self._parts(self.state.sampler, waiting)
+        for part, sampler in parts:
+            try:
+                if not failed:
+                    self._take(part, sampler)
+            except Undone:
+                failed = True  # one of them is at fault; the others have their turn all the same
+            if failed:
+                for each in part:
+                    self._take_alone(each)
+
+    @staticmethod
+    def _parts(sampler: PhaseSampler, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
+        """All that wait, together; or apart, where one is to be measured."""
+        chosen = sampler.choose(len(waiting))
+        if chosen is None:
+            yield waiting, None
+            return
+        if chosen > 0:
+            yield waiting[:chosen], None
+        yield waiting[chosen : chosen + 1], sampler
+        if chosen + 1 < len(waiting):
+            yield waiting[chosen + 1 :], None
+
+    def _take_alone(self, each: _Waiting) -> None:
+        try:
+            self._take([each])
+        except HostlerError as error:
+            self.errors[each[0]] = checked_outcome(error)
+        except Undone as undone:
+            cause = undone.__cause__
+            self.errors[each[0]] = cause if isinstance(cause, HostlerError) else unexpected()
+
+    def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
+        engine, requests = self.state.engine, [request for _, _, request, _ in waiting]
+        try:
+            decisions = (
+                engine.place_many(requests, strict=False) if sampler is None else sampler.place(engine, requests[0])
+            )
+        except HostlerError as error:
+            raise Undone from checked_outcome(error)
+        except DEPENDS_ON_COMMAND as error:
+            raise Undone from checked_outcome(error)
+        try:
+            self._charge(waiting, decisions)
+        except Exception as error:  # the engine has them, the account has not
+            raise StateUnknown("guests were placed and not counted") from error
+
+    def _charge(self, waiting: Sequence[_Waiting], decisions: Decisions) -> None:
+        positions, rows, uuids = [each[0] for each in waiting], decisions.rows.tolist(), decisions.uuids()
+        self.decided.append(_Decided(positions, decisions, uuids))
+        for index, error in decisions.errors.items():
+            self.errors[positions[index]] = checked_outcome(error)
+        kept, claims = self.state.requests, self.state.requests.claims
+        by_spec: dict[int, tuple[Asked, list[str]]] = {}
+        """Guests by identity of the decoded spec, which requests with equal bytes share."""
+        totals: dict[tuple[int, str], list[int]] = {}
+        """[requests, instances] by what a request takes and its project."""
+        spec = size = project = None
+        for (_, asked, request, _), row, uuid, takes in zip(waiting, rows, uuids, decisions.sizes(), strict=True):
+            if row < 0:
+                continue
+            if request.spec is not spec:
+                spec = request.spec
+                _, guests = by_spec.setdefault(id(spec), (asked, []))
+            if takes != size or request.project_id != project:
+                size, project = takes, request.project_id
+                total = totals.setdefault((size, project), [0, 0])
+            own = request.instance_uuids
+            if own:
+                guests += own
+            else:
+                guests.append(uuid)
+            total[0] += 1
+            total[1] += len(own) or 1
+            if asked.claim or claims:
+                kept.claim(own or (uuid,), asked.claim)
+        for asked, guests in by_spec.values():
+            kept.keep(guests, self.state.kept_spec(asked))
+        for (takes, owner), (requests, instances) in totals.items():
+            amounts = {name: amount * requests for name, amount in decisions.amounts_of(takes).items()}
+            self.state.usage.add(self.state.tenants, owner, {INSTANCES: instances, **amounts})
+
+
+class Undone(Exception):
+    """The engine refused a run of requests and is as before; the cause says why."""
+
+
+def unexpected() -> InternalError:
+    """The error of a request that raised an unexpected exception which depends on the command only."""
+    log.exception("a placement failed in an unexpected way; it counts as refused")
+    return InternalError("the placement failed in an unexpected way; the service's log says how")
+
+
+def place_each(
+    state: ServiceState, asked: Sequence[Asked], now: float, wanted: Sequence[bool] | None = None
+) -> list[Decision | HostlerError | None]:
+    """Place requests in order; returns for each its decision (None if not ``wanted``), or the error that refused it."""
+    placing = _Placing(state, now)
+    for position, each in enumerate(asked):
+        placing.add(position, each)
+    placing.decide()
+    outcomes: list[Decision | HostlerError | None] = [None] * len(asked)
+    for positions, decisions, _ in placing.decided:
+        if wanted is None:
+            for position, decision in zip(positions, decisions, strict=True):
+                outcomes[position] = decision
+        else:
+            for index, position in enumerate(positions):
+                if wanted[position]:
+                    outcomes[position] = decisions[index]
+    for position, error in placing.errors.items():
+        outcomes[position] = error
+    for position, known in placing.known.items():
+        outcomes[position] = known
+    return outcomes
+
+
+def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
+    """The same, with a short answer, and in steps."""
+    placing, sequence = _Placing(state, now), state.engine.sequence + 1
+    weight, specs, known_specs = 0, set[bytes](), set[bytes]()
+    last, spec = msgspec.Raw(), b""
+    for position, each in enumerate(asked):
+        if each.spec != last:
+            last = each.spec
+            spec = bytes(last)
+        own = 1 if spec in specs else OTHER_SPEC if spec in known_specs else NEW_SPEC
+        if weight + own > STEP:
+            placing.decide()
+            yield
+            weight = 0
+            specs.clear()
+            own = max(own, OTHER_SPEC)
+        weight += own
+        if own > 1:
+            specs.add(spec)
+            known_specs.add(spec)
+        placing.add(position, each, spec)
+    placing.decide()
+    yield
+    hosts: list[str | None] = [None] * len(asked)
+    uuids = [""] * len(asked)
+    refusals = {position: (error.code, str(error)) for position, error in placing.errors.items()}
+    refused_by, removed = Counter[str](), Counter[str]()
+    for position, known in placing.known.items():
+        hosts[position], uuids[position] = known.host, known.selected.instance_uuid
+    for positions, decisions, made in placing.decided:
+        rows, first, end = decisions.rows, positions[0], positions[-1] + 1
+        names = state.fleet._service_hosts(rows[rows >= 0])
+        if len(names) == end - first:  # all of them, one after the other
+            hosts[first:end], uuids[first:end] = names, made
+            continue
+        placed = iter(names)
+        for index, (position, row, uuid) in enumerate(zip(positions, rows.tolist(), made, strict=True)):
+            if row >= 0:
+                hosts[position], uuids[position] = next(placed), uuid
+            elif index not in decisions.errors:
+                uuids[position] = uuid
+                refusal = decisions[index].refusal
+                assert refusal is not None
+                refusals[position] = (NoValidHost.code, refusal.sentence)
+                refused_by[refusal.stage] += 1
+                removed.update({stage: count for stage, count in decisions[index].removed.items() if count})
+    return Placed(
+        sequence=sequence,
+        hosts=hosts,
+        instance_uuids=uuids,
+        refusals=dict(sorted(refusals.items())),
+        refused_by=dict(sorted(refused_by.items())),
+        removed=dict(sorted(removed.items())),
+    )
