@@ -4,7 +4,7 @@ Doubles are rounded to two decimals exactly as Python's round does: where a prod
 ``round`` decides.
 """
 
-from libc.math cimport INFINITY, fabs, floor, isnan, rint
+from libc.math cimport INFINITY, NAN, fabs, floor, isnan, rint
 from libc.stdint cimport int32_t, int64_t
 
 from ._fleet cimport Columns
@@ -103,7 +103,7 @@ def place(Columns columns not None, double[:, ::1] block not None, list rankings
     """Place volume i of ``sizes[i]`` GiB by ranking ``which[i]``, one after the other, each seeing those before it.
 
     ``out_row[i]`` is the pool, -1 if none passed. ``out_counts[i]`` gets the rows by first refusing stage, as many
-    stages as it is wide. The block must be the one that the columns are attached to.
+    stages as it is wide. The block must be the one that the columns are attached to. MemoryError: then nothing is placed.
     """
     cdef Py_ssize_t i, k, n = which.shape[0], width = out_counts.shape[1]
     cdef int64_t counts[STAGES]
@@ -123,10 +123,19 @@ def place(Columns columns not None, double[:, ::1] block not None, list rankings
             raise ValueError("a ranking of other columns")
         ranking.check_capacity()
         ranking.reserve_top(1)
-    columns.reserve_log(n)
+    columns.reserve_log(2 * n)  # also to undo them
     for i in range(n):
         ranking = <Ranking>rankings[which[i]]
         ranking.sync()
+        if ranking.r.shared != NULL and ranking.r.shared.failed:
+            ranking.r.shared.failed = False
+            for k in range(i - 1, -1, -1):
+                row = out_row[k]
+                if row >= 0:
+                    consume_row(&block[0, 0], block.shape[1], row, -sizes[k], NAN)
+                    block[VOLUMES, row] -= 1.0
+                    columns.touch(row)
+            raise MemoryError
         ranking.decide(-1, 1, 0)
         ranking.tally(-1, counts)
         for k in range(width):
