@@ -78,7 +78,7 @@ def test_a_line_says_what_a_command_was_about(command: Any, on: list[str]) -> No
 
 
 def test_lines_are_the_same_however_much_they_have_in_common_with_the_line_before() -> None:
-    encoder, refused = LineEncoder(), Refusal(sentence="", stage="x", code="x")
+    encoder, refused = LineEncoder(), Refusal(sentence="", stage="x", code="full")
     chosen = Decision(sequence=1, request_id=None, considered=0, removed={}, refusal=None)
     outcomes = [chosen, msgspec.structs.replace(chosen, refusal=refused), UnknownName("x", field="y")]
     cases = itertools.product(
