@@ -75,7 +75,7 @@ def line_of(sequence: int, order: Order, outcome: Any) -> Line:
 
 class LineEncoder:
     """Encodes ``line_of`` commands as JSON, each with its end of line. Consecutive placements differ in little, which
-    alone is encoded again: a thread that encodes takes turns of the interpreter from the one that places."""
+    alone is encoded again."""
 
     def __init__(self) -> None:
         self._encode = msgspec.json.Encoder().encode
@@ -102,6 +102,10 @@ class LineEncoder:
 _NUMBERED: Final = b'{"sequence":%d'
 
 
+def _later(sequence: int, order: Order, outcome: Any) -> tuple[int, Order, Any]:
+    return sequence, order, outcome
+
+
 class AuditLog:
     """An observer of the writer, and of what a recovery replays. Lines go to a thread that alone touches the files, so
     that a disk that hangs or fails delays no command; beyond QUEUE_LINES that wait, lines are lost and counted.
@@ -120,9 +124,11 @@ class AuditLog:
     ) -> None:
         self._path, self._files, self._file_bytes = folder / "audit.jsonl", files, file_bytes
         self._failures = failures if failures is not None else Failures()
-        self._encode = LineEncoder()
+        self._encode, self._encode_placement = LineEncoder(), LineEncoder()
         self._file: io.FileIO | None = None
-        self._waiting: deque[tuple[int, Order, Any]] = deque()
+        self._waiting: deque[bytes | tuple[int, Order, Any]] = deque()
+        """Lines of placements, and what other lines are made of. (A placement's is made at once: the thread would drop
+        what it was made of long after that has left the processor's caches, and placements would wait for it.)"""
         self._changed = threading.Condition()
         self._taken = self._reopen = self._closed = self._hurry = False
         self.lost = 0
@@ -138,7 +144,8 @@ class AuditLog:
         if waiting >= QUEUE_LINES:
             self.lost += 1
             return
-        self._waiting.append((sequence, order, outcome))
+        placed = type(order.command) is p.Place
+        self._waiting.append((self._encode_placement if placed else _later)(sequence, order, outcome))
         if not waiting and self._changed.acquire(blocking=False):
             self._changed.notify_all()
             self._changed.release()
@@ -200,7 +207,7 @@ class AuditLog:
     def _write_waiting(self) -> None:
         lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), TURN_LINES))]
         try:
-            data = b"".join([self._encode(*line) for line in lines])
+            data = b"".join([line if isinstance(line, bytes) else self._encode(*line) for line in lines])
             self._write(data)
         except Exception as error:
             self.lost += len(lines)
