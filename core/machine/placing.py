@@ -55,6 +55,8 @@ class _Placing:
     def __init__(self, state: ServiceState, now: float) -> None:
         self.state, self.now = state, now
         self._limited = bool(state.tenants.limits)
+        self._last: tuple[Asked, Request] | None = None
+        """What was read last; equal ones that leave their uuids out share its request."""
         self.waiting: list[_Waiting] = []
         self.decided: list[_Decided] = []
         self.errors: dict[int, HostlerError] = {}
@@ -67,7 +69,12 @@ class _Placing:
             self.known[position] = known
             return
         try:
-            request = self.state.request(asked, self.now, spec=spec)
+            last = self._last
+            if last is not None and asked == last[0] and not asked.instance_uuids:
+                request = last[1]
+            else:
+                request = self.state.request(asked, self.now, spec=spec)
+                self._last = asked, request
             reserved = self._reserve(request) if self._limited else _NOTHING
         except HostlerError as error:
             self.errors[position] = checked_outcome(error)

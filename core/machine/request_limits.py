@@ -113,11 +113,15 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
                 raise _too_much("uuids", len(uuids), self.uuids)
         _check_texts(command, "", LONGEST_TEXT)
+        spec = project = user = None
         for request in requests_of(command):
+            alike = request.project_id == project and request.user_id == user and request.request_id is None
+            plain = len(request.instance_uuids) < 2 and not request.alternates and request.server_group is None
+            if alike and plain and request.spec == spec and not request.claim:
+                continue  # as the one before
+            spec, project, user = request.spec, request.project_id, request.user_id
             _check_texts(request, "request.", LONGEST_NAME)
-            usual = len(request.instance_uuids) < 2 and not request.alternates and request.server_group is None
-            if not usual or memoryview(request.spec).nbytes > self.spec_bytes:
-                self._check_request(request)
+            self._check_request(request)
         for volume in volumes_of(command):
             _check_texts(volume, "request.", LONGEST_NAME)
             size = memoryview(volume.spec).nbytes
