@@ -5,6 +5,7 @@ The header of a run names its seed; ``tests/seeds.py`` says how to repeat a run.
 
 import gc
 import os
+import signal
 
 import hypothesis.core
 import pytest
@@ -16,6 +17,9 @@ settings.register_profile(
     "hostler", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
 settings.load_profile("hostler")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore it, and theirs too, which tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "CI" not in os.environ:
     setattr(hypothesis.core, "global_force_seed", run_seed())  # noqa: B010  # declared as None; what --hypothesis-seed sets
 

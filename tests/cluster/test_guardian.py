@@ -93,8 +93,10 @@ def member(*endpoints: str, lease: int = 77, **access: str) -> Iterator[subproce
     program = MEMBER.format(endpoints=list(endpoints), lease=lease, access=access)
     command, quiet = [sys.executable, "-c", program], subprocess.DEVNULL
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def number_of_guardian(process: subprocess.Popen[str]) -> int:

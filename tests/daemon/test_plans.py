@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -191,12 +192,16 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_done_and_goes_on(
     command = [str(HOSTLER), "plan", "run", plan, "--yes", "--server", daemon.address]
     command += ["--execute", f"{sys.executable} {script} {started} {free} {{instance}}"]
     running = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
-    end = time.monotonic() + HANG_SECONDS
-    while not started.exists():
-        assert time.monotonic() < end, "the command is never run"
-        time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
-    _, said = running.communicate(timeout=HANG_SECONDS)
+    try:
+        end = time.monotonic() + HANG_SECONDS
+        while not started.exists():
+            assert time.monotonic() < end, "the command is never run"
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=HANG_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 130, said
     assert "interrupted in wave 2: run it again to go on" in said
     assert run("move", "list")[1] == "none\n"
