@@ -200,13 +200,16 @@ def zone_of(conductor: Conductor, number: int) -> str:
         return ""
 
 
-def test_a_call_whose_caller_has_given_up_claims_nothing(served: tuple[Cloud, Daemon, Conductor]) -> None:
+def test_a_call_whose_caller_has_given_up_claims_nothing(
+    served: tuple[Cloud, Daemon, Conductor], broker: rabbit_broker.Broker
+) -> None:
     _, daemon, conductor = served
     assert daemon.process is not None
     os.kill(daemon.process.pid, signal.SIGSTOP)
     calls = Calls(conductor, range(200, 212), timeout=1)
     until(lambda: len(calls.refused) == len(calls.numbers))
-    time.sleep(1)  # the broker counts a message's time from when it has it
+    # The broker counts a message's time from when it has it.
+    until(lambda: queues(broker, "messages_ready")["scheduler"] == 0)
     os.kill(daemon.process.pid, signal.SIGCONT)
     assert conductor.select(299)
     assert len(claimed(daemon, calls.numbers)) <= THREADS, "what it had fetched before it was stopped"
@@ -236,9 +239,10 @@ def test_calls_that_waited_for_longer_than_their_callers_claim_nothing(
     assert metrics(daemon)["hostler_nova_calls_total", "select_destinations", "gave_up"] == 7
 
 
-def queues(broker: rabbit_broker.Broker) -> dict[str, int]:
-    """Messages that wait with the broker, by queue."""
-    lines = [line.split() for line in broker.ctl("list_queues", "name", "messages").splitlines()]
+def queues(broker: rabbit_broker.Broker, count: str = "messages") -> dict[str, int]:
+    """Messages that wait with the broker, by queue, with those that were taken and are not done; ``messages_ready``:
+    without these."""
+    lines = [line.split() for line in broker.ctl("list_queues", "name", count).splitlines()]
     return {line[0]: int(line[1]) for line in lines if line[1].isdecimal()}
 
 
