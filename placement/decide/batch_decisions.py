@@ -111,7 +111,7 @@ class Decisions(Sequence[Decision]):
     def uuids(self) -> list[str]:
         """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
         O(requests)."""
-        found = [""] * len(self)
+        found = [""] * len(self.rows)
         for run in self._runs:
             found[run.first : run.first + len(run.rows)] = format_many(run.uuids)
         for index, (_, uuid, answer) in self._nested.items():
@@ -125,7 +125,7 @@ class Decisions(Sequence[Decision]):
     def sizes(self) -> list[int]:
         """What each request takes, in order: a number for ``amounts_of``. Requests with equal numbers take alike; the
         number of one that was not placed says nothing. O(requests)."""
-        found = [0] * len(self)
+        found = [0] * len(self.rows)
         for run in self._runs:
             found[run.first : run.first + len(run.rows)] = run.sizes.tolist()
         for at in self._alone:
