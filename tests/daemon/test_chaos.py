@@ -23,6 +23,7 @@ import pytest
 
 from hostler.bench.fairness import EVIL, GOOD, HOSTILE, MANY_CONNECTIONS, STRANGERS, made_tenants, under_attack
 from hostler.core.engine_commands import AddHosts
+from hostler.core.errors import DeadlineExceeded
 from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Host
@@ -96,8 +97,8 @@ class Tenant:
         for uuid, host in self.there.items():
             assert found.get(uuid, "" if uuid in self.unsure else "nowhere") in (host, ""), f"{uuid} is not on {host}"
         assert found.keys() <= self.there.keys() | self.unsure, "guests that nobody asked for, or that were released"
-        self.there, self.unsure = found, set()
         assert client.call("usage", {"scope": f"project:{GOOD}"}).used.get("instances", 0) == len(found)
+        self.there, self.unsure = found, set()
 
 
 class Chaos:
@@ -243,6 +244,12 @@ def guests_counted(client: BlockingClient) -> int:
 def settle(client: BlockingClient) -> None:
     """Wait until what clients that are gone had sent has been carried out or dropped."""
     deadline, before, unchanged = time.monotonic() + HANG_SECONDS, None, 0
+    while True:
+        try:
+            client.call("heartbeats", {"names": []}, within=5.0)  # behind what has left the queue and is being written
+            break
+        except DeadlineExceeded:
+            assert time.monotonic() < deadline
     while unchanged < 5:
         assert time.monotonic() < deadline
         status = client.call("status")
