@@ -56,7 +56,7 @@ class _Placing:
         self.state, self.now = state, now
         self._limited = bool(state.tenants.limits)
         self._last: tuple[Asked, Request] | None = None
-        """What was read last; equal ones that leave their uuids out share its request."""
+        """What was read last; equal ones share its request."""
         self.waiting: list[_Waiting] = []
         self.decided: list[_Decided] = []
         self.errors: dict[int, HostlerError] = {}
@@ -70,7 +70,7 @@ class _Placing:
             return
         try:
             last = self._last
-            if last is not None and asked == last[0] and not asked.instance_uuids:
+            if last is not None and asked == last[0]:
                 request = last[1]
             else:
                 request = self.state.request(asked, self.now, spec=spec)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import weakref
+
 import msgspec
 import pytest
 import trio
 import trio.testing
 
+from hostler.core.http.access_log import AccessLog
+from hostler.core.http.api import Api, InMemory
 from hostler.core.http.config import Limits, PlacementConfig
+from hostler.core.http.connection import Connection
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.fleet.fleet import Fleet
 
 from .calling import connected, read_answer
 
@@ -202,3 +211,25 @@ async def test_a_mount_prefix_is_taken_off_paths_and_put_before_links() -> None:
             answer = await read_answer(client)
             assert answer is not None
             assert answer.status == status, path
+
+
+async def test_a_connection_whose_client_is_gone_is_nowhere_at_once() -> None:
+    """A daemon looks for garbage rarely, so that there must be none."""
+    model = PlacementModel(Fleet())
+    ours, theirs = trio.socket.socketpair()
+    connection = Connection(
+        trio.SocketStream(theirs), Api(model, InMemory(model), CONFIG), AccessLog(file=io.BytesIO()), "client"
+    )
+    known = weakref.ref(connection)
+    gc.collect()
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.serve)
+            del connection
+            await ours.send(GET)
+            await trio.testing.wait_all_tasks_blocked()
+            ours.close()  # with the answer unread, which to the server is an error of reading
+        assert known() is None
+    finally:
+        gc.enable()
