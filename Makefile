@@ -17,7 +17,7 @@ SANITIZE_PRELOAD = $(shell cc -print-file-name=libasan.so) $(shell cc -print-fil
 
 # What depends most on the versions of Python and of dependencies: decisions, arithmetic, kernels, the journal, RPC, and
 # what commands print.
-CORE_TESTS := $(addprefix tests/,engine weighers storage numa kernels snapshot core rpc library test_terminals.py)
+CORE_TESTS := $(addprefix tests/,engine weighers storage numa kernels snapshot core rpc library http/test_connection.py test_terminals.py)
 # An environment for each version of Python.
 SECOND_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 

@@ -84,7 +84,7 @@ class FilledCloud(OpenStack):
         self._hosts, self._guests = hosts, guests
 
     def _conf(self, host: str) -> str:
-        """Services that nobody hears of in the meantime stay up, and all hosts are considered."""
+        """The configuration of a service: hosts are up though they never report, and Placement returns all of them."""
         text = super()._conf(host).replace("service_down_time = 12\n", "service_down_time = 86400\n")
         own = f"rpc_response_timeout = 600\n[scheduler]\nworkers = 1\nmax_placement_results = {self._hosts}\n"
         return text.replace("[api]\n", f"{own}[api]\n", 1)

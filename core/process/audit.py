@@ -343,7 +343,7 @@ def _on(command: Any) -> list[str]:
         case s.PlaceVolumeGroup(project_id=project):
             return [f"project:{project}"]
         case s.PlaceTogether(request=request):
-            return [*request.instance_uuids, f"project:{request.project_id}"]
+            return _asked_for(request)
         case s.ReportVolumeBackends(reports=reports):
             return [each.host for each in reports[:NAMED]]
         case s.DeleteVolumes(uuids=uuids) | s.DeleteVolumeSnapshots(uuids=uuids) | s.DeleteVolumeBackups(uuids=uuids):

@@ -134,7 +134,7 @@ class Decisions(Sequence[Decision]):
 
     def amounts_of(self, size: int) -> dict[str, int]:
         """What a request of this number (``sizes``) takes of each resource class, all instances and providers together.
-        O(resource classes)."""
+        All runs of one call have one table of sizes. O(resource classes)."""
         if size < 0:
             return self[~size].amounts()
         names = self._context.fleet.resource_classes

@@ -105,7 +105,7 @@ def number_of_guardian(process: subprocess.Popen[str]) -> int:
 
 
 def wait_for_its_end(guardian: int) -> None:
-    """Wait until a process is gone, or nobody has taken note of its end."""
+    """Wait until a process has ended, whether or not its parent has reaped it."""
     try:
         handle = os.pidfd_open(guardian)
     except ProcessLookupError:

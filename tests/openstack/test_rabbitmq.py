@@ -292,8 +292,8 @@ def test_calls_are_answered_again_after_a_restart_of_the_broker(
 def test_calls_outlive_schedulers_that_are_stopped_and_killed(
     served: tuple[Cloud, Daemon, Conductor], broker: rabbit_broker.Broker, tmp_path: Path
 ) -> None:
-    """Two take calls; one is ended gracefully, and none is lost. The other is killed: those in its hands are lost at
-    most, what it had claimed for them is replaced when they are asked for again, and nobody holds two hosts."""
+    """Two schedulers take calls. One is stopped gracefully: no call is lost. The other is killed: at most the calls in
+    its hands are lost, a repeated call replaces what was claimed for it, and no instance holds two hosts."""
     cloud, first, conductor = served
     with daemon_of(cloud, broker.url, tmp_path / "b") as second:
         calls = Calls(conductor, range(400, 425))
