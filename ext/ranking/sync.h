@@ -70,6 +70,7 @@ static inline int ranking_sync(ranking_t *r) {
     int64_t version = c->log_base + c->log_length, at, row;
     uint8_t old, new;
     int32_t i;
+    int renew = 0;
     double score, raw;
     term_t *t;
     HOSTLER_ASSERT(r->capacity == c->capacity);
@@ -143,6 +144,11 @@ static inline int ranking_sync(ranking_t *r) {
                     ranking_update_side(r, t->low_side, row, new == 0 ? -raw : -INFINITY);
                 }
             }
+            if (new == 0 && !isfinite(score)) {
+                /* The stored range is so small that the quotient overflows; -inf would say that the row is refused. */
+                renew = 1;
+                score = 0.0;
+            }
             r->score[row] = score;
             ranking_update_side(r, r->side_count, row, score);
         }
@@ -151,6 +157,9 @@ static inline int ranking_sync(ranking_t *r) {
         /* Every row's value has changed. */
         ranking_value_all(r);
         ranking_build_trees(r);
+        renew = 1;
+    }
+    if (renew) {
         ranking_store_scores(r);
     }
     r->seen = version;

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 if os.environ.get("HOSTLER_PURE", "") not in ("", "0"):
     pytest.skip("there is no kernel to compare", allow_module_level=True)
 
+from hostler.ext.constants import SOURCE_COLUMN
+
 from .test_agreement import Agreement, figures, numbers, seeds
 from .world import Signature, terms
 
@@ -40,3 +42,27 @@ def test_answers_stay_exact_while_the_range_of_the_raw_values_drifts(
             fleet.shift_all_rows(pick, round(value))
         for group in range(-1, fleet.groups):
             fleet.ask(0, "best", group, 1 + step % 3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seeds.filter(lambda seed: seed % 3),
+    st.sampled_from([5e-324, 2.225073858507e-311, 1e-300]),
+    st.sampled_from([-1.0, 1.0, 1e6]),
+    st.lists(st.tuples(st.integers(0, 19), st.sampled_from([0.0, 1.0, -1.0, 1e9])), min_size=1, max_size=6),
+)
+def test_a_range_so_small_that_later_values_overflow_under_it_refuses_no_row(
+    seed: int, least: float, multiplier: float, changes: list[tuple[int, float]]
+) -> None:
+    fleet = Agreement()
+    fleet.begin(seed, 20, 1)
+    for row in range(20):
+        fleet.set_figure(row, 0, least * (row % 2))
+    term = {"source": SOURCE_COLUMN, "multiplier": multiplier, "column": 0, "steady": False}
+    fleet.rank(Signature(np.zeros(1, np.uint8), terms=[term]))
+    while not fleet.sides[0].rankings[0].held:
+        fleet.ask(0, "best", -1, 20)
+    for row, value in changes:
+        fleet.set_figure(row, 0, value)
+        assert len(fleet.ask(0, "best", -1, 20)[1][0]) == 20
+        fleet.ask(0, "check")
