@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 _MIX: Final = 0x9E3779B97F4A7C15
 _WORD: Final = (1 << 64) - 1
@@ -22,12 +23,12 @@ def word(seed: int, number: int) -> int:
     return mixed ^ (mixed >> 31)
 
 
-def words(seed: int, first: int, count: int) -> list[int]:
-    """Words ``first`` and following of a seed's sequence. O(count)."""
+def words(seed: int, first: int, count: int) -> NDArray[np.uint64]:
+    """Words ``first`` and following of a seed's sequence, uint64[count]. O(count)."""
     mixed = np.uint64(seed & _WORD) + np.arange(first, first + count, dtype=np.uint64) * np.uint64(_MIX)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: list[int] = (mixed ^ (mixed >> np.uint64(31))).tolist()
+    found: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
     return found
 
 

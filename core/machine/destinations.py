@@ -8,11 +8,11 @@ from ...placement.api import commands as api
 from ...placement.api.allocations import INSTANCE
 from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
-from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue
+from ...placement.types.errors import DuplicateName, InvalidValue
 from ..engine_commands import Asked
 from .guests import release
 from .placement_writes import carry_out
-from .placing import place_each
+from .placing import place_one
 from .state import ServiceState
 
 
@@ -61,11 +61,7 @@ def _is_lost(state: ServiceState, uuid: str) -> bool:
 
 
 def _placed(state: ServiceState, asked: Asked, now: float) -> Decision:
-    (outcome,) = place_each(state, (asked,), now)
-    if isinstance(outcome, HostlerError):
-        raise outcome
-    assert outcome is not None
-    return outcome
+    return place_one(state, asked, now)
 
 
 def _beside_the_reported(state: ServiceState, asked: Asked, uuid: str, now: float) -> Decision:

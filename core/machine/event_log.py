@@ -12,7 +12,7 @@ import msgspec
 
 from ...placement.storage.decision import PoolSelection, VolumeDecision, VolumeGroupDecision
 from ...placement.storage.with_guests import JointDecision
-from ...placement.types.decision import Decision
+from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
 from .. import storage_commands as s
@@ -58,6 +58,20 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     summary: RegionSummary | None = None
 
 
+class _PlacedOne(msgspec.Struct, frozen=True, gc=False):
+    """The same of one guest."""
+
+    time: float
+    user: str
+    project: str
+    uuid: str
+    host: str
+
+    def event(self, sequence: int) -> Event:
+        """What it was as number ``sequence``."""
+        return _Placed(self.time, self.user, self.project, {self.uuid: self.host}).event(sequence)
+
+
 class _Placed(msgspec.Struct, frozen=True, gc=False):
     """Compact record of a placement's event: keeping order and decision would retain many small objects per
     placement."""
@@ -85,7 +99,7 @@ class History:
 
     def __init__(self, machine: ServiceMachine, kept: int = KEPT) -> None:
         self._machine, self._kept = machine, kept
-        self._entries: dict[int, _Placed | tuple[Order, Any, Guests] | list[Event]] = {}
+        self._entries: dict[int, _PlacedOne | _Placed | tuple[Order, Any, Guests] | list[Event]] = {}
         """By sequence number, ascending; events are made when they are asked for, where that can wait."""
         self._made: dict[str, int] = {}
         """Projects that were made by a command that is remembered, and by which."""
@@ -113,7 +127,11 @@ class History:
         if self.first + len(entries) != sequence:
             self.begin(sequence - 1)
         if isinstance(command, p.Place):
-            if type(outcome) is Decision and outcome.refusal is None:
+            if type(outcome) is PackedDecision:
+                project = command.request.project_id
+                entries[sequence] = _PlacedOne(order.now, order.user, project, outcome.instance_uuid, outcome.host)
+                size = 1
+            elif type(outcome) is Decision and outcome.refusal is None:
                 hosts = {}
                 for selection in outcome.selections:
                     hosts[selection.instance_uuid] = selection.host
@@ -151,7 +169,7 @@ class History:
     def events(self, sequence: int) -> list[Event]:
         """The events of a logged command."""
         entry = self._entries[sequence]
-        if isinstance(entry, _Placed):
+        if isinstance(entry, _PlacedOne | _Placed):
             return [entry.event(sequence)]
         if isinstance(entry, tuple):
             entry = _made(sequence, *entry)

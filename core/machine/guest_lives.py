@@ -209,11 +209,7 @@ def _claim_volumes(
 
 
 def _placed(state: ServiceState, asked: Asked, now: float) -> Decision:
-    (outcome,) = placing.place_each(state, (asked,), now)
-    if isinstance(outcome, HostlerError):
-        raise outcome
-    assert outcome is not None
-    return outcome
+    return placing.place_one(state, asked, now)
 
 
 def _claim(state: ServiceState, life: GuestLife, decision: Decision, now: float) -> None:

@@ -13,7 +13,7 @@ from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
 from ...placement.plan.guests import Guests
 from ...placement.types.decision import Decision
-from ...placement.types.errors import HostlerError, InUse, InvalidValue
+from ...placement.types.errors import InUse, InvalidValue
 from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.request import Destination, RequestSpec
@@ -24,7 +24,7 @@ from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
 from .guest_claims import check_claim
 from .orders import INSTANCES_BY_TYPE
-from .placing import place_each, unexpected
+from .placing import place_one, unexpected
 from .report_columns import reports_of
 from .state import ServiceState
 
@@ -49,10 +49,7 @@ def release(state: ServiceState, uuids: Sequence[str], claim: str = "") -> int:
 
 def hold(state: ServiceState, command: Hold, now: float) -> Decision:
     """Place a request; its guests are released after a time unless they are confirmed."""
-    (outcome,) = place_each(state, (command.request,), now)
-    if isinstance(outcome, HostlerError):
-        raise outcome
-    assert outcome is not None
+    outcome = place_one(state, command.request, now)
     state.holds.add((each.instance_uuid for each in outcome.selections), now + command.expires_in)
     return outcome
 

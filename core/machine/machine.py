@@ -13,7 +13,7 @@ import msgspec
 from ...placement.api.answers import Inventories, Provider, ProviderAggregates, ProviderTraits
 from ...placement.storage.decision import VolumeDecision
 from ...placement.storage.with_guests import JointDecision
-from ...placement.types.decision import Decision
+from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
@@ -72,7 +72,7 @@ from .lives import GuestChange, VolumeChange
 from .orders import INSTANCES_BY_TYPE, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
-from .replicated import finished
+from .replicated import finished, unpacked
 from .state import PolicyValues, ServiceState, service_policy, storage_policy, without_bad_storage
 from .storage_changes import change_storage
 from .storage_uuids import check_apart
@@ -110,6 +110,8 @@ class ServiceMachine:
         return order if data[0] != _FIRST_RULES else msgspec.structs.replace(order, rules=0)
 
     def encode_result(self, result: Any) -> bytes:
+        if type(result) is PackedDecision:
+            return _encode(("decision", msgspec.Raw(result.data)))
         kind = next((name for name, known in _RESULTS.items() if isinstance(result, known)), "")
         return _encode((kind, result))
 
@@ -160,10 +162,7 @@ class ServiceMachine:
         state = self.state
         match command.command:
             case Place(request=request):
-                (outcome,) = placing.place_each(state, (request,), command.now)
-                if isinstance(outcome, HostlerError):
-                    raise outcome
-                return outcome
+                return placing.place_one(state, request, command.now)
             case Hold():
                 return guests.hold(state, command.command, command.now)
             case ConfirmHold(uuids=uuids):
@@ -298,14 +297,15 @@ class ServiceMachine:
 
     def apply_batch(self, commands: Sequence[Order], wanted: Sequence[bool] | None = None) -> list[Any]:
         """``carry_out`` without a pause."""
-        return finished(self.carry_out(commands, wanted))
+        return [unpacked(outcome) for outcome in finished(self.carry_out(commands, wanted))]
 
     def carry_out(
         self, commands: Sequence[Order], wanted: Sequence[bool] | None = None
     ) -> Generator[None, None, list[Any]]:
-        """Returns for each order its answer, or the error that refused it; None for decisions that are not ``wanted``.
-        Consecutive single placements with equal times are decided together. Yields between steps of about a
-        millisecond, at which the state is that after a complete order or request."""
+        """Returns for each order its answer (a placement's as PackedDecision, where it can be), or the error that
+        refused it; None for decisions that are not ``wanted``. Consecutive single placements with equal times are
+        decided together. Yields between steps of about a millisecond, at which the state is that after a complete order
+        or request."""
         self._concerned.clear()  # those who want to know of the batch before have asked
         self._needed.clear()
         outcomes: list[Any] = []
@@ -346,7 +346,7 @@ class ServiceMachine:
             return outcomes
         self._advance(orders[0].now)
         some = None if wanted is None else [wanted[position] for position in positions]
-        placed = placing.place_each(self.state, asked, orders[0].now, some)
+        placed = placing.place_run(self.state, asked, orders[0].now, some)
         for position, outcome in zip(positions, placed, strict=True):
             outcomes[position] = outcome
         return outcomes

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ...placement.decide.batch_decisions import Decisions
-from ...placement.types.decision import Decision
+from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError, NoValidHost
 from ...placement.types.request import Request
 from ..engine_commands import Asked, Placed
@@ -205,18 +205,27 @@ def unexpected() -> InternalError:
     return InternalError("the placement failed in an unexpected way; the service's log says how")
 
 
-def place_each(
+def place_one(state: ServiceState, asked: Asked, now: float) -> Decision:
+    """Place a request. HostlerError if it is refused for another reason than that no host passes."""
+    (outcome,) = place_run(state, (asked,), now, (True,))
+    if isinstance(outcome, HostlerError):
+        raise outcome
+    assert isinstance(outcome, Decision), "it is wanted"
+    return outcome
+
+
+def place_run(
     state: ServiceState, asked: Sequence[Asked], now: float, wanted: Sequence[bool] | None = None
-) -> list[Decision | HostlerError | None]:
+) -> list[PackedDecision | Decision | HostlerError | None]:
     """Place requests in order; returns for each its decision (None if not ``wanted``), or the error that refused it."""
     placing = _Placing(state, now)
     for position, each in enumerate(asked):
         placing.add(position, each)
     placing.decide()
-    outcomes: list[Decision | HostlerError | None] = [None] * len(asked)
+    outcomes: list[PackedDecision | Decision | HostlerError | None] = [None] * len(asked)
     for positions, decisions, _ in placing.decided:
         if wanted is None:
-            for position, decision in zip(positions, decisions, strict=True):
+            for position, decision in zip(positions, decisions._to_pass_on(), strict=True):
                 outcomes[position] = decision
         else:
             for index, position in enumerate(positions):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from ...placement.types.decision import PackedDecision
 from ...placement.types.errors import HostlerError
 
 Command = TypeVar("Command")
@@ -59,6 +60,11 @@ class GuardedMachine(Protocol):
 
     def check_needs(self, command: Any, needs: tuple[tuple[str, str], ...] | None) -> None:
         """HostlerError if the caller that repeats a command may no longer receive its answer."""
+
+
+def unpacked(result: Any) -> Any:
+    """A result as callers get it: of a decision that is passed on as MessagePack, the Decision."""
+    return result.unpack() if type(result) is PackedDecision else result
 
 
 def finished(steps: Generator[None, None, T]) -> T:

@@ -19,7 +19,7 @@ import msgspec
 from ...placement.api.commands import Reshape, SetAllocations
 from ...placement.storage.decision import VolumeDecision, VolumeGroupDecision
 from ...placement.storage.with_guests import JointDecision
-from ...placement.types.decision import Decision
+from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError
 from .. import engine_commands as p
 from .. import lifecycle_commands as f
@@ -65,8 +65,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 def line_of(sequence: int, order: Order, outcome: Any) -> Line:
     """The line of a command and its outcome."""
     command: Any = order.command
-    if type(command) is p.Place and type(outcome) is Decision:  # the most frequent line
-        return _line_of_placement(sequence, order, outcome, _asked_for(command.request))
+    if type(command) is p.Place and isinstance(outcome, Decision | PackedDecision):  # the most frequent line
+        return _line_of_placement(sequence, order, _is_placed(outcome), _asked_for(command.request))
     name = command.__struct_config__.tag
     if isinstance(command, PlacementWrite):
         name, command = f"{name}.{type(command.command).__name__}", command.command
@@ -86,13 +86,13 @@ class LineEncoder:
 
     def __call__(self, sequence: int, order: Order, outcome: Any) -> bytes:
         command = order.command
-        if type(command) is not p.Place or type(outcome) is not Decision:
+        if type(command) is not p.Place or isinstance(outcome, HostlerError):
             return self._encode(line_of(sequence, order, outcome)) + b"\n"
-        asked = command.request
-        common = order.now, order.user, asked.project_id, outcome.refusal is None
+        asked, placed = command.request, type(outcome) is PackedDecision or _is_placed(outcome)
+        common = order.now, order.user, asked.project_id, placed
         if common != self._common:
             on = self._encode(_project(asked))
-            line = self._encode(_line_of_placement(0, order, outcome, [_project(asked)]))
+            line = self._encode(_line_of_placement(0, order, placed, [_project(asked)]))
             self._begin, self._end = line.removeprefix(_NUMBERED % 0).removesuffix(on + b"]}"), on + b"]}\n"
             self._common = common
         uuids = b"".join([self._encode(uuid) + b"," for uuid in asked.instance_uuids[:NAMED]])
@@ -290,8 +290,12 @@ def _outcome(outcome: Any) -> str:
     return "ok"
 
 
-def _line_of_placement(sequence: int, order: Order, outcome: Decision, on: list[str]) -> Line:
-    return Line(sequence, order.now, order.user, "place", "ok" if outcome.refusal is None else "no_valid_host", on)
+def _is_placed(outcome: Decision | PackedDecision) -> bool:
+    return isinstance(outcome, PackedDecision) or outcome.refusal is None
+
+
+def _line_of_placement(sequence: int, order: Order, placed: bool, on: list[str]) -> Line:
+    return Line(sequence, order.now, order.user, "place", "ok" if placed else "no_valid_host", on)
 
 
 def _asked_for(request: p.Asked) -> list[str]:

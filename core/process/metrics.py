@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ...placement.fleet.fleet import Fleet
-from ...placement.types.decision import Decision
+from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError
 from ..cluster_status import Cluster
 from ..engine_commands import Hold, Move, Place, PlaceMany, Resize
@@ -130,7 +130,9 @@ class Metrics:
                 self.placements[outcome.code] += 1
             return
         self.commands[type(command), "ok"] += 1
-        if isinstance(outcome, Decision):
+        if type(outcome) is PackedDecision:
+            self.placements["placed"] += 1
+        elif isinstance(outcome, Decision):
             self._decided(outcome)
         elif isinstance(command, PlaceMany) and isinstance(outcome, PlacedMany):
             self.placements["placed"] += outcome.placed

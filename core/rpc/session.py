@@ -15,10 +15,12 @@ from typing import Any, Final, Protocol
 import msgspec
 import trio
 
+from ...placement.types.decision import PackedDecision
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
 from ..errors import DeadlineExceeded, InternalError
 from ..machine.call_uuids import with_canonical_uuids
+from ..machine.replicated import unpacked
 from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Regions, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
@@ -136,15 +138,16 @@ class Session:
         self.outstanding_bytes -= call.size
         number = call.number
         if error is None and number is not None and not self._closed:
+            sent = msgspec.Raw(result.data) if type(result) is PackedDecision else result
             try:
-                data = encode((1, number, None, result))
+                data = encode((1, number, None, sent))
             except (TypeError, ValueError, OverflowError):
                 pass  # which ``answer`` meets again, and says
             else:
                 if len(data) <= self.answer_bytes:
                     self._outlet.send(data)
                     return
-        self.answer(number, call.method, result, error)
+        self.answer(number, call.method, unpacked(result), error)
 
     def close(self) -> None:
         """Withdraw queued commands after the peer has disconnected; nothing more is sent."""
@@ -465,7 +468,7 @@ class _Ordered:
     def __call__(self, pending: Pending[Any, Any]) -> None:
         self._pending.discard(pending)
         error = pending.error
-        self._reply(pending.result, None if error is None else _as_ours(error))
+        self._reply(unpacked(pending.result), None if error is None else _as_ours(error))
 
 
 def _as_ours(error: BaseException) -> HostlerError:

@@ -23,7 +23,7 @@ from ..errors import LeadershipLost, NotLeader, StateUnknown, Stopped, StorageFa
 from ..failures import Failures, name_of
 from ..journal.journal import Record, Recovery
 from ..journal.protocol import CommandJournal
-from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Result
+from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Result, unpacked
 from ..tasks import background
 from ..tracing import span
 from .batch import Batch, others_turn, slices, write
@@ -151,7 +151,7 @@ class Writer(Generic[Command, Result]):
             self._queue.give_up(pending)
         if pending.error is not None:
             raise pending.error
-        result: Result = pending.result  # type: ignore[assignment]  # no error, so there is a result
+        result: Result = unpacked(pending.result)
         return result
 
     def enqueue(

@@ -164,10 +164,11 @@ static inline int hostler_parse_uuid(const unsigned char *text, ptrdiff_t length
 /* Writes 36 characters, no NUL. */
 static inline void hostler_format_uuid(uint64_t hi, uint64_t lo, char *text) {
     static const char digit[] = "0123456789abcdef";
-    for (int i = 0; i < 32; i++) {
-        uint64_t half = i < 16 ? hi : lo;
-        *text++ = digit[half >> (60 - 4 * (i & 15)) & 15];
-        if (i == 7 || i == 11 || i == 15 || i == 19)
+    for (int i = 0; i < 16; i++) {
+        uint64_t byte = (i < 8 ? hi : lo) >> (56 - 8 * (i & 7)) & 255;
+        *text++ = digit[byte >> 4];
+        *text++ = digit[byte & 15];
+        if (i == 3 || i == 5 || i == 7 || i == 9)
             *text++ = '-';
     }
 }

@@ -18,9 +18,10 @@ from ..types.decision import Decision
 from ..types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost
 from ..types.request import Request, RequestSpec
 from ..types.validation import shown
-from .batch_decisions import Decisions, Run
+from .batch_decisions import Decisions
 from .context import DecisionContext
 from .nested_batch import decide_nested, goes_here
+from .run import Run
 from .shape_table import NESTED, OTHERS, ShapeTable
 from .signature import Signature
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, overload
 
 import numpy as np
@@ -13,33 +12,17 @@ from numpy.typing import NDArray
 from ...ext.draws import word, words
 from ...ext.tables import format_many, format_uuid
 from ..fleet.fleet import Fleet
-from ..types.decision import Decision, Refusal, Selection
+from ..types.decision import Decision, PackedDecision, Refusal, Selection
 from ..types.errors import HostlerError
 from ..types.request import Request
 from .context import DecisionContext
 from .explain.refusals import quick_refusal
 from .nested_batch import NestedAnswer, as_decision
+from .packed_decisions import pack_run
+from .run import Run
 
-
-@dataclass(slots=True)
-class Run:
-    """Consecutive requests that one kernel call decided; the first is number ``first`` of all, and gets number
-    ``sequence`` of the engine's decisions. ``stage_names`` by number in ``rankings``, ``resources`` (amounts by
-    resource class index) by number in ``sizes``."""
-
-    first: int
-    sequence: int
-    requests: Sequence[Request]
-    stage_names: Sequence[tuple[str, ...]]
-    resources: Sequence[Mapping[int, int]]
-    rankings: NDArray[np.int32]
-    sizes: NDArray[np.int32]
-    uuids: NDArray[np.uint64]
-    rows: NDArray[np.int32]
-    scores: NDArray[np.float64]
-    counts: NDArray[np.int64]
-
-
+FEW: Final = 3
+"""Decisions of a run that are made as fast as packed."""
 _NONE: Final[tuple[Selection, ...]] = ()
 
 
@@ -62,6 +45,8 @@ class Decisions(Sequence[Decision]):
         self._firsts: list[int] = []
         self._readers: dict[int, _RunReader] = {}
         """By number of the run, of those that were looked at."""
+        self._complete: set[int] = set()
+        """Numbers of the runs of which all Decisions were made."""
         self._settled = False
         self.rows: NDArray[np.int32] = np.full(count, -1, np.int32)
         """Row of the (first) host of each decision, -1 where nothing was placed."""
@@ -102,11 +87,23 @@ class Decisions(Sequence[Decision]):
         for index in list(self._nested):
             self._make(index)
         for number, run in enumerate(self._runs):
-            if run.first not in whole:
+            if number not in self._complete:
+                self._complete.add(number)
                 reader = self._readers.get(number) or self._reader_of_run(number)
                 for index, decision in enumerate(reader.decisions(0, len(run.rows)), run.first):
                     whole.setdefault(index, decision)
         return map(whole.__getitem__, range(len(self.rows)))
+
+    def _to_pass_on(self) -> list[PackedDecision | Decision]:
+        """Each decision, packed if it placed one guest on a plain provider, which takes a tenth of the time that its
+        Decision does. Few decisions, and those from before a change of the fleet, are Decisions. O(requests)."""
+        if self._settled or len(self.rows) <= FEW:
+            return list(iter(self))
+        found: list[PackedDecision | None] = [None] * len(self.rows)
+        for run in self._runs:
+            found[run.first : run.first + len(run.rows)] = pack_run(self._context, run)
+        whole = self._whole
+        return [self[index] if packed is None or index in whole else packed for index, packed in enumerate(found)]
 
     def uuids(self) -> list[str]:
         """Uuid of the (first) instance of each request, in order; empty where one that was refused had none.
@@ -230,7 +227,10 @@ class _RunReader:
         """The Decisions of the run from number ``first`` to the one before ``last``. O(requests)."""
         run, sequence, names, places = self._run, self._run.sequence, self._names, self._places
         fleet, seed = self._context.fleet, self._context.seed
-        seeds = [word(seed, sequence + first)] if last == first + 1 else words(seed, sequence + first, last - first)
+        if last == first + 1:
+            seeds = [word(seed, sequence + first)]
+        else:
+            seeds = words(seed, sequence + first, last - first).tolist()
         made = []
         for at, own_seed in enumerate(seeds, first):
             row, ranking, counts, number = self._rows[at], self._rankings[at], self._counts[at], self._classes[at]

@@ -244,3 +244,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Raise NoValidHost with the refusal's sentence, unless everything was placed."""
         if self.refusal is not None:
             raise NoValidHost(self.refusal.sentence, removed=dict(self.removed), hint=self.refusal.hint)
+
+
+class PackedDecision(msgspec.Struct, frozen=True, gc=False):
+    """A decision that placed one guest, ``data`` in MessagePack, for those who pass it on as it is."""
+
+    data: bytes
+    instance_uuid: str
+    host: str
+
+    def unpack(self) -> Decision:
+        """The Decision. O(size)."""
+        return _UNPACK(self.data)
+
+
+_UNPACK: Final = msgspec.msgpack.Decoder(Decision).decode

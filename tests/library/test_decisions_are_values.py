@@ -42,6 +42,16 @@ def on_a_fork(engine: Engine, uuids: list[str]) -> None:
     replaced(trial, uuids)
 
 
+def test_a_batch_may_be_iterated_after_one_of_its_decisions_was_looked_at() -> None:
+    engine = Engine(Fleet())
+    add_hosts(engine.fleet, [Host(host=f"n{i}", vcpus_total=8, total_usable_ram_mb=8192) for i in range(3)])
+    decisions = engine.place_many([REQUEST] * 4)
+    first, third = decisions[0], decisions[2]
+    read = list(decisions)
+    assert (read[0], read[2]) == (first, third)
+    assert [each.selected.instance_uuid for each in decisions] == decisions.uuids()
+
+
 @pytest.mark.parametrize("change", [replaced, moved_to_another_zone, taken_out_of_the_zone, renamed, on_a_fork])
 def test_decisions_read_later_are_those_that_were_made(change: Callable[[Engine, list[str]], None]) -> None:
     engine = Engine(Fleet())

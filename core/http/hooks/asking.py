@@ -18,6 +18,7 @@ from ...machine.call_uuids import with_canonical_uuids
 from ...machine.orders import AnyCommand
 from ...machine.question import Query
 from ...machine.ranking import Rank, Ranking
+from ...machine.replicated import unpacked
 from ...machine.volume_ranking import RankVolume, VolumeRanking
 from ...machine.what_if import WhatIf
 from ...service import Identity, Service
@@ -141,7 +142,7 @@ class Asking:
             raise
         if pending.error is not None:
             raise pending.error
-        return pending.result
+        return unpacked(pending.result)
 
 
 def _told(done: trio.Event, pending: object) -> None:
