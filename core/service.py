@@ -244,7 +244,8 @@ class Service:
         user, cost = self._admitted(identity, command)
         if type(command) is SetPolicy:
             command, written = SetPolicy(policy=with_present_defaults(command.policy)), None
-        self.check_backend(user, command)
+        if type(command) is SetBackend:
+            self.check_backend(user, command)
         order, body = Order(self.now(), user, command), None
         if written is not None:
             body = _encode(WrittenOrder(order.now, user, msgspec.Raw(written)))

@@ -123,15 +123,16 @@ class History:
 
     def add(self, sequence: int, order: Order, outcome: Any) -> None:
         """Record the event of an applied command."""
-        entries, command = self._entries, order.command
+        entries = self._entries
+        command: Any = order.command
         if self.first + len(entries) != sequence:
             self.begin(sequence - 1)
-        if isinstance(command, p.Place):
-            if type(outcome) is PackedDecision:
-                project = command.request.project_id
-                entries[sequence] = _PlacedOne(order.now, order.user, project, outcome.instance_uuid, outcome.host)
-                size = 1
-            elif type(outcome) is Decision and outcome.refusal is None:
+        size = 1
+        if type(outcome) is PackedDecision:  # as nearly always: of a Place
+            project = command.request.project_id
+            entries[sequence] = _PlacedOne(order.now, order.user, project, outcome.instance_uuid, outcome.host)
+        elif isinstance(command, p.Place):
+            if type(outcome) is Decision and outcome.refusal is None:
                 hosts = {}
                 for selection in outcome.selections:
                     hosts[selection.instance_uuid] = selection.host
@@ -151,13 +152,14 @@ class History:
             concerned = self._machine.concerned(order) if names else _NOBODY
             entries[sequence] = _made(sequence, order, outcome, concerned)
             size = sum(map(len, concerned.values()))
-        size = max(size, 1)
+        size = size or 1
         self._sizes.append(size)
-        self._size += size
-        while self._size > self._kept and len(entries) > 1:
+        size += self._size
+        while size > self._kept and len(entries) > 1:
             del entries[self.first]
-            self._size -= self._sizes.popleft()
+            size -= self._sizes.popleft()
             self.first += 1
+        self._size = size
         while self._made and (oldest := next(iter(self._made.items())))[1] < self.first:
             del self._made[oldest[0]]
 

@@ -97,10 +97,10 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             request = command.request
             one = len(request.instance_uuids) < 2 and not request.alternates
             if one and type(request.server_group) is not ServerGroup:
-                spec = bytes(request.spec)
+                spec, identifier = bytes(request.spec), request.request_id
                 if spec in specs and len(spec) <= self.spec_bytes:
-                    names = len(request.project_id), len(request.user_id), len(request.request_id or "")
-                    if max(names) <= LONGEST_NAME:
+                    named = len(request.project_id) <= LONGEST_NAME and len(request.user_id) <= LONGEST_NAME
+                    if named and (identifier is None or len(identifier) <= LONGEST_NAME):
                         return PLACE_COST
         self.check(command)
         return cost_of(command, specs, hosts())

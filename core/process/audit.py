@@ -89,21 +89,19 @@ class LineEncoder:
         if type(command) is not p.Place or isinstance(outcome, HostlerError):
             return self._encode(line_of(sequence, order, outcome)) + b"\n"
         asked, placed = command.request, type(outcome) is PackedDecision or _is_placed(outcome)
-        common = order.now, order.user, asked.project_id, placed
+        common = order.now, order.user, asked.project_id, placed  # as of the placement before, mostly
         if common != self._common:
             on = self._encode(_project(asked))
             line = self._encode(_line_of_placement(0, order, placed, [_project(asked)]))
             self._begin, self._end = line.removeprefix(_NUMBERED % 0).removesuffix(on + b"]}"), on + b"]}\n"
             self._common = common
-        uuids = b"".join([self._encode(uuid) + b"," for uuid in asked.instance_uuids[:NAMED]])
-        return _NUMBERED % sequence + self._begin + uuids + self._end
+        line = _NUMBERED % sequence + self._begin
+        if asked.instance_uuids:
+            line += b"".join([self._encode(uuid) + b"," for uuid in asked.instance_uuids[:NAMED]])
+        return line + self._end
 
 
 _NUMBERED: Final = b'{"sequence":%d'
-
-
-def _later(sequence: int, order: Order, outcome: Any) -> tuple[int, Order, Any]:
-    return sequence, order, outcome
 
 
 class AuditLog:
@@ -138,14 +136,14 @@ class AuditLog:
         self._thread.start()
 
     def __call__(self, sequence: int, order: Order, outcome: Any) -> None:
-        if sequence <= self.last:
-            return
         waiting = len(self._waiting)
-        if waiting >= QUEUE_LINES:
-            self.lost += 1
+        if waiting >= QUEUE_LINES or sequence <= self.last:
+            self.lost += sequence > self.last
             return
-        placed = type(order.command) is p.Place
-        self._waiting.append((self._encode_placement if placed else _later)(sequence, order, outcome))
+        if type(order.command) is p.Place:
+            self._waiting.append(self._encode_placement(sequence, order, outcome))
+        else:
+            self._waiting.append((sequence, order, outcome))
         if not waiting and self._changed.acquire(blocking=False):
             self._changed.notify_all()
             self._changed.release()

@@ -206,22 +206,26 @@ class CommandQueue(Generic[Command, Result]):
             alone, first = len(self._lanes) == 1, lane.waiting[0].cost
             if batch and cost + first > most:
                 break
-            lane.deficit = max(most - cost, first) if alone else lane.deficit + QUANTUM
-            while lane.waiting and lane.waiting[0].cost <= lane.deficit and len(batch) < self._batch_limit:
-                pending = lane.waiting.popleft()
+            deficit = max(most - cost, first) if alone else lane.deficit + QUANTUM
+            waiting = lane.waiting
+            while waiting and (own := waiting[0].cost) <= deficit and len(batch) < self._batch_limit:
+                pending = waiting.popleft()
+                nbytes = len(pending.body)
                 self.count -= 1
-                lane.bytes -= len(pending.body)
+                lane.bytes -= nbytes
                 if pending.deadline is not None or pending.state != "queued":
                     if not self._taken(pending, now):
                         continue
                 else:
                     pending.state = "taken"
-                lane.deficit -= pending.cost
-                cost, size = cost + pending.cost, size + len(pending.body)
+                deficit -= own
+                cost += own
+                size += nbytes
                 batch.append(pending)
                 if cost >= most or size >= BATCH_BYTES:
                     break
-            if not lane.waiting:
+            lane.deficit = deficit
+            if not waiting:
                 if self._lanes.get(name) is lane:
                     del self._lanes[name]
             elif alone:
@@ -265,12 +269,16 @@ class CommandQueue(Generic[Command, Result]):
 
     def tell(self, pending: Pending[Command, Result], result: Result | None, error: BaseException | None) -> None:
         """Answer one command, if it has not been taken back or answered."""
-        if pending.state in ("cancelled", "done"):
+        state = pending.state
+        if state == "cancelled" or state == "done":
             return
         self.bytes -= len(pending.body)
-        pending.result, pending.state = result, "done"
-        pending.error = pending.error or error
-        done, pending.done = pending.done, _told_already
+        pending.result = result
+        pending.state = "done"
+        if error is not None and pending.error is None:
+            pending.error = error
+        done = pending.done
+        pending.done = _told_already
         try:
             done(pending)
         except Exception as failure:  # the command is done; only its caller is not informed
