@@ -17,6 +17,7 @@ from hostler.core.forks import Children
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.queries import Fits
+from hostler.core.machine.replicated import unpacked
 from hostler.core.machine.request_limits import (
     LONGEST_NAME,
     NEW_SPEC_WEIGHT,
@@ -140,7 +141,7 @@ async def call(service: Service, command: Any, *, user: str = LOCAL, key: str | 
             await answered.wait()
     if pending.error is not None:
         raise pending.error
-    return pending.result
+    return unpacked(pending.result)
 
 
 async def test_a_call_in_parts_is_answered_as_one_and_a_repetition_gets_the_same_answer() -> None:

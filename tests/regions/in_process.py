@@ -18,6 +18,7 @@ from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order
 from hostler.core.machine.region_claims import RegionClaims
 from hostler.core.machine.region_summary import RegionSummary
+from hostler.core.machine.replicated import unpacked
 from hostler.core.machine.request_limits import RequestLimits
 from hostler.core.rates import RateLimits
 from hostler.core.regions.cascade import Cascade
@@ -53,7 +54,7 @@ async def call(
         await done.wait()
     if pending.error is not None:
         raise pending.error
-    return pending.result
+    return unpacked(pending.result)
 
 
 class Direct(Link):
