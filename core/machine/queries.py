@@ -235,6 +235,17 @@ def takes_long(state: ServiceState, query: Query) -> bool:
             return state.fleet.rows > 50 * LONG_HOSTS
         case Instances():
             return many_instances(state, query)
+        case Guests() | VolumeLives():
+            return len(state.lives.guests) + len(state.lives.volumes) > 10 * LONG_LIST
+        case ListBackends():
+            return len(state.lives.guests) > 10 * LONG_LIST
+        case ShowMoves():
+            return len(state.fleet._consumers.moves) > 10 * LONG_LIST
+        case Flavors() | Images():
+            catalog = state.catalog
+            return len(catalog.flavors) + len(catalog.images) > 10 * LONG_LIST
+        case ShowDrift():
+            return state.fleet.rows > 10 * LONG_HOSTS
         case ServerGroups():
             return len(state.fleet._groups) > LONG_LIST or state.fleet._kernel.consumer_count > 10 * LONG_HOSTS
         case Providers(limit=limit) | Allocations(limit=limit):

@@ -111,7 +111,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             case PlaceMany():
                 self.check_count(command)
             case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
-                raise _too_much("uuids", len(uuids), self.uuids)
+                raise too_much("uuids", len(uuids), self.uuids)
         _check_texts(command, "", LONGEST_TEXT)
         spec = project = user = None
         for request in requests_of(command):
@@ -126,24 +126,24 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             _check_texts(volume, "request.", LONGEST_NAME)
             size = memoryview(volume.spec).nbytes
             if size > self.spec_bytes:
-                raise _too_much("request.spec", size, self.spec_bytes, "bytes")
+                raise too_much("request.spec", size, self.spec_bytes, "bytes")
 
     def check_count(self, command: PlaceMany) -> None:
         """InvalidValue for a call of too many requests. O(1)."""
         if len(command.requests) > self.requests:
-            raise _too_much("requests", len(command.requests), self.requests)
+            raise too_much("requests", len(command.requests), self.requests)
 
     def _check_request(self, request: Asked) -> None:
         if len(request.instance_uuids) > self.instances:
-            raise _too_much("request.instance_uuids", len(request.instance_uuids), self.instances)
+            raise too_much("request.instance_uuids", len(request.instance_uuids), self.instances)
         if request.alternates > self.alternates:
-            raise _too_much("request.alternates", request.alternates, self.alternates)
+            raise too_much("request.alternates", request.alternates, self.alternates)
         size = memoryview(request.spec).nbytes
         if size > self.spec_bytes:
-            raise _too_much("request.spec", size, self.spec_bytes, "bytes")
+            raise too_much("request.spec", size, self.spec_bytes, "bytes")
         group = request.server_group
         if isinstance(group, ServerGroup) and len(group.members) > self.group_members:
-            raise _too_much("request.server_group.members", len(group.members), self.group_members)
+            raise too_much("request.server_group.members", len(group.members), self.group_members)
 
 
 def _check_texts(value: msgspec.Struct, where: str, most: int) -> None:
@@ -156,7 +156,8 @@ def _check_texts(value: msgspec.Struct, where: str, most: int) -> None:
             )
 
 
-def _too_much(field: str, count: int, limit: int, unit: str = "") -> InvalidValue:
+def too_much(field: str, count: int, limit: int, unit: str = "") -> InvalidValue:
+    """The error for a field with more than a call may have."""
     name = field.rpartition(".")[2]
     of = f"{unit} of {name}" if unit else name
     hint = "ask in several calls, or have the operator raise [limits]"

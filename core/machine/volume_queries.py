@@ -324,10 +324,11 @@ def volume_types(state: ServiceState, user: str, query: VolumeTypes) -> list[Vol
 
 
 def volume_type(state: ServiceState, user: str, query: ShowVolumeType) -> VolumeTypeLine:
-    found = {each.name: each for each in volume_types(state, user, VolumeTypes())}
-    if query.name not in found:
-        raise UnknownName.among("volume type", query.name, found, field="name")
-    return found[query.name]
+    each = state.catalog.volume_types.get(query.name)
+    if each is not None and (state.tenants.role(user, CLOUD) >= RANK["reader"] or visible(state.tenants, user, each)):
+        return VolumeTypeLine(query.name, each.volume_type, each.qos_specs, list(each.projects))
+    found = (each.name for each in volume_types(state, user, VolumeTypes()))
+    raise UnknownName.among("volume type", query.name, found, field="name")
 
 
 # what would be decided
@@ -351,6 +352,8 @@ def takes_long(state: ServiceState, query: Query) -> bool:
     """True for a question that others should not have to wait for."""
     records, pools = state.volumes, len(state.fleet.pools)
     match query:
+        case VolumeTypes():
+            return len(state.catalog.volume_types) > MANY // 10
         case Volumes():
             return len(records.volumes) > MANY
         case VolumeSnapshots() | VolumeBackups() | VolumeGroups():

@@ -19,6 +19,7 @@ from ...placement.types.errors import HostlerError
 from ..failures import release_frames
 from ..service import Service
 from ..tenancy.errors import NotAuthenticated
+from ..tenancy.tenants import CLOUD, RANK
 from .framing import BadFrame, Framer
 from .handshake import begins_with_tls, let_read, secured
 from .messages import error_object, notification
@@ -54,7 +55,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connections: int = 20_000
     """Maximum number of connections; further ones are closed immediately."""
     frame_bytes: int = 16 << 20
-    """Maximum bytes of one message from an authenticated peer."""
+    """Maximum bytes of one message from an admin or reader of the cloud."""
+    member_bytes: int = 4 << 20
+    """Maximum bytes of one message from any other user."""
     stranger_bytes: int = 64 << 10
     """Maximum bytes of one message from an unauthenticated peer, and of the answers that it has not taken."""
     unfinished_bytes: int = 512 << 20
@@ -260,9 +263,9 @@ class Connection:
         while True:
             if not messages or self._user is None:
                 self._user = session.user
+                framer.limit = self._longest(self._user)
             if not messages and framer.unfinished:
                 await turns.take(self._user or "")
-            framer.limit = self.limits.frame_bytes if self._user else self.limits.stranger_bytes
             frame = framer.next()
             if frame is None:
                 break
@@ -278,6 +281,15 @@ class Connection:
                 await self._room.park()
         if found or not self._began:
             self._began = trio.current_time() if framer.unfinished else 0.0
+
+    def _longest(self, user: str | None) -> int:
+        """Bytes of the longest message that a user, or a stranger, may send."""
+        limits = self.limits
+        if user is None:
+            return limits.stranger_bytes
+        if self._service.state.tenants.role(user, CLOUD) >= RANK["reader"]:
+            return limits.frame_bytes
+        return min(limits.frame_bytes, limits.member_bytes)
 
     def _has_room(self, session: Session) -> bool:
         limits = self.limits

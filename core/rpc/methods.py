@@ -79,7 +79,9 @@ class Watch(Params, frozen=True):
     guests, readers of the cloud all events. Notifications are [2, "event", [Event]]. A second call replaces the first.
     Returns the sequence number after which events begin."""
 
-    kinds: list[Literal["decisions", "refusals", "changes", "capacity", "summary"]]
+    kinds: Annotated[
+        list[Literal["decisions", "refusals", "changes", "capacity", "summary"]], msgspec.Meta(max_length=100)
+    ]
     project: str | None = None
     after: Annotated[int, msgspec.Meta(ge=0)] | None = None
 

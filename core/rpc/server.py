@@ -37,7 +37,7 @@ class RpcServer:
         self.service, self.tls = service, tls
         self.budget = Budget(limits or Limits())
         self.certificates_required = certificates_required
-        self.watchers = Watchers(service)
+        self.watchers = Watchers(service, self.budget.turns)
         self.connections: set[Connection] = set()
         self.ended = 0
         """Connections that were served, and are no more."""

@@ -25,6 +25,7 @@ from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Regions, Service, Shadow
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
+from . import long_params
 from .batch import BatchAnswers, answer_questions
 from .cluster_calls import of_cluster
 from .cluster_methods import Lead, Members, SnapshotFiles, SnapshotPart
@@ -195,6 +196,9 @@ class Session:
             if batched and kind == "session":
                 problem = f"{call.method} cannot be in a batch"
                 raise InvalidValue(problem, field="calls", hint="commands and questions can")
+            if memoryview(call.params).nbytes > long_params.LONG_BYTES and kind != "session":
+                user = self.service.user(self.identity)
+                long_params.check(self.service.state.tenants, self.service.limits, user, method.params, call.params)
             params, options = read_params(call.params, method.params)
             if kind != "command" and options is not NO_OPTIONS:
                 self._check_options(call.method, kind, options)

@@ -22,6 +22,7 @@ from ..tenancy.rights import project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from .messages import notification
 from .methods import Watch
+from .turns import Turns
 
 CAPACITY_SECONDS: Final = 1.0
 SUMMARY_SECONDS: Final = 1.0
@@ -30,7 +31,7 @@ BACKLOG_BYTES: Final = 1 << 20
 READ_ON_SECONDS: Final = 0.02
 """Seconds between checks whether a peer has read on."""
 TURN: Final = 100
-"""Commands sent from the event log before yielding to others."""
+"""Events read from the event log, to the end of a command's, before yielding to others."""
 
 log = logging.getLogger("hostler.rpc")
 
@@ -73,8 +74,10 @@ class _Subscription:
 class Watchers:
     """All subscriptions of a service; an observer of its writer."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, turns: Turns | None = None) -> None:
+        """``turns``: those of users in taking in messages, which what is read from the event log counts as, too."""
         self._service, self._history = service, service.history
+        self._turns = turns if turns is not None else Turns()
         self._subscriptions: dict[Watcher, _Subscription] = {}
         self._history.begin(service.writer.sequence)
         service.writer.observers.append(self._applied)
@@ -206,6 +209,7 @@ class Watchers:
             if subscription.has_room:
                 self._tell_some(subscription)
                 await trio.lowlevel.checkpoint()
+                await self._turns.take(subscription.watcher.identity.user or "")
             else:
                 await trio.sleep(READ_ON_SECONDS)
         subscription.catching_up = False
@@ -218,9 +222,10 @@ class Watchers:
             gap = Event(kind="gap", sequence=begin, time=self._service.now())
             subscription.watcher.send(notification("event", gap))
             subscription.last_sent = begin - 1
-        for _ in range(TURN):
-            if subscription.last_sent == history.last or not subscription.has_room:
-                return
+        read = 0
+        while read < TURN and subscription.last_sent != history.last and subscription.has_room:
             subscription.last_sent += 1
-            for event in history.events(subscription.last_sent):
+            events = history.events(subscription.last_sent)
+            for event in events:
                 self._tell(event, [subscription])
+            read += max(len(events), 1)

@@ -61,6 +61,35 @@ HOSTS_BY_ADMINS: Final = 6
 """The revision of the rules since which only cloud admins name a host in an availability zone, or as the target of a
 resize."""
 FOR_CLOUD_ADMINS: Final = Need("cloud_admin", CLOUD)
+FOR_OTHERS: Final = frozenset(
+    (
+        *(
+            Place,
+            PlaceMany,
+            PlaceAcross,
+            Hold,
+            ConfirmHold,
+            Release,
+            Spawned,
+            Resize,
+            BeginMove,
+            ConfirmMove,
+            RevertMove,
+        ),
+        *(
+            ClaimInRegion,
+            BeginRegionRelease,
+            AddServerGroup,
+            RemoveServerGroup,
+            CreateVolume,
+            AttachVolume,
+            DetachVolume,
+        ),
+        *(CreateGuest, StartGuest, StopGuest, DeleteGuest, c.CreateProject, c.DeleteProject, c.SetLimits),
+        *(c.CreateUser, c.DeleteUser, c.Grant, c.Revoke, c.CreateToken, c.RevokeToken),
+    )
+)
+"""Commands, beside those on storage, that others than cloud admins may give."""
 
 
 class Facts(Protocol):

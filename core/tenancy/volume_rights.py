@@ -114,6 +114,8 @@ _OF_OWNERS: Final = (
     *(DeleteVolumes, DeleteVolumeSnapshots, DeleteVolumeBackups, DeleteVolumeGroup, ExtendVolume, BeginRetype),
     *(ConfirmVolumeMove, RevertVolumeMove, CreateVolumeSnapshot, CreateVolumeBackup, RetryVolume),
 )
+STORAGE_FOR_OTHERS: Final = frozenset((PlaceVolume, PlaceVolumeGroup, PlaceTogether, *_OF_OWNERS))
+"""Commands on storage that others than cloud admins may give."""
 
 
 def _needs(command: Any, kind: StorageKind, uuids: Sequence[str], facts: StorageFacts) -> Sequence[Need]:

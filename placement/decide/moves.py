@@ -183,10 +183,8 @@ def release(fleet: Fleet, uuids: Sequence[str]) -> int:
 
 
 def expired(fleet: Fleet, now: float) -> list[PendingMove]:
-    """Moves whose time is over, in order of their instances. O(moves)."""
-    moves = fleet._consumers.moves
-    found = [move for move in moves.values() if move.expires is not None and move.expires <= now]
-    return sorted(found, key=lambda move: move.instance)
+    """Moves whose time is over, in order of their instances. O(1) before that of the next one, else O(moves)."""
+    return fleet._consumers.moves.due(now)
 
 
 __all__ = [

@@ -24,6 +24,7 @@ from ..types.moves import PendingMove
 from ..types.validation import uuid_words
 from .change_log import ChangeLog, rows_array
 from .interned_pci import PciStates
+from .moves_under_way import MovesUnderWay
 from .providers import Providers
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -106,7 +107,7 @@ class Consumers:
         """Consumers that the last report of their host left out, and when a report first did."""
         self.also_on: dict[int, dict[str, Mapping[str, Any]]] = {}
         """By row: uuid -> image properties of instances whose consumer is on another row (a migration's two ends)."""
-        self.moves: dict[str, PendingMove] = {}
+        self.moves = MovesUnderWay()
         """Moves under way, by instance. Reports are read with them where ``counts_once``, as old journals were not."""
         self._figures: NDArray[np.float64] = np.zeros((0, 3))
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
@@ -288,8 +289,8 @@ class Consumers:
 
     def miss(self, changes: Mapping[int, float | None]) -> None:
         """Note since when reports leave consumers out; None: they do no more. O(changes)."""
-        before = {consumer: self.missing.get(consumer) for consumer in changes}
-        self._change_log.make(partial(_put_each, self.missing, changes), partial(_put_each, self.missing, before))
+        put, before = partial(_put_each, self.missing), {consumer: self.missing.get(consumer) for consumer in changes}
+        self._change_log.make(partial(put, changes), partial(put, before))
 
     def rename(self, consumer: int, words: tuple[int, int]) -> None:
         """Give a consumer another uuid, which none has. O(1)."""
@@ -304,16 +305,15 @@ class Consumers:
 
     def put_move(self, uuid: str, move: PendingMove | None) -> None:
         """Remember the move of an instance, or (None) forget it. O(1)."""
-        put, before = partial(_put_each, self.moves), self.moves.get(uuid)
-        self._change_log.make(partial(put, {uuid: move}), partial(put, {uuid: before}))
+        put = partial(self.moves.put, uuid)
+        self._change_log.make(partial(put, move), partial(put, self.moves.get(uuid)))
 
     def stand_on(self, row: int, instances: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which instances stand on a row whose consumers are on other rows. O(1)."""
         before = self.also_on.get(row)
         if (before or {}) != instances:
-            after = {row: dict(instances) or None}
             put = partial(_put_each, self.also_on)
-            self._change_log.make(partial(put, after), partial(put, {row: before}))
+            self._change_log.make(partial(put, {row: dict(instances) or None}), partial(put, {row: before}))
             self._change_log.changed(rows_array(row))
 
     def put_extras(self, consumer: int, extras: Extras | None) -> None:

@@ -168,7 +168,8 @@ def read_values(fleet: Fleet, arrays: Arrays) -> None:
         fleet._consumers.keep_extras(consumer, extras)
     fleet._consumers.notes.update(values.notes)
     fleet._consumers.missing.update(values.missing)
-    fleet._consumers.moves.update({move.instance: move for move in values.moves})
+    for move in values.moves:
+        fleet._consumers.moves.put(move.instance, move)
     fleet._consumers.also_on.update((row, {**held}) for row, held in values.also_on)
     fleet._registry = values.registry
     fleet._registry.demand_sound()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,10 @@ import trio.testing
 from hostler.core.engine_commands import AddHosts, Asked, Place, PlaceMany, Release, SetService
 from hostler.core.errors import KeyReused, Overloaded
 from hostler.core.forks import Children
+from hostler.core.machine import queries
+from hostler.core.machine.catalog_queries import Flavors, Images
 from hostler.core.machine.instance_queries import Instances
+from hostler.core.machine.lifecycle_queries import Guests, ListBackends, VolumeLives
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.queries import Fits
 from hostler.core.machine.replicated import unpacked
@@ -28,16 +32,17 @@ from hostler.core.machine.request_limits import (
     cost_of,
     parts_of,
 )
+from hostler.core.machine.volume_queries import VolumeTypes
 from hostler.core.rates import Rate, RateLimits
 from hostler.core.service import Identity, Service
 from hostler.core.storage_commands import AskedVolume, PlaceVolume
 from hostler.core.tenancy.errors import NotAllowed
 from hostler.core.tenancy.tenants import User
 from hostler.core.writer.writer import open_writer
-from hostler.placement.types.errors import HostlerError, InvalidValue
+from hostler.placement.types.errors import COMPARED, HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.request import ServerGroup
 
-from .orders import LOCAL, NOW, asked, hosts, order, uuid_of
+from .orders import LOCAL, NOW, asked, hosts, machine, order, uuid_of
 
 LIMITS = RequestLimits(instances=3, requests=5, alternates=2, spec_bytes=200, group_members=2, uuids=4)
 GROUP = ServerGroup(uuid=uuid_of(9), policy="anti-affinity", members=frozenset(map(uuid_of, range(3))))
@@ -281,3 +286,30 @@ async def test_only_so_many_long_questions_of_one_user_wait() -> None:
                 nursery.start_soon(ask)
     assert len(refused) == 3
     assert await children.ask(lambda: b"x", lane="greedy") == b"x"
+
+
+def test_long_lists_are_made_aside() -> None:
+    made = machine()
+    asked_for: list[Any] = [Guests(), VolumeLives(), ListBackends(), Flavors(), Images(), VolumeTypes()]
+    assert not any(queries.takes_long(made.state, question) for question in asked_for)
+    lives, catalog = made.state.lives, made.state.catalog
+    for kept in (lives.guests, catalog.flavors, catalog.images, catalog.volume_types):
+        kept.update(dict.fromkeys(map(str, range(2_000))))  # type: ignore[arg-type]  # nothing looks at them
+    assert all(queries.takes_long(made.state, question) for question in asked_for)
+
+
+def test_a_wrong_name_is_compared_with_few_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    matches = difflib.get_close_matches
+
+    def counting(word: str, possibilities: Sequence[str], **options: Any) -> list[str]:
+        compared.append(len(possibilities))
+        return matches(word, possibilities, **options)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    names = [f"user-{number:06}" for number in range(50_000)]
+    assert "user-012345" in str(UnknownName.among("user", "user-012345x", names))
+    assert "user-000000" in str(UnknownName.among("user", "aaaa", names))
+    assert "closest: user-0499" in str(UnknownName.among("user", "user-05", names))
+    assert "closest" in str(UnknownName.among("user", "x" * 60_000, names))
+    assert max(compared) <= COMPARED

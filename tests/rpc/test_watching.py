@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from hostler.core.engine_commands import AddHosts
+from hostler.core.engine_commands import AddHosts, PlaceMany
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order, PlacementWrite
 from hostler.core.rpc.client import Client, open_client
 from hostler.core.rpc.methods import Watch
-from hostler.core.rpc.watching import BACKLOG_BYTES, Watchers
+from hostler.core.rpc.turns import ROUND_TURNS, Turns
+from hostler.core.rpc.watching import BACKLOG_BYTES, TURN, Watchers
 from hostler.core.service import Identity, Service
 from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant, Revoke, SetLimits
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
@@ -363,3 +365,45 @@ async def test_a_peer_that_did_not_read_is_told_how_things_are_once_it_does(
         await trio.sleep(5)
         assert slow.sent == other.sent[1:]
         nursery.cancel_scope.cancel()
+
+
+class Steps(SlowWatcher):
+    """A session whose peer reads at once; how much it had been told whenever others had their turn is ``seen``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting_bytes, self.work, self.seen = 0, list[Any](), list[int]()
+
+    def spawn(self, work: Any) -> None:
+        self.work.append(work)
+
+    async def run(self) -> None:
+        """Do the work, while others note how far it has got."""
+        with trio.fail_after(HANG_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._note)
+                for each in self.work:
+                    await each()
+                nursery.cancel_scope.cancel()
+
+    async def _note(self) -> None:
+        while True:
+            self.seen.append(len(self.sent))
+            await trio.lowlevel.checkpoint()
+
+
+async def test_what_is_read_from_the_event_log_is_told_in_turns_with_others() -> None:
+    requests, calls = 40, 50
+    async with open_writer(ServiceMachine()) as writer:
+        service = Service(writer.machine, writer)  # type: ignore[arg-type]  # it is a ServiceMachine
+        turns, watcher = Turns(), Steps()
+        watchers = Watchers(service, turns)
+        for _ in range(calls):
+            await writer.submit(Order(NOW, LOCAL, PlaceMany(requests=(asked(project="p1"),) * requests)))
+        watchers.add(watcher, Watch(kinds=["refusals"], after=0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(turns.run)
+            await watcher.run()
+            nursery.cancel_scope.cancel()
+    assert len(watcher.sent) == requests * calls
+    assert max(after - before for before, after in pairwise(watcher.seen)) <= ROUND_TURNS * (TURN + requests)

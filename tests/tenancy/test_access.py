@@ -35,6 +35,8 @@ from hostler.core.machine.report_columns import columns_of
 from hostler.core.rpc.methods import METHODS
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
+from hostler.core.tenancy.rights import FOR_OTHERS
+from hostler.core.tenancy.volume_rights import STORAGE_FOR_OTHERS
 from hostler.placement.storage.pools.request import VolumeType
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Aggregate
@@ -474,3 +476,9 @@ def test_what_is_refused_changes_nothing() -> None:
                 with pytest.raises(NotAllowed):
                     made.apply(order(what, user="nobody"))
     assert (made.state.fleet.version, made.encode_result(made.state.tenants)) == before
+
+
+def test_commands_that_others_may_give_are_read_for_others_whatever_their_length() -> None:
+    commands = {type(make(OWN)) for make, users in SCOPED.values() if users - CLOUD_READERS}
+    commands = {kind for kind in commands if issubclass(kind, p.Command)}
+    assert commands <= {*FOR_OTHERS, *STORAGE_FOR_OTHERS}
