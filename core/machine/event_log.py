@@ -19,6 +19,7 @@ from .. import storage_commands as s
 from ..lifecycle_commands import AdoptGuest, CreateGuest, CreateVolume, OnVolumeClaim
 from ..region_commands import ClaimInRegion, SettleRegionClaim, on_behalf_of
 from ..tenancy import commands as c
+from ..tenancy.tenants import RANK
 from .lives import GuestChange, VolumeChange
 from .machine import ServiceMachine, guests_named
 from .orders import Guests, Order
@@ -131,6 +132,10 @@ class History:
         if type(outcome) is PackedDecision:  # as nearly always: of a Place
             project = command.request.project_id
             entries[sequence] = _PlacedOne(order.now, order.user, project, outcome.instance_uuid, outcome.host)
+        elif isinstance(outcome, HostlerError):
+            concerned = self._concerned(order)
+            entries[sequence] = self._refused(_made(sequence, order, outcome, concerned), order.user)
+            size = sum(map(len, concerned.values()))
         elif isinstance(command, p.Place):
             if type(outcome) is Decision and outcome.refusal is None:
                 hosts = {}
@@ -145,11 +150,10 @@ class History:
         elif isinstance(command, p.PlaceMany):
             entries[sequence], size = (order, outcome, _NOBODY), _weight_of_all(command.requests)
         else:
-            if isinstance(command, c.CreateProject) and not isinstance(outcome, HostlerError):
+            if isinstance(command, c.CreateProject):
                 self._made.pop(command.id, None)
                 self._made[command.id] = sequence
-            names = isinstance(command, s.StorageBase | OnVolumeClaim) or guests_named(command)
-            concerned = self._machine.concerned(order) if names else _NOBODY
+            concerned = self._concerned(order)
             entries[sequence] = _made(sequence, order, outcome, concerned)
             size = sum(map(len, concerned.values()))
         size = size or 1
@@ -162,6 +166,20 @@ class History:
         self._size = size
         while self._made and (oldest := next(iter(self._made.items())))[1] < self.first:
             del self._made[oldest[0]]
+
+    def _concerned(self, order: Order) -> Guests:
+        """The guests and volumes that a command names, by project."""
+        names = isinstance(order.command, s.StorageBase | OnVolumeClaim) or guests_named(order.command)
+        return self._machine.concerned(order) if names else _NOBODY
+
+    def _refused(self, events: list[Event], user: str) -> list[Event]:
+        """Events of a refused command. What a user tries who may not read a project is told to the cloud, not to the
+        project, which would learn their name."""
+        tenants, foreign = self._machine.state.tenants, set[str]()
+        for name in {each.project for each in events if each.project}:
+            if tenants.role(user, f"project:{name}") < RANK["reader"]:
+                foreign.add(name)
+        return [msgspec.structs.replace(each, project=None) if each.project in foreign else each for each in events]
 
     def is_of(self, project: str, sequence: int) -> bool:
         """True if what a command did to a project's guests concerns the project of that name that there is now, not one

@@ -105,6 +105,32 @@ async def test_a_reader_of_a_project_is_told_of_its_guests_only() -> None:
         ]
 
 
+@pytest.mark.parametrize(("watching", "told_of"), [("reader", []), ("operator", ["eve"] * 5)])
+async def test_what_strangers_to_a_project_try_there_is_told_to_the_cloud_only(
+    watching: str, told_of: list[str]
+) -> None:
+    async with cloud(watching) as (served, admin, watcher):
+        await served.do(CreateUser(id="eve", domain="d"), Grant(user="eve", role="member", scope="project:p2"))
+        await admin.call(*place(1, "p1"))
+        await watcher.call("watch", {"kinds": ["refusals"]})
+        async with open_client(served.address, token=await served.token("eve")) as stranger:
+            tried: list[tuple[str, Any]] = [
+                place(2, "p1"),
+                ("release", {"uuids": [uuid_of(1)]}),
+                ("resize", {"uuid": uuid_of(1), "request": {"spec": SMALL}}),
+                ("set_limits", {"scope": "project:p1", "limits": {"VCPU": 1}}),
+                ("create_project", {"id": "p1", "domain": "d"}),
+            ]
+            await stranger.pipeline(tried)
+        await admin.call(*place(3, "p1", BIG))
+        seen = []
+        with trio.fail_after(HANG_SECONDS):
+            while not seen or seen[-1].command != "place" or seen[-1].user == "eve":
+                seen.append(await watcher.events.receive())
+        assert [event.user for event in seen[:-1]] == told_of
+        assert {event.project for event in seen[:-1]} <= {None}
+
+
 async def test_whose_guests_were_released_is_told_to_each_project_by_itself() -> None:
     async with cloud("reader") as (_, admin, reader):
         await admin.pipeline([place(number, project) for number, project in ((1, "p1"), (2, "p2"), (3, "p1"))])
