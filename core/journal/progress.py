@@ -52,8 +52,8 @@ class UnderWay:
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if os.fstat(handle).st_size < _LENGTH:
-                    os.ftruncate(handle, _LENGTH)
+                # A mapping of a file that has no blocks yet, on a full disk, ends the process (SIGBUS) when it is written.
+                os.posix_fallocate(handle, 0, _LENGTH)
                 self._map = mmap.mmap(handle, _LENGTH)
             finally:
                 os.close(handle)

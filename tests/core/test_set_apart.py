@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler.core.errors import InternalError
+from hostler.core.errors import InternalError, StorageFailed
 from hostler.core.journal.journal import Journal
 from hostler.core.journal.progress import APART, FILE, CommandSetApart, UnderWay, read_apart
 from hostler.core.machine.replicated import Replayed
@@ -143,3 +143,19 @@ def test_a_list_of_what_was_set_apart_that_cannot_be_read_is_damage(tmp_path: Pa
         read_apart(tmp_path)
     (tmp_path / APART).write_bytes(msgspec.json.encode({"sequence": 7, "time": 1.0, "reason": "x"}) + b"\n")
     assert list(read_apart(tmp_path)) == [7]
+
+
+def test_the_record_has_its_room_on_the_disk_before_it_is_mapped(tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse"
+    sparse.mkdir()
+    (sparse / FILE).touch()
+    os.truncate(sparse / FILE, 40)
+    for folder in (tmp_path, sparse):
+        UnderWay(folder).close()
+        assert (folder / FILE).stat().st_blocks > 0
+
+
+def test_a_disk_without_room_for_the_record_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(StorageFailed, match="No space left"):
+        UnderWay(tmp_path)

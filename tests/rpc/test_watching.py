@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from hostler.core.engine_commands import AddHosts, PlaceMany
+from hostler.core.machine.event_log import Event
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order, PlacementWrite
 from hostler.core.rpc.client import Client, open_client
@@ -123,7 +124,7 @@ async def test_what_strangers_to_a_project_try_there_is_told_to_the_cloud_only(
             ]
             await stranger.pipeline(tried)
         await admin.call(*place(3, "p1", BIG))
-        seen = []
+        seen: list[Event] = []
         with trio.fail_after(HANG_SECONDS):
             while not seen or seen[-1].command != "place" or seen[-1].user == "eve":
                 seen.append(await watcher.events.receive())
