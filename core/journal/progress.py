@@ -52,7 +52,7 @@ class UnderWay:
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                # A mapping of a file that has no blocks yet, on a full disk, ends the process (SIGBUS) when it is written.
+                # Without blocks on a full disk, a write to the mapping would end the process (SIGBUS).
                 os.posix_fallocate(handle, 0, _LENGTH)
                 self._map = mmap.mmap(handle, _LENGTH)
             finally:

@@ -4,9 +4,9 @@ loop stands still. What was acknowledged is on the disk, and recovered at the ne
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -66,7 +66,8 @@ class LoopWatch:
         seen, still = [0] * len(self._beats), [0] * len(self._beats)
         while not self._over:
             try:
-                time.sleep(self._tick)
+                # Not time.sleep, whose absolute time fails (EINVAL) under libfaketime: the thread would end.
+                select.select((), (), (), self._tick)
                 for number, beats in enumerate(self._beats):
                     now = beats()
                     still[number] = still[number] + 1 if now == seen[number] else 0

@@ -107,3 +107,4 @@ def test_a_service_under_a_clock_that_is_a_year_ahead_for_a_moment(tmp_path: Pat
         control.write_text("+30d\n")
         with BlockingClient(daemon.address, within=20.0) as other, pytest.raises(NotAuthenticated):
             other.call("hello", {"token": token.token})
+        assert "Traceback" not in daemon.log(), "no thread has ended"
