@@ -167,13 +167,19 @@ class Journal:
         aside: Aside = at_once,
     ) -> Journal:
         """Open the journal in a folder, which is created if missing and locked until ``close``. DataInUse if another
-        process has it, StorageFailed if it cannot be opened. ``committed`` is passed to ``SqliteStore``. ``aside`` runs
-        the long steps of a recovery: loading, and replaying a few megabytes at a time."""
+        process has it, StorageFailed if it cannot be opened, DataDamaged if it has but the begin of a copy.
+        ``committed`` is passed to ``SqliteStore``. ``aside`` runs the long steps of a recovery: loading, and replaying
+        a few megabytes at a time."""
         path = Path(folder)
         lock = locked_folder(path)
         files = in_threads_of(trio.CapacityLimiter(FILE_THREADS))
         snapshots = SnapshotFolder(path, files)
-        snapshots.tidy()
+        try:
+            snapshots.check_whole()
+            snapshots.tidy()
+        except BaseException:
+            os.close(lock)
+            raise
         store = SqliteStore(path, committed)
         return cls(
             store,

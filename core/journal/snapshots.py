@@ -29,6 +29,7 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 _NAME: Final = re.compile(r"snapshot-(\d{16})")
 _UNFINISHED: Final = re.compile(r"snapshot-\d{16}\.tmp-\d+")
+_SEGMENT: Final = re.compile(r"journal-\d{16}\.sqlite")
 _NEW_SEGMENT: Final = re.compile(r"journal-\d{16}\.new")
 _LOG: Final = re.compile(r"(journal-\d{16}\.sqlite)-(wal|shm)")
 _CHUNK: Final = 1 << 20
@@ -91,6 +92,18 @@ class SnapshotFolder:
             elif _NEW_SEGMENT.fullmatch(name) or (log_of and log_of[2] == "shm" and log_of[1] not in names):
                 with suppress(OSError):
                     path.unlink()
+
+    def check_whole(self) -> None:
+        """DataDamaged for a folder that has but the begin of a copy: an unfinished snapshot, and no other, where there
+        is no segment either. A service always has one. StorageFailed if the folder cannot be read."""
+        try:
+            names = [path.name for path in self._folder.iterdir()]
+        except OSError as error:
+            raise _failed("read", self._folder, error) from error
+        unfinished = [name for name in names if _UNFINISHED.fullmatch(name)]
+        if unfinished and not any(_SEGMENT.fullmatch(name) or _NAME.fullmatch(name) for name in names):
+            text = f"{self._folder.name} has no more than the begin of a copy ({unfinished[0]})"
+            raise DataDamaged(text, field="data", hint="put back a whole copy, or name an empty folder")
 
     async def take(
         self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -185,11 +198,16 @@ def export(snapshots: Snapshots, sequence: int, folder: Path) -> None:
     """Copy a snapshot into a new data folder; see ``Journal.export``. Blocks."""
     source = snapshots.find(sequence)
     new = folder / f"{source.name}.tmp-{os.getpid()}"
+    begun = False
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise InvalidValue(f"{folder} is not empty", field="folder", hint="name a new folder")
-        new.mkdir(mode=0o700)
+            raise _not_empty(folder)
+        try:
+            new.mkdir(mode=0o700)
+        except FileExistsError:  # another call for the same folder was faster
+            raise _not_empty(folder) from None
+        begun = True
         for path in sorted(source.iterdir()):
             shutil.copyfile(path, new / path.name)
             (new / path.name).chmod(0o600)
@@ -202,7 +220,12 @@ def export(snapshots: Snapshots, sequence: int, folder: Path) -> None:
     except OSError as error:
         raise _failed("write", folder, error) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if begun:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _not_empty(folder: Path) -> InvalidValue:
+    return InvalidValue(f"{folder} is not empty", field="folder", hint="name a new folder")
 
 
 def _checksum(path: Path, *, sync_too: bool) -> list[int]:

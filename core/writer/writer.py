@@ -465,9 +465,9 @@ class Writer(Generic[Command, Result]):
 
     async def backup(self, folder: Path) -> int:
         """Copy a snapshot of now into a new folder; returns its sequence number. StorageFailed, DataDamaged,
-        InvalidValue for a folder that is not empty."""
-        if not folder.is_absolute():
-            raise InvalidValue(f"{folder} is no absolute path", field="folder")
+        InvalidValue for a folder that is not empty, or no absolute path."""
+        if not folder.is_absolute() or "\0" in str(folder):
+            raise InvalidValue(f"{str(folder)!r} is no absolute path", field="folder")
         sequence = await self.snapshot()
         assert self.journal is not None
         await self.journal.export(sequence, folder)

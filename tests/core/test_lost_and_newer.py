@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler.core.errors import StorageFailed, UnreadableCommand
+from hostler.core.errors import DataDamaged, StorageFailed, UnreadableCommand
 from hostler.core.journal import snapshots
 from hostler.core.journal.journal import Journal
 from hostler.core.journal.progress import UnderWay
@@ -185,6 +185,8 @@ async def test_a_backup_goes_into_a_new_folder_only(tmp_path: Path) -> None:
             await writer.backup(tmp_path / "full")
         with pytest.raises(InvalidValue, match="absolute"):
             await writer.backup(Path("backup"))
+        with pytest.raises(InvalidValue, match="absolute"):
+            await writer.backup(Path("/back\0up"))
         with pytest.raises(StorageFailed):
             await writer.backup(tmp_path / "file" / "backup")
         assert await writer.submit(Pay("a", 1)) == 2
@@ -193,3 +195,34 @@ async def test_a_backup_goes_into_a_new_folder_only(tmp_path: Path) -> None:
         with pytest.raises(StorageFailed):
             await writer.backup(tmp_path / "backup")
     await trio.lowlevel.checkpoint()
+
+
+async def test_of_two_backups_into_one_folder_one_succeeds(tmp_path: Path) -> None:
+    outcomes = list[int | InvalidValue]()
+
+    async def back_up(writer: Writer[Pay, int]) -> None:
+        try:
+            outcomes.append(await writer.backup(tmp_path / "backup"))
+        except InvalidValue as refusal:
+            outcomes.append(refusal)
+
+    async with open_writer(Ledger(), Journal.in_folder(tmp_path / "data")) as writer:
+        await writer.submit(Pay("a", 7))
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(back_up, writer)
+    assert sorted(isinstance(each, int) for each in outcomes) == [False, True]
+    assert await recovered(tmp_path / "backup") == ([], 7)
+
+
+async def test_the_begin_of_a_copy_is_no_data_folder(tmp_path: Path) -> None:
+    half = tmp_path / "half" / "snapshot-0000000000000007.tmp-123"
+    half.mkdir(parents=True)
+    (half / "state").write_bytes(b"x")
+    for _ in range(2):  # it is left as it is, and not locked
+        with pytest.raises(DataDamaged, match="begin of a copy"):
+            Journal.in_folder(tmp_path / "half")
+    assert (half / "state").exists()
+    await fill(tmp_path / "data", 3)
+    (tmp_path / "data" / half.name).mkdir()
+    assert await recovered(tmp_path / "data") == ([], 3)
