@@ -87,10 +87,26 @@ HOSTILE: Final[dict[str, Callable[[], list[Call]]]] = {
     "release of 10,000": lambda: [("release", {"uuids": [str(uuid.uuid4()) for _ in range(10_000)]})],
     "many hints": lambda: [place(memory_mb=new_shape(), hints=1_500) for _ in range(4)],
     "many uuids, pipelined": lambda: [place_many([request(EVIL, instances=1) for _ in range(2_000)])],
+    "a list of millions": lambda: [("release", {"uuids": [""] * 4_000_000})],
+    "requests of millions of instances": lambda: [
+        ("place", {"request": {"spec": {}, "instance_uuids": [""] * 4_000_000}})
+    ],
+    "calls for admins": lambda: [("add_hosts", {"hosts": [{"host": f"h{number}"} for number in range(40_000)]})],
+    "the event log": lambda: [
+        place_many([request(EVIL)] * 500),
+        ("watch", {"kinds": ["decisions", "refusals", "changes"], "after": 0}),
+    ],
+    "holds that end soon": lambda: [("hold", {"request": request(EVIL, instances=100), "expires_in": 2.0})] * 4,
+    "long names of methods": lambda: [("x" * 60_000, {})] * 50,
     "specs that are too long": lambda: [("place", {"request": {"spec": "x" * 60_000}})] * 20,
 }
 """Calls that a member sends together, again and again."""
-MANY_CONNECTIONS: Final = "calls on 50 connections"
+CONNECTIONS: Final = 50
+MANY_CONNECTIONS: Final = {
+    f"calls on {CONNECTIONS} connections": "short questions",
+    f"the event log on {CONNECTIONS} connections": "the event log",
+}
+"""What is done on many connections at once."""
 STRANGERS: Final = ("status of strangers", "connections of strangers")
 
 
@@ -101,8 +117,8 @@ def hostile(name: str, address: str, token: str) -> None:
     if name in STRANGERS:
         _as_stranger(name, address.removeprefix("tcp:"))
         return
-    calls = HOSTILE["short questions"] if name == MANY_CONNECTIONS else HOSTILE[name]
-    for _ in range(49 if name == MANY_CONNECTIONS else 0):
+    calls = HOSTILE[MANY_CONNECTIONS.get(name, name)]
+    for _ in range(CONNECTIONS - 1 if name in MANY_CONNECTIONS else 0):
         threading.Thread(target=_again_and_again, args=(calls, address, token), daemon=True).start()
     _again_and_again(calls, address, token)
 
@@ -197,7 +213,7 @@ def main(
             tokens = made_tenants(address)
             with BlockingClient(address, token=tokens[GOOD], within=600) as client:
                 measured(client, 1.0, process.pid)
-                for name in only or ["nothing", *HOSTILE, MANY_CONNECTIONS, *STRANGERS]:
+                for name in only or ["nothing", *HOSTILE, *MANY_CONNECTIONS, *STRANGERS]:
                     with under_attack(None if name == "nothing" else name, open_to_all, tokens[EVIL]):
                         time.sleep(0.5)
                         figures[name] = measured(client, seconds, process.pid)

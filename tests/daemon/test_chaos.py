@@ -279,7 +279,7 @@ def chaos(folder: Path, shim: Path, seconds: float, seed: int) -> int:
         while time.monotonic() < end:
             rounds += 1
             fault = chance.choice(sorted(world.faults))
-            hostile = chance.choice([None, *HOSTILE, MANY_CONNECTIONS, *STRANGERS])
+            hostile = chance.choice([None, *HOSTILE, *MANY_CONNECTIONS, *STRANGERS])
             with tenant.at_work(daemon.address), under_attack(hostile, world.open_to_all, tokens[EVIL]):
                 time.sleep(chance.uniform(0.1, 0.5))
                 world.faults[fault]()
