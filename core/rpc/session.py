@@ -23,6 +23,7 @@ from ..machine.call_uuids import with_canonical_uuids
 from ..machine.replicated import unpacked
 from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Regions, Service, Shadow
+from ..tenancy.new_token import check_tokens
 from ..tenancy.tenants import CLOUD, require_own_user
 from ..writer.command_queue import Pending
 from . import long_params
@@ -412,7 +413,9 @@ class Session:
             self._outlet.spawn(lambda: answer_questions(self, questions))
 
     def _issue(self, wish: Issue, reply: Reply) -> None:
-        user = wish.user if wish.user is not None else self.service.user(self.identity)
+        service, caller = self.service, self.service.user(self.identity)
+        user = wish.user if wish.user is not None else caller
+        check_tokens(service.state.tenants, caller, user, service.now())
         command, token = self.service.new_token(user, wish.days)
 
         def done(pending: Pending[Any, Any]) -> None:

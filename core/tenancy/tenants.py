@@ -7,7 +7,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -100,8 +102,9 @@ class Tenants(msgspec.Struct, dict=True):
     """Serial of the user made last."""
 
     def __post_init__(self) -> None:
-        # (expiry, id) of every token; derived from ``tokens``, so that snapshots do not hold it.
+        # (expiry, id) of every token, and how many users have; derived from ``tokens``, so that no snapshot holds them.
         self._expiries = SortedList((token.expires, name) for name, token in self.tokens.items())
+        self._tokens_of = Counter(token.user for token in self.tokens.values())
 
     # scopes and roles
 
@@ -288,6 +291,7 @@ class Tenants(msgspec.Struct, dict=True):
         while self._expiries and self._expiries[0][0] <= now:
             self._forget_token(self._expiries[0][1])
         self.tokens[command.id] = Token(command.user, command.digest, command.expires, now)
+        self._tokens_of[command.user] += 1
         self._expiries.add((command.expires, command.id))
 
     def revoke_token(self, command: RevokeToken) -> None:
@@ -297,7 +301,17 @@ class Tenants(msgspec.Struct, dict=True):
 
     def _forget_token(self, name: str) -> None:
         """O(log tokens)."""
-        self._expiries.remove((self.tokens.pop(name).expires, name))
+        token = self.tokens.pop(name)
+        self._expiries.remove((token.expires, name))
+        self._tokens_of[token.user] -= 1
+        if not self._tokens_of[token.user]:
+            del self._tokens_of[token.user]
+
+    def tokens_of(self, user: str, now: float) -> int:
+        """Tokens of a user that have not expired at ``now``. O(1), and the tokens that have expired since one was made
+        last."""
+        over = takewhile(lambda each: each[0] <= now, self._expiries)
+        return self._tokens_of[user] - sum(self.tokens[name].user == user for _, name in over)
 
     def set_limits(self, command: SetLimits) -> None:
         self.check_scope(command.scope)

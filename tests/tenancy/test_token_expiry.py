@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.commands import CreateDomain, CreateToken, CreateUser, DeleteUser, RevokeToken
+from hostler.core.tenancy.errors import QuotaExceeded
+from hostler.core.tenancy.new_token import MOST_TOKENS, check_tokens
 from hostler.core.tenancy.tenants import Tenants
+from tests.core.orders import NOW
+
+from .worlds import two_domains
 
 USERS = ("ann", "ben")
 steps = st.lists(
@@ -45,3 +51,24 @@ def test_a_new_token_removes_all_that_have_expired_and_no_other(steps: list[tupl
         elif step == "snapshot":
             tenants = msgspec.msgpack.decode(msgspec.msgpack.encode(tenants), type=Tenants)
         assert {each: (token.user, token.expires) for each, token in tenants.tokens.items()} == expected
+        for user in USERS:
+            good = [expires for owner, expires in expected.values() if owner == user and expires > now]
+            assert tenants.tokens_of(user, now) == len(good)
+
+
+def test_a_user_has_so_many_tokens_at_most_of_which_others_learn_nothing() -> None:
+    made = two_domains(1)
+    tenants = made.state.tenants
+    for number in range(MOST_TOKENS):
+        assert tenants.tokens_of("ann", NOW) == number
+        check_tokens(tenants, "ann", "ann", NOW)
+        command = c.CreateToken(id=f"t{number}", user="ann", digest=bytes(32), expires=NOW + 9 + number)
+        tenants.create_token(command, NOW)
+    for caller in ("ann", "ada", "root"):
+        with pytest.raises(QuotaExceeded, match="1000 tokens"):
+            check_tokens(tenants, caller, "ann", NOW)
+    for caller in ("bob", "bea"):  # who are refused by what tells them nothing
+        check_tokens(tenants, caller, "ann", NOW)
+    check_tokens(tenants, "ann", "ann", NOW + 9)  # the first one has expired, though it is not forgotten yet
+    tenants.revoke_token(RevokeToken(id="t5"))
+    check_tokens(tenants, "ann", "ann", NOW)
