@@ -6,21 +6,24 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import math
 import os
 import re
+import resource
 import signal
 import socket
 import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
-from ..placement.types.errors import HostlerError
+from ..placement.types.errors import HostlerError, InvalidValue
 from .errors import ErrorValue, InternalError, Overloaded, from_value, to_value
 
 _CHUNK: Final = 64 << 10
@@ -54,15 +57,23 @@ class NoChild(ChildFailed):
     """There was no child to do the work."""
 
 
+class TookTooLong(ChildFailed):
+    """The child has had the processor for as long as it might."""
+
+
 async def in_child(
-    work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    work: Callable[[], bytes],
+    *,
+    seconds: float | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> bytes:
     """What ``work`` returns in a forked child; ChildFailed with the text of what it raises, and where there can be no
-    child (no descriptors, no memory, too many processes). The task has started once the child is there.
+    child (no descriptors, no memory, too many processes). The task has started once the child is there. ``seconds`` of
+    processor time, rounded up, are the most that the child may have: TookTooLong.
 
     The child does nothing else, and ends without running exit handlers and destructors. It is killed on cancellation.
     """
-    child, reading = _forked(work)
+    child, reading = _forked(work if seconds is None else partial(_within, seconds, work))
     task_status.started()
     said = bytearray()
     try:
@@ -82,10 +93,18 @@ async def in_child(
     finally:
         if reading >= 0:
             os.close(reading)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        raise TookTooLong(f"the child had {seconds:g} s of processor time")
     if status != 0:
         reason = said.decode(errors="replace")
         raise ChildFailed(reason or f"the child ended with status {os.waitstatus_to_exitcode(status)}")
     return bytes(said)
+
+
+def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
+    """What work returns, unless that takes this process more processor time, at which it is ended by SIGXCPU."""
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), resource.RLIM_INFINITY))
+    return work()
 
 
 def _forked(work: Callable[[], bytes]) -> tuple[int, int]:
@@ -175,12 +194,17 @@ class Children:
         self._free, self._waiting = at_a_time or max(1, min(CHILDREN, others)), waiting
         self._lanes: dict[str, deque[trio.Event]] = {}
 
-    async def ask(self, question: Callable[[], bytes], *, lane: str = "") -> bytes:
+    async def ask(self, question: Callable[[], bytes], *, lane: str = "", seconds: float | None = None) -> bytes:
         """What ``question`` returns in a child that sees the state as it is when its turn comes, or the HostlerError
-        that it raises. InternalError if the child fails, Overloaded if too many questions of this ``lane`` wait."""
+        that it raises. InternalError if the child fails, Overloaded if too many questions of this ``lane`` wait,
+        InvalidValue if it takes more than so many ``seconds`` of processor time."""
         await self._turn(lane)
         try:
-            said = await in_child(lambda: _answered(question))
+            said = await in_child(lambda: _answered(question), seconds=seconds)
+        except TookTooLong as error:
+            text = f"the question takes more than {seconds:g} s of processor time"
+            hint = "ask for less, such as with a limit, or have the operator raise question_seconds in [limits]"
+            raise InvalidValue(text, field="limits.question_seconds", hint=hint) from error
         except ChildFailed as error:
             log.error("a question was not answered: %s", error)
             raise InternalError("the answer could not be made; the service's log says why") from error

@@ -384,7 +384,9 @@ class Service:
         for it."""
         user = self.admit_question(identity, query)
         answer = partial(queries.answer, self.state, user, query)
-        return msgspec.Raw(await self.children.ask(lambda: _encode(answer()), lane=user))
+        of_cloud = self.state.tenants.role(user, CLOUD) >= RANK["reader"]
+        seconds = None if of_cloud else self.limits.question_seconds
+        return msgspec.Raw(await self.children.ask(lambda: _encode(answer()), lane=user, seconds=seconds))
 
     def new_token(self, user: str, days: float = TOKEN_DAYS) -> tuple[c.CreateToken, NewToken]:
         """The command that makes a token, and the token."""

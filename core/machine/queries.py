@@ -224,7 +224,7 @@ def takes_long(state: ServiceState, query: Query) -> bool:
         case PlanMoves() | CheckPlan():
             return state.fleet.rows > LONG_LIST // 10
         case FitsMany(requests=requests):
-            return (len(requests) > 1 and state.fleet.rows > LONG_LIST // 10) or state.fleet.rows > LONG_HOSTS
+            return len(requests) > 1 or state.fleet.rows > LONG_LIST // 10
         case Explain(assume_empty=True):
             return state.fleet.rows > LONG_LIST
         case Explain() | Fits() | Rank():

@@ -6,7 +6,7 @@ Neither affects what a command does: commands in a journal are executed regardle
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -89,6 +89,9 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of a server group that a request brings along."""
     uuids: int = 10_000
     """Of one ``release`` or ``spawned``."""
+    question_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 10.0
+    """Of processor time, rounded up, of a question that is answered by a child process, unless its asker has a role in
+    the cloud: others' wait behind it."""
 
     def assess(self, command: Any, specs: Specs, hosts: Callable[[], int]) -> int:
         """Microseconds that a command will take, about, on so many ``hosts``. InvalidValue as for ``check``.

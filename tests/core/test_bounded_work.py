@@ -298,6 +298,12 @@ def test_long_lists_are_made_aside() -> None:
     assert all(queries.takes_long(made.state, question) for question in asked_for)
 
 
+@pytest.mark.parametrize(("hosts", "requests", "aside"), [(1, 2, True), (1, 1, False), (50, 1, True)])
+def test_shared_room_is_divided_aside(hosts: int, requests: int, aside: bool) -> None:
+    state = machine(hosts).state
+    assert queries.takes_long(state, queries.FitsMany(requests=[asked()] * requests)) is aside
+
+
 def test_a_wrong_name_is_compared_with_few_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     matches = difflib.get_close_matches

@@ -13,14 +13,18 @@ import trio
 from hostler.core.engine_commands import asked
 from hostler.core.machine import queries
 from hostler.core.machine.question import Query
+from hostler.core.machine.request_limits import RequestLimits
 from hostler.core.rpc.client import open_client
-from hostler.placement.types.errors import HostlerError
+from hostler.core.service import Identity
+from hostler.core.tenancy.commands import CreateDomain, CreateProject, CreateUser, Grant
+from hostler.placement.types.errors import HostlerError, InvalidValue
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
 from ..patience import HANG_SECONDS
 from .serving import serving, until
 
 ASKED = {"request": asked(Request(spec=RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=512, root_gb=1))))}
+PROJECT = Request(spec=RequestSpec(flavor=Flavor(name="small", vcpus=1, memory_mb=512)), project_id="p")
 QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     ("hosts", {"prefix": "node-"}),
     ("explain", ASKED),
@@ -104,6 +108,34 @@ async def test_a_child_that_nobody_waits_for_any_more_is_ended(monkeypatch: pyte
         await until(lambda: children() == before)
 
 
+async def test_a_long_question_of_a_member_has_so_much_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*_: object) -> None:
+        while True:
+            pass
+
+    async with serving() as served:
+        service = served.service
+        await served.do(CreateDomain(id="d"), CreateProject(id="p", domain="d"), CreateUser(id="ann", domain="d"))
+        await served.do(Grant(user="ann", role="reader", scope="project:p"))
+        service.limits = RequestLimits(question_seconds=0.5)
+        ann = Identity("ann", serial=service.state.tenants.serial_of("ann"))
+        assert (await service.ask_aside(ann, queries.Fits(request=asked(PROJECT)))) != b""
+        answer_by(monkeypatch, endless, queries.Fits, queries.Capacity)
+        with pytest.raises(InvalidValue, match=r"more than 0\.5 s of processor time") as refused:
+            await service.ask_aside(ann, queries.Fits(request=asked(PROJECT)))
+        assert refused.value.field == "limits.question_seconds"
+        given = list[float | None]()
+
+        async def ask(question: object, *, lane: str, seconds: float | None) -> bytes:
+            given.append(seconds)
+            return b""
+
+        monkeypatch.setattr(service.children, "ask", ask)
+        for asker in (ann, service.newcomer(local=True)):  # who has a role in the cloud may take longer
+            await service.ask_aside(asker, queries.Fits(request=asked(PROJECT)))
+        assert given == [0.5, None]
+
+
 async def test_a_child_that_dies_is_an_error(all_long: None, monkeypatch: pytest.MonkeyPatch) -> None:
     answer_by(monkeypatch, lambda *_: os.abort())
     async with serving() as served, open_client(served.address) as client:
@@ -113,10 +145,10 @@ async def test_a_child_that_dies_is_an_error(all_long: None, monkeypatch: pytest
         assert (await client.call("status")).ready
 
 
-def answer_by(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Any]) -> None:
-    """Have questions of capacity answered by something else."""
+def answer_by(monkeypatch: pytest.MonkeyPatch, work: Callable[..., Any], *kinds: type[Query]) -> None:
+    """Have questions of capacity, or of other ``kinds``, answered by something else."""
     questions: dict[type[Query], Callable[..., Any]] = {**queries.QUESTIONS}
-    questions[queries.Capacity] = work
+    questions |= dict.fromkeys(kinds or (queries.Capacity,), work)
     monkeypatch.setattr(queries, "QUESTIONS", questions)
 
 
