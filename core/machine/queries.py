@@ -218,16 +218,20 @@ def takes_long(state: ServiceState, query: Query) -> bool:
     """True for a question that others should not have to wait for."""
     match query:
         case WhatIf(commands=commands, policy=policy):
-            return len(commands) > LONG_LIST or policy is not None or state.fleet.rows > LONG_HOSTS
+            many = len(commands) > LONG_LIST or any(isinstance(each, p.PlaceMany) for each in commands)
+            return many or policy is not None or state.fleet.rows > LONG_HOSTS
         case Hosts(limit=limit):
             return state.fleet.rows > LONG_LIST and (limit > LONG_LIST or state.fleet.rows > LONG_HOSTS)
         case PlanMoves() | CheckPlan():
-            return state.fleet.rows > LONG_LIST // 10
+            return state.fleet.rows > LONG_LIST // 10 or state.fleet._kernel.consumer_count > LONG_LIST
+        case Fits(request=request, limit=limit):  # which may place all the guests that it counts
+            few = state.fleet.rows <= LONG_LIST // 10 and (limit or 0) <= LONG_LIST
+            return not few or request.server_group is not None
         case FitsMany(requests=requests):
             return len(requests) > 1 or state.fleet.rows > LONG_LIST // 10
         case Explain(assume_empty=True):
             return state.fleet.rows > LONG_LIST
-        case Explain() | Fits() | Rank():
+        case Explain() | Rank():
             return state.fleet.rows > LONG_HOSTS
         case RankVolume():
             return len(state.fleet.pools) > LONG_HOSTS // 10

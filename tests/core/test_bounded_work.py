@@ -304,6 +304,24 @@ def test_shared_room_is_divided_aside(hosts: int, requests: int, aside: bool) ->
     assert queries.takes_long(state, queries.FitsMany(requests=[asked()] * requests)) is aside
 
 
+GROUPED = msgspec.structs.replace(asked(), server_group=uuid_of(9))
+
+
+@pytest.mark.parametrize(
+    ("question", "hosts", "aside"),
+    [
+        (queries.Fits(request=asked()), 5, False),
+        (queries.Fits(request=asked()), 50, True),
+        (queries.Fits(request=GROUPED), 5, True),
+        (queries.Fits(request=asked(), limit=5_000), 5, True),
+        (queries.WhatIf(commands=[Place(request=asked())]), 5, False),
+        (queries.WhatIf(commands=[PlaceMany(requests=(asked(),))]), 5, True),
+    ],
+)
+def test_questions_that_may_place_many_guests_are_answered_aside(question: Any, hosts: int, aside: bool) -> None:
+    assert queries.takes_long(machine(hosts).state, question) is aside
+
+
 def test_a_wrong_name_is_compared_with_few_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     matches = difflib.get_close_matches
