@@ -33,6 +33,7 @@ from hostler.core.machine.request_limits import (
     parts_of,
 )
 from hostler.core.machine.volume_queries import VolumeTypes
+from hostler.core.machine.what_if import WhatIf
 from hostler.core.rates import Rate, RateLimits
 from hostler.core.service import Identity, Service
 from hostler.core.storage_commands import AskedVolume, PlaceVolume
@@ -314,8 +315,8 @@ GROUPED = msgspec.structs.replace(asked(), server_group=uuid_of(9))
         (queries.Fits(request=asked()), 50, True),
         (queries.Fits(request=GROUPED), 5, True),
         (queries.Fits(request=asked(), limit=5_000), 5, True),
-        (queries.WhatIf(commands=[Place(request=asked())]), 5, False),
-        (queries.WhatIf(commands=[PlaceMany(requests=(asked(),))]), 5, True),
+        (WhatIf(commands=[Place(request=asked())]), 5, False),
+        (WhatIf(commands=[PlaceMany(requests=(asked(),))]), 5, True),
     ],
 )
 def test_questions_that_may_place_many_guests_are_answered_aside(question: Any, hosts: int, aside: bool) -> None:
