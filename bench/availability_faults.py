@@ -25,7 +25,8 @@ from hostler.placement.types.errors import HostlerError
 from .availability_load import Load
 from .clock_steps import COMPILER, ClockLibrary, ClockSteps
 from .cuts import Cut
-from .etcd_servers import EtcdServers, free_ports
+from .etcd_servers import EtcdServers
+from .free_ports import free_ports
 from .service import kill_9, load_hosts, percentiles
 
 QUOTA: Final = 32 << 20

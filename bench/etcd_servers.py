@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -14,16 +13,9 @@ from typing import Final
 
 import httpx
 
+from .free_ports import free_ports
+
 ETCD: Final = shutil.which("etcd")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address on which nothing listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class EtcdServers:

@@ -31,6 +31,7 @@ from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
+from .free_ports import free_ports
 from .service import load_hosts, service
 
 app = cyclopts.App(name="fairness", help="One tenant's latency while another is hostile.")
@@ -205,9 +206,7 @@ def main(
     """Print the tenant's latencies beside each hostile thing. Exit status 1 if a p99 is above the bar."""
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            open_to_all = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+        open_to_all = f"tcp:127.0.0.1:{free_ports(1)[0]}"
         with service(Path(folder), "", open_to_all) as (address, process):
             load_hosts(address, hosts)
             tokens = made_tenants(address)

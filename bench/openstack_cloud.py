@@ -23,7 +23,7 @@ from typing import Any, Final, Self, cast
 import httpx
 
 from .environments import ServiceUnavailable, clean, ready, run
-from .etcd_servers import free_ports
+from .free_ports import free_ports
 from .placement_database import database
 from .placement_services import cpu_seconds
 from .rabbit_broker import Broker, missing

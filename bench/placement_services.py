@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import environments
+from .free_ports import free_ports
 from .placement_database import DRIVERS, Kind, database
 from .placement_workload import AGGREGATES, TRAITS, Node
 
@@ -66,7 +66,7 @@ def _stat(process: Path) -> list[str]:
 @contextmanager
 def hostler() -> Iterator[Service]:
     """`hostler serve`, empty, in memory."""
-    port = _free_port()
+    (port,) = free_ports(1)
     program = "import sys; from hostler.core.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "serve", "--placement", f"127.0.0.1:{port}"]
     with _running("Hostler", command, port, os.environ.copy()) as service:
@@ -78,7 +78,7 @@ def real(venv: Path | None, folder: Path, nodes: Iterable[Node], kind: Kind = "s
     """The real service with one worker process on a database that holds the nodes; its log is in ``folder``."""
     name = PLACEMENT.replace("==", "-") + "".join(f"-{driver}" for driver in DRIVERS[kind])
     python = environments.ready(venv or environments.kept(name), [PLACEMENT, "gunicorn", *DRIVERS[kind]])
-    port = _free_port()
+    (port,) = free_ports(1)
     with database(kind, folder) as kept:
         (folder / "placement.conf").write_text(
             "[api]\nauth_strategy = noauth2\n"
@@ -107,11 +107,6 @@ def _cloud(nodes: Iterable[Node]) -> str:
 
 
 # processes
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

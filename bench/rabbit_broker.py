@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
+
+from .free_ports import free_ports
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 """Debian's programs in /usr/sbin change to an account of their own."""
@@ -22,30 +23,18 @@ def missing() -> list[str]:
     return [name for name in (*scripts, "epmd", "erl") if shutil.which(name) is None]
 
 
-def _free_port() -> int:
-    """Outside of those that the kernel gives to clients."""
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with socket.socket() as free:
-            try:
-                free.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-
-
 class Broker:
     """The node, once it is started. ``url``: as oslo.messaging wants it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self.port, self._mapper_port = folder, _free_port(), _free_port()
+        self._folder, (self.port, self._mapper_port, between) = folder, free_ports(3)
         self.url = f"rabbit://guest:guest@127.0.0.1:{self.port}/"
         self._log = (folder / "log").open("ab")
         self._env = {
             **{"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8"},
             **{"ERL_EPMD_PORT": str(self._mapper_port), "ERL_EPMD_ADDRESS": "127.0.0.1"},
             **{"RABBITMQ_NODENAME": f"test{self.port}@localhost", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1"},
-            **{"RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(_free_port())},
+            **{"RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(between)},
             **{"RABBITMQ_BASE": str(folder), "RABBITMQ_MNESIA_BASE": str(folder / "mnesia")},
             **{"RABBITMQ_LOG_BASE": str(folder), "RABBITMQ_CONF_ENV_FILE": "/dev/null"},
             **{"RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"), "RABBITMQ_PID_FILE": str(folder / "pid")},

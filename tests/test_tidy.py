@@ -184,3 +184,18 @@ def test_every_ignored_type_error_has_a_reason() -> None:
         if (found := ignored.search(text)) and (not found[1] or len(found[2].strip(" #:-")) < 8)
     ]
     assert not bare
+
+
+def test_no_guard_against_hanging_is_shorter_than_the_tests_patience() -> None:
+    """``tests/patience.py``; those under a clock of their own may name any time."""
+    guard = re.compile(r"fail_after\(\d{1,2}\b|communicate\(timeout=\d{1,2}\b|capture_output=True.*timeout=\d{1,2}\b")
+    own_clock = re.compile(r"MockClock|on_trio_s_clock")
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    found = [
+        f"{name(path)}:{number}"
+        for path, text in texts.items()
+        if path != Path(__file__).resolve() and not own_clock.search(text)
+        for number, line in enumerate(text.splitlines(), 1)
+        if guard.search(line)
+    ]
+    assert not found

@@ -4,6 +4,7 @@ sockets."""
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,21 +200,10 @@ class Scheduler:
                 return self.guest(uuid)
             await self._settling.setdefault(uuid, trio.Event()).wait()
 
-    async def watch(self, *, after: int | None = None) -> AsyncIterator[Event]:
+    def watch(self, *, after: int | None = None) -> AsyncIterator[Event]:
         """Events of all commands, from now on or ``after`` a number. A ``gap`` says that the reader was too slow, or
-        came too late, for those up to its sequence number."""
-        history = self._history
-        position = history.last if after is None else after
-        while True:
-            advanced = self._advanced
-            while position < history.last:
-                if position + 1 < history.first:
-                    position = history.first - 1
-                    yield Event(kind="gap", sequence=position, time=self._service.now())
-                position += 1
-                for event in history.events(position):
-                    yield event
-            await advanced.wait()
+        came too late, for those up to its sequence number. It may be left at any time: there is nothing to close."""
+        return _Events(self, self._history.last if after is None else after)
 
     def status(self) -> ReconcileStatus:
         """How guests are brought to what is desired. InvalidValue without back ends."""
@@ -231,6 +221,32 @@ class Scheduler:
         if self._reconciler is None:
             raise InvalidValue("this scheduler has no back ends", field="backends")
         return self._reconciler
+
+
+class _Events:
+    """Iterates over events after a position. No asynchronous generator: one that is left before its end is reported as
+    not closed."""
+
+    def __init__(self, scheduler: Scheduler, position: int) -> None:
+        self._scheduler, self._position = scheduler, position
+        self._next: deque[Event] = deque()
+
+    def __aiter__(self) -> _Events:
+        return self
+
+    async def __anext__(self) -> Event:
+        history = self._scheduler._history
+        while not self._next:
+            advanced = self._scheduler._advanced
+            if self._position >= history.last:
+                await advanced.wait()
+            elif self._position + 1 < history.first:
+                self._position = history.first - 1
+                return Event(kind="gap", sequence=self._position, time=self._scheduler._service.now())
+            else:
+                self._position += 1
+                self._next.extend(history.events(self._position))
+        return self._next.popleft()
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from hostler.placement.types.errors import HostlerError
 
 from ..daemon.processes import Daemon
 from ..etcd.servers import EtcdServers
+from ..patience import HANG_SECONDS
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class Members:
         return until(same).pop()
 
 
-def until(found: Callable[[], T], seconds: float = 30.0) -> T:
+def until(found: Callable[[], T], seconds: float = HANG_SECONDS) -> T:
     """What ``found`` returns, once that is true."""
     end = time.monotonic() + seconds
     while True:

@@ -172,6 +172,9 @@ def test_a_guardian_that_dies_is_replaced_and_one_without_a_lease_asks_nothing(e
 
 def test_the_program_needs_nothing_but_the_standard_library() -> None:
     found = subprocess.run(
-        [sys.executable, "-I", "-S", str(PROGRAM), "1"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+        [sys.executable, "-I", "-S", str(PROGRAM), "1"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=HANG_SECONDS,
     )
     assert (found.returncode, found.stderr) == (0, b"")  # process 1 is not its parent

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from hostler.bench.etcd_servers import free_ports
+from hostler.bench.free_ports import free_ports
 from hostler.core.rpc.blocking_client import BlockingClient
 from hostler.placement.types.errors import HostlerError
 

@@ -17,6 +17,7 @@ from hostler.placement.types.errors import HostlerError, InvalidValue
 
 from ..daemon.processes import http_of, metrics
 from ..etcd.servers import NEEDS_ETCD, EtcdServers
+from ..patience import HANG_SECONDS
 from .members import Members, running, until
 
 pytestmark = [NEEDS_ETCD, pytest.mark.xdist_group("etcd")]
@@ -350,7 +351,7 @@ def test_a_second_process_of_the_same_name_ends_and_says_why(tmp_path: Path, etc
         with running(second):
             process = second.daemons["a"].process
             assert process is not None
-            assert process.wait(60) != 0
+            assert process.wait(HANG_SECONDS) != 0
             log = second.daemons["a"].log()
             assert "\nhostler: another process is member a of the cluster" in log
             assert "Traceback" not in log

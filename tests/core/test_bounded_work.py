@@ -43,6 +43,7 @@ from hostler.core.writer.writer import open_writer
 from hostler.placement.types.errors import COMPARED, HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.request import ServerGroup
 
+from ..patience import HANG_SECONDS
 from .orders import LOCAL, NOW, asked, hosts, machine, order, uuid_of
 
 LIMITS = RequestLimits(instances=3, requests=5, alternates=2, spec_bytes=200, group_members=2, uuids=4)
@@ -142,7 +143,7 @@ def test_what_is_new_or_asks_for_several_costs_more_the_more_hosts_there_are() -
 async def call(service: Service, command: Any, *, user: str = LOCAL, key: str | None = None, kind: bytes = b"") -> Any:
     answered = trio.Event()
     pending = service.order(Identity(user), command, lambda _: answered.set(), key=key, fingerprint=kind)
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         if pending.state != "done":
             await answered.wait()
     if pending.error is not None:
@@ -193,7 +194,7 @@ async def test_a_long_call_is_read_and_checked_in_steps_and_queued_when_all_of_i
             assert writer.queued == 0
             known.append(len(machine.state.specs))
         assert max(after - before for before, after in pairwise(known)) <= STEP_WEIGHT // NEW_SPEC_WEIGHT
-        with trio.fail_after(30):
+        with trio.fail_after(HANG_SECONDS):
             await answered.wait()
 
 
@@ -203,7 +204,7 @@ async def test_what_is_left_of_a_long_call_is_dropped_when_its_caller_goes() -> 
         service = Service(machine, writer, clock=lambda: NOW)
         await writer.submit(order(AddHosts(hosts=hosts(3))))
         pending = service.order(Identity(LOCAL), PlaceMany(requests=shapes(200)), lambda _: None)
-        with trio.fail_after(30):
+        with trio.fail_after(HANG_SECONDS):
             while writer.sequence < 3:
                 await trio.lowlevel.checkpoint()
         assert writer.cancel(pending)
@@ -261,7 +262,7 @@ async def test_long_questions_of_one_user_do_not_keep_anothers_waiting() -> None
         await children.ask(lambda: b"x", lane=lane)
         order_of_answers.append(lane)
 
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         async with trio.open_nursery() as nursery:
             for _ in range(8):
                 nursery.start_soon(ask, "greedy")
@@ -281,7 +282,7 @@ async def test_only_so_many_long_questions_of_one_user_wait() -> None:
         except Overloaded as error:
             refused.append(error)
 
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         async with trio.open_nursery() as nursery:
             for _ in range(6):
                 nursery.start_soon(ask)

@@ -28,6 +28,7 @@ from hostler.core.process.audit import AuditLog, last_line
 from hostler.core.process.logs import Lines
 from hostler.core.writer.writer import Writer, open_writer
 
+from ..patience import HANG_SECONDS
 from .ledgers import Ledger, Pay
 from .orders import order
 
@@ -77,7 +78,7 @@ async def test_a_snapshot_that_fails_at_any_step_ends_no_writer_and_loses_nothin
             assert await writer.snapshot() == number + 1  # so that there is something to delete
         await writer.submit(Pay("a", 1))
         before = descriptors()
-        with STEPS[step](), trio.move_on_after(5) as limit:
+        with STEPS[step](), trio.move_on_after(HANG_SECONDS) as limit:
             try:
                 await writer.snapshot()
             except StorageFailed:
@@ -87,7 +88,7 @@ async def test_a_snapshot_that_fails_at_any_step_ends_no_writer_and_loses_nothin
             while not writer.failures.counts:  # noqa: ASYNC110  there is no event to wait for
                 await trio.sleep(0.01)
         assert not limit.cancelled_caught
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             while not writer.writable:  # noqa: ASYNC110  there is no event to wait for
                 await trio.sleep(0.05)
         assert await writer.submit(Pay("a", 6 - ledger.accounts["a"])) == 6
@@ -109,7 +110,7 @@ async def test_a_snapshot_that_failed_is_tried_again_later_and_not_with_each_com
         assert writer._snapshotter is not None
         writer._snapshotter._not_before = 0.0
         await writer.submit(Pay("a", 1))
-        with trio.fail_after(10):
+        with trio.fail_after(HANG_SECONDS):
             while not writer.snapshots.completed:  # noqa: ASYNC110  there is no event to wait for
                 await trio.sleep(0.01)
 
@@ -144,7 +145,7 @@ async def test_the_event_loop_goes_round_while_old_snapshots_are_deleted(tmp_pat
     real = SnapshotFolder.remove
 
     def slow(self: SnapshotFolder, sequence: int) -> None:
-        assert go_on.wait(30)
+        assert go_on.wait(HANG_SECONDS)
         real(self, sequence)
 
     async with open_writer(Ledger(), Journal.in_folder(tmp_path)) as writer:
@@ -161,7 +162,7 @@ async def test_a_store_may_be_closed_twice(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     await store.begin(1)
     await store.close()
-    with trio.fail_after(5):
+    with trio.fail_after(HANG_SECONDS):
         await store.close()
 
 
@@ -234,7 +235,7 @@ def test_an_audit_log_whose_files_fail_loses_lines_counts_them_and_works_again(t
 
 def test_an_audit_log_on_a_disk_that_hangs_delays_nobody(tmp_path: Path) -> None:
     go_on = threading.Event()
-    with mock.patch.object(AuditLog, "_write", side_effect=lambda *_: go_on.wait(30)):
+    with mock.patch.object(AuditLog, "_write", side_effect=lambda *_: go_on.wait(HANG_SECONDS)):
         log = audited(tmp_path)
         with mock.patch("hostler.core.process.audit.QUEUE_LINES", 10):
             for number in range(1, 31):
@@ -281,7 +282,7 @@ def test_a_log_that_nobody_reads_delays_nobody() -> None:
 
     class Stuck(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
-            go_on.wait(30)
+            go_on.wait(HANG_SECONDS)
             said.append(record.getMessage())
             return True
 

@@ -11,6 +11,7 @@ from hostler.core.errors import Overloaded
 from hostler.core.writer.command_queue import BATCH_COST, SHARED_BATCH_COST, CommandQueue, Pending
 from hostler.core.writer.writer import Writer
 
+from ..patience import HANG_SECONDS
 from .ledgers import Ledger, Pay
 
 Queue = CommandQueue[Pay, int]
@@ -135,7 +136,7 @@ async def test_a_heavy_users_commands_do_not_delay_the_answers_of_others_in_the_
         writer.enqueue(Pay("greedy", 1), lambda _: order.append("greedy"), lane="greedy", cost=5_000)
     writer.enqueue(Pay("modest", 1), lambda _: order.append("modest"), lane="modest")
     writer.stop()
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         await writer.run()
     assert order.index("modest") <= 1
     assert len(order) == 21

@@ -20,6 +20,7 @@ from hostler.core.machine.replicated import Replayed
 from hostler.core.writer.writer import Writer, open_writer
 from hostler.placement.types.errors import HostlerError
 
+from ..patience import HANG_SECONDS
 from .ledgers import Ledger, Pay
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ class Killer(Ledger):
 def die(folder: Path, account: str) -> None:
     """A process that dies of its fourth command."""
     ended = subprocess.run(
-        [sys.executable, "-c", LIVE, str(folder), account], cwd=ROOT, capture_output=True, timeout=60
+        [sys.executable, "-c", LIVE, str(folder), account], cwd=ROOT, capture_output=True, timeout=HANG_SECONDS
     )
     assert ended.returncode != 0
 

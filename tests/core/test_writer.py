@@ -284,11 +284,11 @@ class SlowLedger(Ledger):
         self.go_on = [threading.Event(), threading.Event()]
 
     def load(self, path: Path) -> None:
-        assert self.go_on[0].wait(30)
+        assert self.go_on[0].wait(HANG_SECONDS)
         super().load(path)
 
     def apply(self, command: Pay) -> int:
-        assert self.go_on[1].wait(30)
+        assert self.go_on[1].wait(HANG_SECONDS)
         return super().apply(command)
 
 

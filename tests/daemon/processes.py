@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.core.rpc.client import BlockingClient
 
+from ..patience import HANG_SECONDS
+
 HOSTLER = Path(sys.executable).with_name("hostler")
 
 
@@ -64,7 +66,7 @@ class Daemon:
         """SIGTERM; the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(HANG_SECONDS)
 
     def client(self, within: float = 20.0) -> BlockingClient:
         return BlockingClient(self.address, within=within)

@@ -10,12 +10,13 @@ from pathlib import Path
 from hostler.core.engine_commands import AddHosts
 from tests.core.orders import hosts
 
+from ..patience import HANG_SECONDS
 from .processes import HOSTLER, Daemon
 from .test_damage import place, there
 
 
 def hostler(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(HOSTLER), *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(HOSTLER), *arguments], capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 def test_back_up_a_running_service_restore_it_and_refuse_a_newer_format(tmp_path: Path) -> None:

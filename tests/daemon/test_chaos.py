@@ -11,7 +11,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, Final
 import pytest
 
 from hostler.bench.fairness import EVIL, GOOD, HOSTILE, MANY_CONNECTIONS, STRANGERS, made_tenants, under_attack
+from hostler.bench.free_ports import free_ports
 from hostler.core.engine_commands import AddHosts
 from hostler.core.errors import DeadlineExceeded
 from hostler.core.rpc.client import BlockingClient
@@ -115,9 +115,7 @@ class Chaos:
             "HOSTLER_FAULTY_FOLDER": str(folder / "data"),
             "HOSTLER_CLOCK_OFFSET": str(self._clock),
         }
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.open_to_all = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+        self.open_to_all = f"tcp:127.0.0.1:{free_ports(1)[0]}"
         self.daemon = Daemon(folder, "--rpc", self.open_to_all, config=CONFIG, env=env)
         self.faults: dict[str, Callable[[], None]] = {
             "memory": self.memory,

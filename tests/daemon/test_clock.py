@@ -15,6 +15,7 @@ from hostler.core.tenancy.errors import NotAuthenticated
 from hostler.core.tenancy.tenants import Token
 from tests.core.orders import hosts
 
+from ..patience import HANG_SECONDS
 from .processes import Daemon, metrics
 
 YEAR = 365 * 86_400.0
@@ -105,6 +106,6 @@ def test_a_service_under_a_clock_that_is_a_year_ahead_for_a_moment(tmp_path: Pat
         assert all(each.up for each in client.call("hosts"))
         assert metrics(daemon)["hostler_clock_jumps_total", "no"] >= 1
         control.write_text("+30d\n")
-        with BlockingClient(daemon.address, within=20.0) as other, pytest.raises(NotAuthenticated):
+        with BlockingClient(daemon.address, within=HANG_SECONDS) as other, pytest.raises(NotAuthenticated):
             other.call("hello", {"token": token.token})
         assert "Traceback" not in daemon.log(), "no thread has ended"

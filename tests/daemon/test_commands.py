@@ -205,7 +205,7 @@ def test_programs_get_errors_as_objects(run: Run, fleet: Path) -> None:
 def test_what_was_is_watched_from_a_command_on(run: Run, fleet: Path) -> None:
     assert run("place", "--uuid", uuid_of(41))[0] == 0
     sequence = json.loads(run("top", "--times", "1", "--json")[1])["status"]["sequence"]
-    code, said = run("watch", "decisions", "--after", str(sequence - 1), "--seconds", "0.3", "--json")
+    code, said = run("watch", "decisions", "--after", str(sequence - 1), "--seconds", "2", "--json")
     (event,) = map(json.loads, said.splitlines())
     assert (code, event["sequence"], list(event["hosts"])) == (0, sequence, [uuid_of(41)])
     assert run("release", uuid_of(41))[0] == 0

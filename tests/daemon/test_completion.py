@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ..patience import HANG_SECONDS
 from .processes import HOSTLER
 
 SHELLS = {
@@ -41,7 +42,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._here, keys.encode())
 
-    def until(self, pattern: str, seconds: float = 30.0) -> str:
+    def until(self, pattern: str, seconds: float = HANG_SECONDS) -> str:
         """What it shows, up to a pattern."""
         end, shown = time.monotonic() + seconds, ""
         while not re.search(pattern, shown):
@@ -64,7 +65,7 @@ def test_tab_completes_commands_and_options(tmp_path: Path, shell: str) -> None:
     command, begin = SHELLS[shell]
     env = os.environ | {"HOME": str(tmp_path)}
     install = [str(HOSTLER), "--install-completion", "--shell", shell]
-    subprocess.run(install, env=env, check=True, capture_output=True, timeout=60)
+    subprocess.run(install, env=env, check=True, capture_output=True, timeout=HANG_SECONDS)
     terminal = Terminal(command, tmp_path)
     try:
         terminal.type(f"{begin}; echo rea''dy\n")

@@ -17,6 +17,7 @@ from hostler.core.process.config import BadConfig, Loaded, key_lines, load, path
 from hostler.core.process.settings import Config, http_address
 from hostler.placement.types.errors import InvalidValue
 
+from ..patience import HANG_SECONDS
 from .processes import HOSTLER
 
 
@@ -311,7 +312,7 @@ def test_memory_in_place_of_a_folder_is_none(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready unix:rpc.sock\n"
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=HANG_SECONDS)
     assert "all state is lost when this process ends" in said
     assert [path.name for path in tmp_path.iterdir()] == ["hostler.toml"]
 

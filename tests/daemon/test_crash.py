@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hostler.core.engine_commands import AddHosts
+from hostler.core.errors import DeadlineExceeded
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import UnknownName
@@ -39,7 +40,7 @@ class Load:
             try:
                 while True:
                     self.step(client)
-            except ConnectionLost:
+            except (ConnectionLost, DeadlineExceeded):
                 return
 
     def step(self, client: BlockingClient) -> None:

@@ -13,6 +13,7 @@ from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import UnknownName
 from tests.core.orders import hosts, uuid_of
 
+from ..patience import HANG_SECONDS
 from .processes import Daemon, metrics
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
@@ -113,7 +114,7 @@ def test_with_nothing_left_to_begin_with_the_start_is_refused_and_nothing_is_tou
         with pytest.raises(AssertionError, match="put back a copy of the data folder"):
             daemon.start()
         assert daemon.process is not None
-        assert daemon.process.wait(30) == 1
+        assert daemon.process.wait(HANG_SECONDS) == 1
     assert "Traceback" not in daemon.log()
     before = {path.name: path.read_bytes() for path in (tmp_path / "before").rglob("*") if path.is_file()}
     assert {path.name: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before

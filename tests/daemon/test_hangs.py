@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from ..patience import HANG_SECONDS
+
 BEGIN = "from hostler.core.process.hangs import end_with_threads; import threading, time; end_with_threads()\n"
 NOT_BEGUN = """
 def fails(self):
@@ -26,7 +28,9 @@ print("goes on")
 
 
 def outcome(code: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code], capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -73,7 +77,8 @@ def test_another_loop_that_stands_still_ends_the_process() -> None:
 
 def test_a_process_that_was_stopped_goes_on() -> None:
     stopped = "os.system(f'(sleep 1; kill -CONT {os.getpid()}) & kill -STOP {os.getpid()}')"
-    status, said, _ = outcome(STILL.format(stall=stopped))
+    slowly = STILL.replace("tick_seconds=0.02", "tick_seconds=0.2")  # a shell takes a while to start
+    status, said, _ = outcome(slowly.format(stall=stopped))
     assert (status, said) == (0, "goes on\n")
 
 

@@ -66,7 +66,7 @@ def test_health_and_readiness_are_pages_of_their_own(shared: Daemon) -> None:
 def test_what_is_no_http_gets_an_error_and_disturbs_nobody(shared: Daemon) -> None:
     host, port = http_of(shared).removeprefix("http://").split(":")
     for data in (b"\x00\xff" * 40 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 70_000, b""):
-        with socket.create_connection((host, int(port)), timeout=10) as peer:
+        with socket.create_connection((host, int(port)), timeout=HANG_SECONDS) as peer:
             try:
                 peer.sendall(data)
                 peer.shutdown(socket.SHUT_WR)
@@ -114,6 +114,7 @@ def test_metrics_count_commands_decisions_refusals_and_capacity(daemon: Daemon) 
 
 
 def test_every_command_is_audited_with_who_when_what_and_outcome(daemon: Daemon) -> None:
+    begun = time.time()
     with daemon.client() as client:
         client.call("add_hosts", AddHosts(hosts=hosts(2)))
         with pytest.raises(HostlerError):
@@ -124,7 +125,7 @@ def test_every_command_is_audited_with_who_when_what_and_outcome(daemon: Daemon)
         ("@local", "add_hosts", "ok"),
         ("@local", "remove_host", "unknown_name"),
     ]
-    assert all(abs(line["time"] - time.time()) < 60 for line in lines)
+    assert all(begun <= line["time"] <= time.time() for line in lines)
 
 
 def reloaded(daemon: Daemon, times: int = 1) -> None:
@@ -305,7 +306,7 @@ class Pipelining:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(30)
+            thread.join(HANG_SECONDS)
         self._socket.close()
 
 
@@ -322,7 +323,7 @@ def test_a_second_signal_does_not_wait_for_a_client_that_does_not_read(tmp_path:
         until(lambda: "stopping: SIGTERM" in daemon.log())
         assert daemon.process.poll() is None
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(10) == 0
+        assert daemon.process.wait(HANG_SECONDS) == 0
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,7 @@ def test_a_second_signal_does_not_wait_for_a_client_that_does_not_read(tmp_path:
 )
 def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, options: list[str], code: int, said: str) -> None:
     command = [str(HOSTLER), "serve", *(option.format(folder=tmp_path) for option in options)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert ended.returncode == code
     assert said in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
@@ -346,7 +347,7 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, options: list
 def test_two_daemons_do_not_share_a_data_folder(shared: Daemon) -> None:
     where = ["--rpc", f"unix:{shared.folder}/other", "--data", str(shared.folder / "data")]
     command = [str(HOSTLER), "serve", *where, *HTTP]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert (ended.returncode, "another process uses the data folder" in ended.stderr) == (1, True)
 
 

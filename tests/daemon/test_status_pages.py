@@ -11,6 +11,8 @@ from hostler.core.process.clock import HonestClock
 from hostler.core.process.health import Health, StatusPages
 from hostler.core.process.metrics import Metrics
 
+from ..patience import HANG_SECONDS
+
 
 async def test_connections_beyond_those_that_may_wait_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CONNECTIONS", 1)
@@ -24,7 +26,7 @@ async def test_connections_beyond_those_that_may_wait_are_closed(monkeypatch: py
             streams.append(await trio.open_tcp_stream(host, int(port)))
             await trio.testing.wait_all_tasks_blocked(0.01)
         third = await trio.open_tcp_stream(host, int(port))
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             assert await third.receive_some(1) == b""
         for stream in streams:
             await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -58,7 +58,7 @@ def whoever_shows(authority: Authority, name: str | None) -> Callable[[str], Any
     tls = client_context(authority.ca, *shown)
 
     def ask(address: str) -> Any:
-        with BlockingClient(address, tls=tls, within=5.0) as client:
+        with BlockingClient(address, tls=tls, within=HANG_SECONDS) as client:
             return client.call("status").user
 
     return ask
@@ -173,12 +173,12 @@ def test_the_command_line_shows_certificates(tmp_path: Path, authority: Authorit
         certificate, key = authority.sign("ann.example")
         command = [str(HOSTLER), "token", "list", "ann", "--server", address, "--ca", str(authority.ca)]
         shown = ["--certificate", str(certificate), "--private-key", str(key)]
-        answer = subprocess.run([*command, *shown], capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run([*command, *shown], capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
         assert (answer.returncode, answer.stderr) == (0, "")
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
         assert answer.returncode == 5
         assert answer.stderr == "hostler: a client certificate is required here (show one)\n"
-        answer = subprocess.run(command[:-2], capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(command[:-2], capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
         assert answer.returncode == 5
         assert answer.stderr == (
             "hostler: the service's certificate is of no authority that is trusted "
@@ -190,7 +190,10 @@ def serial_of(address: str, authority: Authority) -> int:
     """Serial number of the certificate that a service shows now."""
     host, port = address.removeprefix("tls:").rsplit(":", 1)
     context = client_context(authority.ca)
-    with socket.create_connection((host, int(port)), 10) as raw, context.wrap_socket(raw, server_hostname=host) as tls:
+    with (
+        socket.create_connection((host, int(port)), HANG_SECONDS) as raw,
+        context.wrap_socket(raw, server_hostname=host) as tls,
+    ):
         shown = tls.getpeercert()
     assert shown is not None
     return int(str(shown["serialNumber"]), 16)
@@ -201,7 +204,7 @@ def reload(daemon: Daemon, said: str) -> None:
     assert daemon.process is not None
     before = daemon.log().count(said)
     daemon.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG_SECONDS
     while daemon.log().count(said) == before:
         assert time.monotonic() < deadline
         time.sleep(0.05)

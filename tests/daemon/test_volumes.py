@@ -13,11 +13,13 @@ import msgspec
 import pytest
 
 from hostler.core import storage_commands as s
+from hostler.core.errors import DeadlineExceeded
 from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.client import BlockingClient
 from tests.core.orders import uuid_of
 from tests.volumes.values import report, reports, wish
 
+from ..patience import HANG_SECONDS
 from ..seeds import seeds
 from .commands import Run
 from .processes import Daemon
@@ -173,7 +175,7 @@ class Load:
             try:
                 while True:
                     self.step(client)
-            except ConnectionLost:
+            except (ConnectionLost, DeadlineExceeded):
                 return
 
     def step(self, client: BlockingClient) -> None:
@@ -220,7 +222,7 @@ def crash_rounds(folder: Path, rounds: int, seed: int) -> None:
             threading.Event().wait(0.2 + chance.random())
             daemon.kill()
             for thread in threads:
-                thread.join(30)
+                thread.join(HANG_SECONDS)
             daemon.start()
             acknowledged = there | loads[0].there | loads[1].there
             unsure = loads[0].unsure | loads[1].unsure

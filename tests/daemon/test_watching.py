@@ -10,6 +10,7 @@ from hostler.core.machine.event_log import Event
 from hostler.core.rpc.client import BlockingClient
 from tests.core.orders import hosts, uuid_of
 
+from ..patience import HANG_SECONDS
 from .processes import Daemon
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}
@@ -32,13 +33,13 @@ class Watching:
 
     def _watch(self) -> None:
         with self._client:
-            for event in self._client.events(20.0):
+            for event in self._client.events(HANG_SECONDS):
                 self.seen.append(event)
                 if len(self.seen) == self._count:
                     return
 
     def instances(self) -> list[str]:
-        self._thread.join(30)
+        self._thread.join(HANG_SECONDS)
         return [uuid for event in self.seen for uuid in event.hosts]
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ..patience import HANG_SECONDS
+
 PROGRAMS = ("ceph", "ceph-mgr", "ceph-mon", "ceph-osd", "monmaptool", "rbd")
 
 
@@ -80,7 +82,7 @@ mgr initial modules = balancer
     return conf, fsid, address
 
 
-def _until(what: Callable[[], bool], seconds: float = 90.0) -> None:
+def _until(what: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
@@ -95,7 +97,7 @@ def running(folder: Path) -> Iterator[Path]:
     conf, fsid, address = _configure(folder)
 
     def call(*line: str) -> str:
-        return subprocess.run(line, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(line, check=True, capture_output=True, text=True, timeout=HANG_SECONDS).stdout
 
     def ceph(*line: str) -> str:
         return call("ceph", "--conf", str(conf), "--connect-timeout", "5", *line)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 
+from ..patience import HANG_SECONDS
 from .outages import Outages
 
 Fault = Literal["none", "lose answer", "truncate"]
@@ -128,8 +129,8 @@ class FaultProxy:
     def _connection(self) -> http.client.HTTPConnection:
         if self._tls:
             unchecked = ssl._create_unverified_context()
-            return http.client.HTTPSConnection(self._host, self._port, timeout=30, context=unchecked)
-        return http.client.HTTPConnection(self._host, self._port, timeout=30)
+            return http.client.HTTPSConnection(self._host, self._port, timeout=HANG_SECONDS, context=unchecked)
+        return http.client.HTTPConnection(self._host, self._port, timeout=HANG_SECONDS)
 
     @contextmanager
     def lose_answers(self) -> Iterator[None]:
@@ -149,7 +150,7 @@ class FaultProxy:
         finally:
             self._going_on.set()
             with self._idle:
-                self._idle.wait_for(lambda: self._open == 0, timeout=30)
+                self._idle.wait_for(lambda: self._open == 0, timeout=HANG_SECONDS)
 
     @contextmanager
     def running(self) -> Iterator[FaultProxy]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,9 @@ from typing import Any, Final
 import httpx
 
 from hostler.bench import environments
+from hostler.bench.free_ports import free_ports
+
+from ..patience import HANG_SECONDS
 
 IRONIC: Final = "ironic==39.0.0"
 VERSION: Final = {"X-OpenStack-Ironic-API-Version": "1.61"}
@@ -59,7 +61,7 @@ dhcp_provider = none
 def ironic(folder: Path, nodes: int) -> Iterator[int]:
     """The port of its API, with nodes ``bm-1`` and so on; it is made from PyPI the first time."""
     python = environments.ready(environments.kept(IRONIC.replace("==", "-")), [IRONIC, "setuptools<81"])
-    settings, port = folder / "ironic.conf", _free_port()
+    settings, (port,) = folder / "ironic.conf", free_ports(1)
     interfaces = "\n".join(f"enabled_{name}_interfaces = fake" for name in _FAKE)
     settings.write_text(_SETTINGS.format(folder=folder, port=port, interfaces=interfaces))
     configured, environment = ["--config-file", str(settings)], environments.clean()
@@ -69,14 +71,14 @@ def ironic(folder: Path, nodes: int) -> Iterator[int]:
         command = [str(python.with_name("ironic")), *configured]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=folder)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/", headers=VERSION, timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/", headers=VERSION, timeout=HANG_SECONDS) as client:
             _until(lambda: _alive(client, process))
             for number in range(1, nodes + 1):
                 _enrol(client, number)
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(HANG_SECONDS)
 
 
 def _enrol(client: httpx.Client, number: int) -> None:
@@ -100,13 +102,8 @@ def _alive(client: httpx.Client, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _until(right: Callable[[], bool]) -> None:
-    for _ in range(600):
+    for _ in range(round(10 * HANG_SECONDS)):
         if right():
             return
         time.sleep(0.1)
     raise AssertionError("ironic did not become ready")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from hostler.bench.free_ports import free_ports
 from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import OURS, all_of, settled
 from hostler.drivers.protocol import (
@@ -31,6 +31,7 @@ from hostler.drivers.protocol import (
 from hostler.drivers.storage import directory, iscsi
 from hostler.placement.types.errors import InvalidValue
 
+from ..patience import HANG_SECONDS
 from .outages import of_programs
 from .test_nfs import answers_lost
 
@@ -44,9 +45,7 @@ class Daemon:
     """A tgtd, which forgets all when it ends."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.portal = f"127.0.0.1:{free.getsockname()[1]}"
+        self.portal = f"127.0.0.1:{free_ports(1)[0]}"
         self.control, self.socket = random.randrange(100, 32_000), str(folder / "tgtd")
         self._environment = {**os.environ, "TGT_IPC_SOCKET": self.socket}
         self.process: subprocess.Popen[bytes] | None = None
@@ -60,7 +59,7 @@ class Daemon:
         self.process = subprocess.Popen(
             line, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 20
+        until = time.monotonic() + HANG_SECONDS
         while self.adm("--op", "show", "--mode", "sys").returncode:
             if self.process.poll() is not None or time.monotonic() > until:
                 pytest.skip("tgtd does not run here")

@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import pytest
 import trio
 
+from ..patience import HANG_SECONDS
+
 libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 
 from hostler.drivers.compute import libvirt as driver_module  # noqa: E402  # after the skip
@@ -233,7 +235,7 @@ async def test_a_host_that_hangs_while_it_is_connected_to_holds_up_no_other(
             await driver.create_guest(spec._replace(mark=spec.mark._replace(uuid=VOLUME), node="stopped"))
         assert caught.value.nodes == {"stopped"}
         going_on.set()
-        with trio.fail_after(60):
+        with trio.fail_after(HANG_SECONDS):
             while len([node async for page in driver.nodes() for node in page.items]) < 2:  # noqa: ASYNC110  # a thread
                 await trio.sleep(0.01)
 

@@ -23,6 +23,8 @@ from hostler.drivers.protocol import Conflict, DriverContext, Transient, Volume
 from hostler.drivers.storage import lvm, zeroing
 from hostler.drivers.storage.lvm import LvmDriver, open_driver
 
+from ..patience import HANG_SECONDS
+
 STAND_IN = Path(__file__).with_name("lvm_stand_in.py")
 GIB = 2**30
 
@@ -125,7 +127,7 @@ async def test_until_it_is_zeroed_a_volume_is_building_and_not_connected(
             await driver.connect(want.mark.uuid, "host")
     monkeypatch.setattr(zeroing._Device, "_write", holes)
     async with opened(options) as driver:
-        with trio.fail_after(60):
+        with trio.fail_after(HANG_SECONDS):
             while (await driver.get_volume(want.mark.uuid)).state != "available":  # noqa: ASYNC110  # a volume has no events
                 await trio.sleep(0.1)
         assert not holds(options, made)

@@ -8,7 +8,6 @@ import ctypes
 import errno
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 import trio
 
+from hostler.bench.free_ports import free_ports
 from hostler.drivers.conformance import StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import all_of
 from hostler.drivers.protocol import (
@@ -288,9 +288,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         pytest.skip("nfs-ganesha, nfs-ganesha-vfs and libnfs-utils are not installed")
     if os.geteuid() != 0:
         pytest.skip("nfs-ganesha is started by root")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     export = tmp_path / "export"
     for made in (export, tmp_path / "recovery", Path("/var/run/ganesha")):
         made.mkdir(exist_ok=True)

@@ -17,6 +17,7 @@ from hostler.drivers.compute import openstack
 from hostler.drivers.protocol import Denied, DriverContext
 
 from ..http.identity_service import PASSWORD, TOKENS_LAST, keystone
+from ..patience import HANG_SECONDS
 from .json_service import Call, Reply, served
 from .openstack_cloud import Cloud
 
@@ -39,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         def answer(call: Call) -> Reply:
             token = call.headers.get("x-auth-token", "")
             shown = {"X-Auth-Token": token, "X-Subject-Token": token}
-            known = httpx.get(f"{identity}/auth/tokens", headers=shown, timeout=30).status_code == 200
+            known = httpx.get(f"{identity}/auth/tokens", headers=shown, timeout=HANG_SECONDS).status_code == 200
             cloud.tokens = {token: 1} if known else {}
             return cloud.answer(call)
 

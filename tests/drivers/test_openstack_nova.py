@@ -17,6 +17,7 @@ import trio
 from hostler.drivers.compute import openstack
 from hostler.drivers.conformance import ComputeBench, ComputeConformance
 
+from ..patience import HANG_SECONDS
 from .fault_proxy import FaultProxy
 from .json_service import Call, Reply, served
 from .openstack_cloud import IMAGE
@@ -45,7 +46,7 @@ def _login(call: Call, nova: str) -> Reply:
 def _bench(proxy: FaultProxy, nova: str, identity: str) -> ComputeBench:
     async def ask(method: str, path: str, body: Any = None) -> Any:
         headers = {"X-Auth-Token": TOKEN, "OpenStack-API-Version": "compute 2.60"}
-        async with httpx.AsyncClient(base_url=nova, headers=headers, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=nova, headers=headers, timeout=HANG_SECONDS) as client:
             return (await client.request(method, path, json=body)).raise_for_status()
 
     async def make_stranger() -> str:

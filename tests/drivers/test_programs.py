@@ -13,6 +13,8 @@ from hostler.drivers import programs
 from hostler.drivers.programs import LONGEST_TEXT, by_text, run_program
 from hostler.drivers.protocol import Conflict, DriverError, Permanent, Unknown
 
+from ..patience import HANG_SECONDS
+
 FAILED = by_text(((re.compile("taken"), Conflict),), Unknown)
 
 
@@ -62,7 +64,7 @@ async def test_the_name_of_a_path_says_nothing_of_a_failure() -> None:
 
 async def test_a_program_that_prints_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "MOST_OUTPUT", 1 << 20)
-    with trio.fail_after(20), pytest.raises(Unknown, match="prints more"):
+    with trio.fail_after(HANG_SECONDS), pytest.raises(Unknown, match="prints more"):
         await run("cat", "/dev/zero")
 
 
@@ -71,7 +73,7 @@ async def test_a_program_that_does_not_end_is_killed_and_then_left(
 ) -> None:
     monkeypatch.setattr(programs, "END_SECONDS", 0.2)
     pid = tmp_path / "pid"
-    with trio.fail_after(20):
+    with trio.fail_after(HANG_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, "sh", "-c", f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.1; done")
             while not (pid.exists() and pid.read_text()):  # noqa: ASYNC110  # it is another process

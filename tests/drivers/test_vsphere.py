@@ -23,6 +23,7 @@ pytest.importorskip("pyVmomi", reason="pyvmomi is not installed")
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
+from hostler.bench.free_ports import free_ports
 from hostler.drivers.compute import vsphere, vsphere_api
 from hostler.drivers.conformance import ComputeBench, ComputeConformance
 from hostler.drivers.conformance.bench import OURS, all_of, new_uuid
@@ -40,6 +41,7 @@ from hostler.drivers.protocol import (
 )
 from hostler.placement.types.errors import InvalidValue
 
+from ..patience import HANG_SECONDS
 from .fault_proxy import Answer, FaultProxy, Request
 
 VCSIM = os.environ.get("VCSIM") or shutil.which("vcsim")
@@ -52,13 +54,11 @@ CLUSTER, HOST = "DC0_C0", "DC0_H0"
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    (port,) = free_ports(1)
     environment = {**os.environ, "TMPDIR": str(tmp_path_factory.mktemp("vcsim"))}
     process = subprocess.Popen([str(VCSIM), "-l", f"127.0.0.1:{port}"], env=environment, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + HANG_SECONDS
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

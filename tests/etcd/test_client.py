@@ -22,6 +22,7 @@ from hostler.core.etcd.errors import (
 )
 from hostler.core.etcd.values import created_at, delete, end_of, get, modified_at, put
 
+from ..patience import HANG_SECONDS
 from .model import EtcdModel
 from .servers import NEEDS_ETCD, EtcdServers
 
@@ -94,7 +95,7 @@ async def test_a_watch_gives_changes_in_order_from_a_revision_on(etcd: Etcd) -> 
     before = (await etcd.transaction((), [put("t/a", b"1")])).revision
     await etcd.transaction((), [put("t/a", b"2"), put("t/b", b"3")])
     seen = []
-    with trio.fail_after(30):
+    with trio.fail_after(HANG_SECONDS):
         async with etcd.watch("t/", after=before) as changes:
             await etcd.transaction((), [delete("t/a")])
             async for some in changes:
@@ -115,7 +116,7 @@ async def test_a_watch_from_a_compacted_revision_says_so(etcd: Etcd) -> None:
             async for _ in changes:
                 pass
 
-    with trio.fail_after(30), pytest.raises(EtcdCompacted) as caught:
+    with trio.fail_after(HANG_SECONDS), pytest.raises(EtcdCompacted) as caught:
         await watch()
     assert caught.value.revision >= revision
     item = await etcd.read("t/a")
@@ -216,7 +217,7 @@ async def test_a_client_that_is_closed_has_an_error_of_the_same_set() -> None:
     await client.close()
     await client.close()
     for work in (lambda: client.read("k"), lambda: client.transaction((), [put("k", b"v")]), lambda: client.grant(1)):
-        with trio.fail_after(1), pytest.raises(EtcdUnavailable):
+        with trio.fail_after(HANG_SECONDS), pytest.raises(EtcdUnavailable):
             await work()
     with pytest.raises(EtcdUnavailable):
         async with client.watch("k") as changes:
@@ -239,7 +240,7 @@ async def test_endpoints_that_are_all_slow_are_waited_for_longer(autojump_clock:
     await client.transaction((), [put("t/a", b"1")])
     model.seconds = 1.2
     failed = 0
-    with trio.fail_after(60):
+    with trio.fail_after(HANG_SECONDS):
         while True:
             try:
                 item = await client.read("t/a")

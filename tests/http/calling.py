@@ -177,9 +177,9 @@ def serving(*options: str, env: Mapping[str, str] | None = None) -> Iterator[Pro
         if popen.poll() is None:
             popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                popen.wait(15)
+                popen.wait(HANG_SECONDS)
             popen.kill()
         popen.wait()
         popen.stdout.close()
-        reader.join(5)
+        reader.join(HANG_SECONDS)
         popen.stderr.close()

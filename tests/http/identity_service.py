@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,9 +15,13 @@ from typing import Final
 import httpx
 
 from hostler.bench import environments
+from hostler.bench.free_ports import free_ports
+
+from ..patience import HANG_SECONDS
 
 KEYSTONE: Final = "keystone==30.0.0"
 PASSWORD: Final = "s3cret"
+
 TOKENS_LAST: Final = 20
 """Seconds."""
 
@@ -49,7 +52,7 @@ make_server("127.0.0.1", port, application, Server).serve_forever()
 def keystone(folder: Path) -> Iterator[str]:
     """The address of its API, with the user ``admin`` in the project ``admin``; it is made from PyPI the first time."""
     python = environments.ready(environments.kept(KEYSTONE.replace("==", "-")), [KEYSTONE])
-    settings, port = folder / "keystone.conf", _free_port()
+    settings, (port,) = folder / "keystone.conf", free_ports(1)
     url = f"http://127.0.0.1:{port}/v3"
     settings.write_text(_SETTINGS.format(folder=folder, expiration=TOKENS_LAST))
     (folder / "fernet").mkdir(mode=0o700)
@@ -67,19 +70,14 @@ def keystone(folder: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+        process.wait(HANG_SECONDS)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, output: Path) -> None:
-    for _ in range(600):
+    for _ in range(round(10 * HANG_SECONDS)):
         assert process.poll() is None, output.read_text()
         try:
-            if httpx.get(url, timeout=30).status_code == 200:
+            if httpx.get(url, timeout=HANG_SECONDS).status_code == 200:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)

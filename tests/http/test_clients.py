@@ -20,6 +20,7 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.token_endpoint import Token
 from openstackclient.shell import OpenStackShell
 
+from ..patience import HANG_SECONDS
 from .calling import Process, serving
 
 OPENSTACK = Path(sys.executable).with_name("openstack")
@@ -51,7 +52,7 @@ def test_the_openstack_command_lists_traits(service: Process) -> None:
     words = [*Shell(service.url).options, "trait", "list", "--name", "in:HW_CPU_X86_VMX", "-f", "value"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     ran = subprocess.run(
-        [str(OPENSTACK), *words], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [str(OPENSTACK), *words], capture_output=True, text=True, timeout=HANG_SECONDS, env=environment, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "HW_CPU_X86_VMX\n"), ran.stderr
 

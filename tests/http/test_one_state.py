@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import trio
 
+from hostler.bench.free_ports import free_ports
 from hostler.core.engine_commands import Release
 from hostler.core.http.identity import NOBODY, SENDER
 from hostler.core.http.identity import Identity as SentBy
@@ -30,6 +31,7 @@ from hostler.placement.types.errors import HostlerError
 
 from ..core.orders import NOW, machine, order, place, uuid_of
 from ..daemon.processes import Daemon
+from ..patience import HANG_SECONDS
 
 
 def write(made: ServiceMachine, command: api.PlacementCommand) -> Any:
@@ -203,9 +205,9 @@ sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"
 user = "nova"
 project = "service"
 """
-    port = free_port()
+    (port,) = free_ports(1)
     with Daemon(tmp_path, "--placement", f"127.0.0.1:{port}", config=config) as daemon:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
         headers = {"x-auth-token": token, "content-type": "application/json", "openstack-api-version": "placement 1.39"}
         for status in (200, 409):
             body = json.dumps({"name": "node-1", "uuid": uuid})
@@ -221,16 +223,11 @@ project = "service"
     assert [line["outcome"] == "ok" for line in lines] == [True, False]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def test_one_process_serves_both(tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     with Daemon(tmp_path, "--insecure", "--placement", f"127.0.0.1:{port}") as daemon, daemon.client() as client:
         client.call("add_hosts", {"hosts": [{"host": "node-1", "vcpus_total": 8, "total_usable_ram_mb": 4096}]})
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
         connection.request("GET", "/resource_providers")
         (provider,) = json.loads(connection.getresponse().read())["resource_providers"]
         assert provider["name"] == "node-1"
@@ -241,16 +238,16 @@ def test_one_process_serves_both(tmp_path: Path) -> None:
 
 
 def test_a_request_under_way_at_sigterm_is_answered_and_kept(tmp_path: Path) -> None:
-    port, body = free_port(), b'{"name": "late"}'
+    (port,), body = free_ports(1), b'{"name": "late"}'
     head = f"POST /resource_providers HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     with Daemon(tmp_path, "--insecure", "--placement", f"127.0.0.1:{port}") as daemon:
         process = daemon.process
         assert process is not None
         with (
-            socket.create_connection(("127.0.0.1", port), 30) as idle,
+            socket.create_connection(("127.0.0.1", port), HANG_SECONDS) as idle,
             socket.create_connection(idle.getpeername()) as s,
         ):
-            s.settimeout(30)
+            s.settimeout(HANG_SECONDS)
             s.sendall(f"{head}Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode())
             assert s.recv(65_536).startswith(b"HTTP/1.1 100")  # so the request is under way
             s.sendall(body[:5])
@@ -262,9 +259,9 @@ def test_a_request_under_way_at_sigterm_is_answered_and_kept(tmp_path: Path) -> 
                 answer += chunk
         assert answer.startswith(b"HTTP/1.1 201"), answer
         assert b"connection: close" in answer.lower()
-        assert process.wait(30) == 0
+        assert process.wait(HANG_SECONDS) == 0
         daemon.start()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
         connection.request("GET", "/resource_providers")
         (provider,) = json.loads(connection.getresponse().read())["resource_providers"]
         assert provider["name"] == "late"
@@ -272,11 +269,11 @@ def test_a_request_under_way_at_sigterm_is_answered_and_kept(tmp_path: Path) -> 
 
 
 def test_a_request_that_never_comes_to_its_end_does_not_keep_the_service_from_its_own(tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     config = "[placement.limits]\ndrain_seconds = 0.5\n"
     with (
         Daemon(tmp_path, "--insecure", "--placement", f"127.0.0.1:{port}", config=config) as daemon,
-        socket.create_connection(("127.0.0.1", port), 30) as half,
+        socket.create_connection(("127.0.0.1", port), HANG_SECONDS) as half,
     ):
         half.sendall(b"GET /traits HTTP/1.1\r\nHost:")
         assert daemon.terminate() == 0

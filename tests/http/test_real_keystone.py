@@ -16,6 +16,7 @@ from keystoneauth1 import session
 from keystoneauth1.identity import v3
 from openstack.connection import Connection
 
+from ..patience import HANG_SECONDS
 from .calling import Process, serving
 from .identity_service import PASSWORD, TOKENS_LAST, keystone
 
@@ -60,7 +61,7 @@ class Cloud:
         """Call the API with headers as they are, underscores for dashes."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent["openstack-api-version"] = "placement 1.39"
-        return httpx.get(self.placement.url + path, headers=sent, timeout=30)
+        return httpx.get(self.placement.url + path, headers=sent, timeout=HANG_SECONDS)
 
 
 def _sdk(identity: str, user: str, project: str) -> Connection:

@@ -24,7 +24,7 @@ RP = "11111111-2222-3333-4444-555555555555"
 
 
 def ask(process: Process, method: str, path: str, body: Any = None, version: str = "1.39") -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=HANG_SECONDS)
     headers = {"openstack-api-version": f"placement {version}", "x-auth-token": "notused"}
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, headers | ({"content-type": "application/json"} if data else {}))
@@ -192,7 +192,7 @@ def test_a_data_folder_serves_one_process_at_a_time(tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     command = [str(HOSTLER), "serve", "--placement", "127.0.0.1:0", "--data", data]
     with serving("--data", data):
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert ran.returncode == 1
     assert "another process uses the data folder" in ran.stderr
 
@@ -201,7 +201,7 @@ def test_a_data_folder_serves_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_body_of_50_megabytes_is_refused_and_the_client_sees_why(limited: Process) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", limited.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", limited.port, timeout=HANG_SECONDS)
     body = b"x" * 50_000_000
     connection.request("POST", "/resource_providers", body, {"content-type": "application/json"})
     answer = connection.getresponse()

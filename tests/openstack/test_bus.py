@@ -30,6 +30,7 @@ from hostler.placement.api import commands as api
 from hostler.placement.fleet.host_view import HostView
 from tests.daemon.processes import Daemon
 
+from ..patience import HANG_SECONDS
 from .clouds import CELL, Cloud, instance_uuid, moment, node_uuid, request_spec, versioned
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="the extra openstack is not installed")
@@ -37,7 +38,7 @@ oslo_messaging = pytest.importorskip("oslo_messaging", reason="the extra opensta
 from hostler.drivers.openstack.bus.service import NovaBus  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-PATIENCE = 30.0
+PATIENCE = HANG_SECONDS
 
 
 class Conductor:
@@ -406,7 +407,7 @@ def test_a_bus_that_cannot_be_served_is_one_clear_error(tmp_path: Path, config: 
     path = tmp_path / "config.toml"
     path.write_text(config)
     command = [sys.executable, "-m", "hostler", "serve", "--rpc", f"unix:{tmp_path}/s", "--nova", "fake://"]
-    done = subprocess.run([*command, "--config", str(path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--config", str(path)], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode != 0
     assert problem in done.stderr
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ..patience import HANG_SECONDS
 from .nova_doubles import (
     CELL_2,
     AllocationUpdateFailed,
@@ -72,7 +73,7 @@ def test_requests_that_wait_for_a_look_share_the_next(
 
     def look() -> None:
         looking.set()
-        assert go_on.wait(30)
+        assert go_on.wait(HANG_SECONDS)
 
     def mappings(spec: Any) -> Any:
         waiting.release()
@@ -83,14 +84,14 @@ def test_requests_that_wait_for_a_look_share_the_next(
     answers: list[list[str]] = []
     threads = [threading.Thread(target=lambda: answers.append(schedule(manager, [1]))) for _ in range(8)]
     threads[0].start()
-    assert looking.wait(30)
+    assert looking.wait(HANG_SECONDS)
     for thread in threads[1:]:
         thread.start()
     for _ in threads:
-        assert waiting.acquire(timeout=30)
+        assert waiting.acquire(timeout=HANG_SECONDS)
     go_on.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG_SECONDS)
     assert answers == [["compute1"]] * 8
     assert nova.looks == 2
 
@@ -116,7 +117,7 @@ def in_a_thread(call: Any) -> bool:
     """Whether a call in another thread ends while this one goes on."""
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(HANG_SECONDS)
     return not thread.is_alive()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,11 +123,9 @@ def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cl
 
 
 def test_a_server_that_does_not_answer_is_an_error(server: str) -> None:
-    begun = time.monotonic()
     with pytest.raises(SourceFailed, match="cannot be read"), Database("d", url(server, "nowhere")).reading():
         pass
     gone = Database("d", "postgresql://u:secret@127.0.0.1:9/d")
     with pytest.raises(SourceFailed) as caught, gone.reading():
         pass
     assert "secret" not in str(caught.value)
-    assert time.monotonic() - begun < 60

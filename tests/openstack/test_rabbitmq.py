@@ -63,8 +63,8 @@ class Conductor:
             return_alternates=True,
         )
 
-    def ping(self) -> Any:
-        return self.client.prepare(namespace="baseapi", version="1.0", timeout=2).call({}, "ping", arg="x")
+    def ping(self, *, timeout: float = HANG_SECONDS) -> Any:
+        return self.client.prepare(namespace="baseapi", version="1.0", timeout=timeout).call({}, "ping", arg="x")
 
     def until_answered(self) -> None:
         """Until calls are answered: a client whose queue is gone loses what it sends."""
@@ -72,7 +72,7 @@ class Conductor:
 
     def _is_answered(self) -> bool:
         try:
-            return bool(self.ping())
+            return bool(self.ping(timeout=2))
         except oslo_messaging.MessagingTimeout:
             return False
 

@@ -18,6 +18,8 @@ import pytest
 from hostler.bench import nova_cases, parity
 from hostler.core import cli
 
+from ..patience import HANG_SECONDS
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 RECORDED, CHECKER = SHARED / "parity" / "nova" / "cases.jsonl.gz", SHARED / "tools" / "check_parity.py"
 
@@ -212,5 +214,7 @@ def test_an_unknown_kind_of_case_is_an_error(tmp_path: Path, capsys: pytest.Capt
 
 def test_the_command_is_installed(tmp_path: Path) -> None:
     hostler, path = Path(sys.executable).with_name("hostler"), write(tmp_path / "a.jsonl", cases(2))
-    done = subprocess.run([hostler, "parity", "nova", path], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [hostler, "parity", "nova", path], capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["nova parity: 2 of 2 cases equal"]), done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hostler.core.machine.event_log import Event
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.lifecycle_queries import Guests
 
+from ..patience import HANG_SECONDS
 from .test_embedded import REQUEST, config
 
 Program = Callable[[AsyncioScheduler], Awaitable[Any]]
@@ -82,7 +83,7 @@ def test_events_are_an_asynchronous_iterator() -> None:
 
         following = asyncio.create_task(follow())
         await scheduler.create_guest(REQUEST)
-        await asyncio.wait_for(following, 30)
+        await asyncio.wait_for(following, HANG_SECONDS)
         return found
 
     assert {"create_guest", "begin_build", "confirm_guest"} <= {event.command for event in run(program)}
@@ -103,7 +104,9 @@ def test_a_cancelled_call_is_carried_out_whole_or_not_at_all() -> None:
             except asyncio.CancelledError:
                 cancelled += 1
         assert cancelled
-        found = [event async for event in _until_quiet(scheduler)]
+        last = (await scheduler.create_guest(REQUEST)).selections[0].instance_uuid
+        answered.add(last)
+        found = [event async for event in _until(scheduler, last)]
         decided = {uuid for event in found if event.command == "create_guest" for uuid in event.hosts}
         assert answered <= decided
         for uuid in decided:
@@ -128,7 +131,7 @@ def test_calls_while_it_closes_end_with_an_error_that_says_so(pause: float) -> N
             calls += [asyncio.create_task(_forever(scheduler)) for _ in range(5)]
             await asyncio.sleep(pause)
         calls += [asyncio.create_task(_forever(scheduler)) for _ in range(5)]
-        await asyncio.wait(calls, timeout=30)
+        await asyncio.wait(calls, timeout=HANG_SECONDS)
         return [call.exception() for call in calls]
 
     ended = asyncio.run(main())
@@ -157,12 +160,11 @@ def test_a_call_that_waits_ends_with_that_error_and_not_as_cancelled() -> None:
     asyncio.run(main())
 
 
-async def _until_quiet(scheduler: AsyncioScheduler) -> Any:
-    events = scheduler.watch(after=0)
-    while True:
-        try:
-            yield await asyncio.wait_for(anext(events), 0.5)
-        except TimeoutError:
+async def _until(scheduler: AsyncioScheduler, uuid: str) -> AsyncIterator[Event]:
+    """All events up to the creation of a guest."""
+    async for event in scheduler.watch(after=0):
+        yield event
+        if event.command == "create_guest" and uuid in event.hosts:
             return
 
 

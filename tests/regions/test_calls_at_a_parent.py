@@ -265,7 +265,7 @@ async def test_a_question_may_demand_an_age_of_a_parent_too() -> None:
     async with world({"eu": 1}) as made, asked_by_a_client(made) as client:
         made.service.cluster = Follower()  # type: ignore[assignment]  # only what the call asks for
         with pytest.raises(TooStale):
-            await client.call("capacity", stale_ms=10.0, within=0.2)
+            await client.call("capacity", stale_ms=10.0, within=1.0)
         assert (await client.call("capacity"))["VCPU"].total == 16
 
 
@@ -279,7 +279,7 @@ async def test_a_call_ends_at_its_time_and_what_it_began_goes_on(monkeypatch: py
 
         monkeypatch.setattr(made.links["eu"], "call", slow)
         with pytest.raises(DeadlineExceeded) as caught:
-            await client.call("place", {"request": wish(1)}, key="k", within=0.2)
+            await client.call("place", {"request": wish(1)}, key="k", within=1.0)
         assert caught.value.maybe_done
         answers.set()
         assert (await client.call("place", {"request": wish(1)}, key="k")).placed

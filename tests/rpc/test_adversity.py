@@ -252,10 +252,11 @@ async def test_a_handshake_that_is_not_finished_in_time_ends_the_connection(tmp_
 
 
 async def test_idle_peers_are_dropped_where_that_is_wanted_but_not_those_who_watch() -> None:
-    async with serving(limits=Limits(idle_seconds=0.1)) as served, peer(served) as idle, peer(served) as watching:
+    async with serving(limits=Limits(idle_seconds=0.5)) as served, peer(served) as watching:
         assert await watching.ask("watch", {"kinds": ["decisions"]}) == (None, 1)
-        with trio.fail_after(HANG_SECONDS):
-            assert await idle.receive() is None
+        async with peer(served) as idle:
+            with trio.fail_after(HANG_SECONDS):
+                assert await idle.receive() is None
         assert len(served.server.connections) == 1
 
 
@@ -323,7 +324,7 @@ async def test_more_connections_than_are_allowed_are_closed_at_once() -> None:
                 assert (await third.receive())[2][0][0] == "overloaded"
                 assert await third.receive() is None
             assert served.server.refused == 1
-            async with open_client(served.address, within=0.3) as client:
+            async with open_client(served.address, within=1.0) as client:
                 with pytest.raises(Overloaded, match="too many connections"):
                     await client.call("status")
         await until(lambda: len(served.server.connections) == 1)
@@ -442,7 +443,7 @@ async def test_a_full_queue_is_an_error_that_clients_try_again_after() -> None:
 
 async def place(client: Client, number: int) -> None:
     request = {**PLACE["request"], "instance_uuids": [uuid_of(number)]}
-    await client.call("place", {"request": request}, within=20)
+    await client.call("place", {"request": request}, within=HANG_SECONDS)
 
 
 async def test_a_command_whose_time_is_over_before_its_turn_is_not_carried_out() -> None:

@@ -110,7 +110,7 @@ calls = st.sampled_from(sorted(METHODS)).flatmap(lambda method: st.tuples(st.jus
 @given(st.lists(calls, min_size=5, max_size=30))
 def test_no_call_fails_in_an_unexpected_way(asked: list[tuple[str, dict[str, Any]]]) -> None:
     async def main() -> None:
-        async with serving() as served, open_client(served.address, within=20) as client:
+        async with serving() as served, open_client(served.address, within=HANG_SECONDS) as client:
             for (method, params), answer in zip(asked, await client.pipeline(asked), strict=True):
                 assert getattr(answer, "code", None) != "internal", (method, params)
             served.service.state.fleet.check()

@@ -7,6 +7,8 @@ import trio.testing
 
 from hostler.core.rpc.turns import ROUND_TURNS, Turns
 
+from ..patience import HANG_SECONDS
+
 
 async def test_who_has_many_connections_leaves_each_round_to_others() -> None:
     turns, taken = Turns(), list[str]()
@@ -41,7 +43,7 @@ async def test_a_connection_that_is_closed_while_it_waits_gives_its_turn_up() ->
             scope.cancel()
             await turns.take("a")
         assert scope.cancelled_caught
-        with trio.fail_after(5):
+        with trio.fail_after(HANG_SECONDS):
             for _ in range(10):
                 await turns.take("a")
         nursery.cancel_scope.cancel()

@@ -28,6 +28,8 @@ from hostler.sim.trace import azure2017
 from hostler.sim.trace.azure import BINS, read_trace
 from hostler.sim.trace.workload import ALONE, NEVER, STEP_S, Workload
 
+from ..patience import HANG_SECONDS
+
 AZURE = Path(__file__).parents[3] / "shared" / "data" / "azure2017" / "azure_v1_dev.csv.gz"
 needs_azure = pytest.mark.skipif(not AZURE.exists(), reason=f"the figures' source is not here: {AZURE}")
 
@@ -147,7 +149,7 @@ def test_ctrl_c_prints_what_there_is_and_exits_with_130() -> None:
         assert process.stderr is not None
         process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=HANG_SECONDS)
     partial = json.loads(output)
     assert process.returncode == 130
     assert partial["interrupted"]

@@ -21,6 +21,7 @@ from hostler.sim.run.run import Run
 from hostler.sim.trace.files import read_trace
 from tests.daemon.processes import HOSTLER
 
+from ..patience import HANG_SECONDS
 from .values import plan, task, written
 
 FLEET = """
@@ -74,7 +75,7 @@ def simulate(folder: Path, arguments: list[str], *, interrupt_after: str = "") -
             said += line
         if interrupt_after:
             process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=120)[1]
+        said += process.communicate(timeout=HANG_SECONDS)[1]
     return process.returncode, (folder / "out").read_text(), said
 
 

@@ -22,6 +22,7 @@ from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
 from tests.rpc.serving import Served, serving
 
+from ..patience import HANG_SECONDS
 from .test_access import CLOUD, CLOUD_READERS, FOREIGN, OF_THE_CLOUD, OWN, READERS, SCOPED, USERS
 
 EVERYBODY = set(USERS)
@@ -174,7 +175,7 @@ def example(method: str) -> Any:
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_stranger_is_told_to_say_who_he_is(tmp_path: Path, method: str) -> None:
     params = example(method)
-    async with serving(open_to_all=False) as served, open_client(served.address, within=5.0) as stranger:
+    async with serving(open_to_all=False) as served, open_client(served.address, within=HANG_SECONDS) as stranger:
         before = served.service.writer.sequence
         if method in FOR_STRANGERS:
             await stranger.call(method, params)
