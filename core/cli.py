@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoints, entry_points, version
 from typing import TYPE_CHECKING, Final
 
 from ..placement.types.errors import HostlerError
-from ..placement.types.extras import unusable
+from ..placement.types.extras import EXTRAS, library_at_fault, unusable
 from .console.output_encoding import show_what_can_be_shown
 
 if TYPE_CHECKING:
@@ -43,27 +43,6 @@ _EXIT_CODES: Final = {
     **dict.fromkeys(("not_authenticated", "not_allowed", "tls_failed"), FORBIDDEN),
 }
 """By error code; FAILED for all others."""
-EXTRAS: Final = {
-    "h11": "service",
-    "httpx": "service",
-    "jsonschema": "service",
-    "oslo_config": "service",
-    "oslo_policy": "service",
-    "prometheus_client": "service",
-    "structlog": "service",
-    "matplotlib": "report",
-    "bokeh": "report",
-    "scipy": "planning",
-    "pyarrow": "report",
-    "defusedxml": "imports",
-    "openpyxl": "imports",
-    "zstandard": "imports",
-    "distributed": "cluster",
-    "opentelemetry": "telemetry",
-    "oslo_messaging": "openstack",
-    "sqlalchemy": "openstack",
-}
-"""Modules of optional dependencies, and the extras that install them."""
 
 
 def build_app(commands: EntryPoints) -> App:
@@ -128,17 +107,8 @@ def _run(tokens: list[str], commands: EntryPoints) -> object:
 def missing_extra(error: Exception) -> HostlerError | None:
     """The error that names the extra, where ``error`` is that a module of one is not installed, or was raised while
     one was imported; None for any other."""
-    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if name not in EXTRAS:
-        import traceback
-
-        importing = (
-            str(frame.f_globals.get("__name__", "")).partition(".")[0]
-            for frame, _ in traceback.walk_tb(error.__traceback__)
-            if frame.f_code.co_name == "<module>"
-        )
-        name = next((each for each in importing if each in EXTRAS), "")
-    return unusable(error, name, EXTRAS[name]) if name else None
+    name = library_at_fault(error)
+    return None if name is None else unusable(error, name, EXTRAS[name])
 
 
 def _told(error: HostlerError, *, as_json: bool) -> str:

@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ...placement.types.errors import InvalidValue, UnknownName
+from ...placement.types.errors import UnknownName
+from ...placement.types.extras import not_importable
 from ...placement.types.from_builtins import from_msgspec
 from .protocol import OpenDriver
 
@@ -18,15 +19,14 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 
 def find_driver(name: str) -> OpenDriver:
     """The function that opens a driver. UnknownName if no such driver is installed, InvalidValue if a package that it
-    needs is missing."""
+    needs is missing, or cannot be imported."""
     known = {point.name: point for point in entry_points(group=GROUP)}
     if name not in known:
         raise UnknownName.among("driver", name, known, field="driver")
     try:
         found: OpenDriver = known[name].load()
-    except ImportError as error:
-        hint = f"install the extra of the driver: hostler[{name}]"
-        raise InvalidValue(f"driver {name} cannot be imported: {error}", field="driver", hint=hint) from error
+    except Exception as error:
+        raise not_importable(error, f"driver {name}", extra=name, field="driver") from error
     return found
 
 

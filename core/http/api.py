@@ -14,6 +14,7 @@ from urllib.parse import quote
 from ...placement.api.commands import PlacementCommand
 from ...placement.api.placement_model import PlacementModel
 from ...placement.types.errors import HostlerError
+from ...placement.types.extras import require_extra
 from ..forks import Children
 from . import cors
 from .auth import Authenticator, authenticator
@@ -65,6 +66,7 @@ class Api:
         self.routes = Routes(ROUTES)
         self.auth, self.policy = authenticator(self.config), None
         self._drawn = 0
+        require_extra("jsonschema", "service", field="placement")
         if self.auth is not None:
             from .policy import Policy  # oslo.policy takes its time to import
 

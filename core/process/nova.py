@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from ...placement.types.errors import InvalidValue
+from ...placement.types.extras import not_importable
 from ..service import Service
 from .bus_metrics import BusMetrics
 
@@ -92,10 +93,11 @@ def open_bus(options: NovaOptions, service: Service, *, drain_seconds: float) ->
     if not options.transport_url:
         return None
     found = {point.name: point for point in entry_points(group=GROUP)}
-    hint = "pip install 'hostler[openstack]'"
+    if "nova" not in found:
+        raise InvalidValue("no package that serves Nova's bus is installed", field="nova.transport_url")
     try:
         opened: Any = found["nova"].load()
-    except (KeyError, ImportError) as error:
-        raise InvalidValue(f"Nova's bus cannot be served: {error}", field="nova.transport_url", hint=hint) from error
+    except Exception as error:
+        raise not_importable(error, "Nova's bus", extra="openstack", field="nova.transport_url") from error
     bus: Bus = opened(options, service, drain_seconds=drain_seconds)
     return bus

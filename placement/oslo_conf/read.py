@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 from ..types.errors import InvalidValue
+from ..types.extras import import_extra
 from ..types.options import OptionGroup, Ratios, Words
 
 ConfPath = str | os.PathLike[str]
@@ -52,7 +53,7 @@ def read_conf(service: str, paths: Sequence[ConfPath], groups: Mapping[str, type
     say. Raises InvalidValue if a file cannot be read, or a value is not of its option's type, and if oslo.config is
     not installed. O(size of the files).
     """
-    cfg = _oslo_config(service)
+    cfg = import_extra("oslo_config.cfg", "service", field=service)
     sections = _sections(cfg, service, paths)
     try:
         conf = _parsed(cfg, paths, groups, sections)
@@ -72,18 +73,6 @@ def read_conf(service: str, paths: Sequence[ConfPath], groups: Mapping[str, type
             elif option not in own:
                 unknown.append(_unknown(service, name, option, {*own, *others}))
     return Conf({name: found for name, found in values.items() if found}, tuple(unknown), tuple(ignored))
-
-
-def _oslo_config(service: str) -> Any:
-    try:
-        from oslo_config import cfg
-    except ImportError as error:
-        raise InvalidValue(
-            f"a {service}.conf is read by the package oslo.config, which is not installed",
-            field=service,
-            hint="pip install 'hostler[service]'",
-        ) from error
-    return cfg
 
 
 def _sections(cfg: Any, service: str, paths: Sequence[ConfPath]) -> dict[str, dict[str, list[str]]]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ....placement.types.errors import HostlerError
+from ....placement.types.extras import require_extra
 from ...service import Identity, Service
 from ...tenancy.errors import NotAuthenticated
 from ...tenancy.tenants import LOCAL
@@ -53,6 +54,8 @@ class HooksApi:
     def __init__(self, service: Service, config: HooksConfig, *, clock: Callable[[], float] = time.time) -> None:
         self.config = config
         self._service, self._clock = service, clock
+        if config.kubernetes_api:
+            require_extra("httpx", "service", field="hooks.kubernetes_api")
         self._tokens = StaticTokens(config.tokens) if config.auth == "static" else None
 
     async def respond(self, request: Request) -> tuple[Response, Exchange]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 MANAGER = "hostler_nova.SchedulerManager"
 
 
@@ -14,7 +16,12 @@ def install() -> None:
 
 def main() -> None:
     """The command ``hostler-nova-scheduler``: nova-scheduler's own, which reads the command line and nova.conf."""
-    from nova.cmd import scheduler  # patches the process first, as Nova does
+    try:
+        from nova.cmd import scheduler  # patches the process first, as Nova does
+    except ModuleNotFoundError as error:
+        if error.name != "nova":
+            raise
+        sys.exit("hostler-nova-scheduler: Nova is not installed here (install hostler[nova] where nova-scheduler is)")
 
     install()
     scheduler.main()

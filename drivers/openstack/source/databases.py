@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ....placement.types.errors import HostlerError, InvalidValue
-from ....placement.types.extras import import_extra
+from ....placement.types.extras import import_extra, not_importable
 
 CHUNK: Final = 5_000
 """Rows fetched at a time."""
@@ -64,8 +64,7 @@ class Database:
             hint = "such as postgresql://USER:PASSWORD@HOST/nova_cell1, or @FILE with the URL in it"
             raise InvalidValue(f"{name}: the URL of the database is malformed: {why}", field=name, hint=hint) from None
         except ImportError as error:
-            problem = f"{name}: the driver of the database is missing: {error.name or error}"
-            raise InvalidValue(problem, field=name, hint="install it, or hostler[openstack]") from None
+            raise not_importable(error, "the driver of the database", extra="openstack", field=name) from None
         self.shown = parsed.render_as_string(hide_password=True)
 
     def _check_file(self, url: Any) -> None:
