@@ -60,7 +60,9 @@ def values_table() -> str:
 def _collect(kind: Any, found: dict[str, Any]) -> None:
     for inner in get_args(kind):
         _collect(inner, found)
-    if _is_structure(kind) and kind.__name__ not in found:
+    if _is_structure(kind) and found.get(kind.__name__) is not kind:
+        if kind.__name__ in found:
+            raise ValueError(f"{kind} and {found[kind.__name__]} have one name")
         found[kind.__name__] = kind
         for inner in get_type_hints(kind, include_extras=True).values():
             _collect(inner, found)

@@ -23,7 +23,7 @@ class Rank(Query, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 100
 
 
-class RankedHost(msgspec.Struct, frozen=True):
+class RankedHostLine(msgspec.Struct, frozen=True):
     """A host that passes, and its weight."""
 
     host: str
@@ -35,7 +35,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to Rank. ``passed``: how many hosts pass. Of hosts that were named, ``refused`` has the stage that
     removed each node, and ``unknown`` the names that no host has."""
 
-    hosts: list[RankedHost]
+    hosts: list[RankedHostLine]
     passed: int
     refused: dict[str, str] = {}
     unknown: list[str] = []
@@ -58,7 +58,7 @@ def rank(state: ServiceState, user: str, query: Rank) -> Ranking:
     ranked = engine.rank(state.request(query.request, None), rows=rows)
     best = ranked.rows if not query.limit else ranked.rows[: query.limit]
     names = [
-        RankedHost(fleet._service_host(row), fleet.name(row), weight)
+        RankedHostLine(fleet._service_host(row), fleet.name(row), weight)
         for row, weight in zip(best.tolist(), ranked.weights.tolist(), strict=False)
     ]
     refused = {} if rows is None else {fleet.name(row): stage for row, stage in ranked.refused()}

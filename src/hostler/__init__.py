@@ -4,7 +4,10 @@ holds capacity. A name is imported when it is first used, so that a command load
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from . import _answers
+
 if TYPE_CHECKING:
+    from ._answers import *  # noqa: F403  # its names are in __all__
     from .core.engine_commands import Placed
     from .core.lifecycle_commands import GuestVolume, guest_volume
     from .core.machine.event_log import Event
@@ -381,6 +384,7 @@ __all__ = [
     "report_hosts",
     "save_fleet",
 ]
+__all__ += _answers.__all__
 
 _MODULES: Final = {
     "core.engine_commands": "Placed",
@@ -460,7 +464,11 @@ _MODULES: Final = {
     "placement.weighers.base": "Formula Weigher",
 }
 """Where the names are; ``new=old`` where one has another name there."""
-_HOME: Final = {each.partition("=")[0]: (module, each) for module, names in _MODULES.items() for each in names.split()}
+_HOME: Final = {
+    each.partition("=")[0]: (module, each)
+    for module, names in (*_MODULES.items(), *_answers.MODULES.items())
+    for each in names.split()
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -111,8 +111,8 @@ def test_whatever_needs_an_extra_names_it_and_the_cause(state: str, tmp_path: Pa
 def test_the_scheduler_of_nova_says_that_nova_is_not_installed() -> None:
     program = (
         "import sys\nclass Gone:\n    def find_spec(self, name, *_):\n"
-        "        if name == 'nova':\n            raise ModuleNotFoundError(name=name)\nsys.meta_path.insert(0, Gone())\n"
-        "from hostler.drivers.openstack.nova.scheduler_service import main\nmain()"
+        "        if name == 'nova':\n            raise ModuleNotFoundError(name=name)\n"
+        "sys.meta_path.insert(0, Gone())\nfrom hostler.drivers.openstack.nova.scheduler_service import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert done.returncode == 1

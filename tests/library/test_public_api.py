@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import hostler
+from hostler.core.rpc.methods import METHODS
 
 PACKAGE = "hostler."
 
@@ -95,6 +96,18 @@ def missing() -> dict[str, str]:
 
 def test_every_type_that_the_public_api_names_is_public() -> None:
     assert missing() == {}
+
+
+def test_every_type_that_a_method_of_the_service_answers_with_is_public() -> None:
+    public = {id(getattr(hostler, name)) for name in hostler.__all__}
+    waiting, seen = [(name, method.result) for name, method in METHODS.items()], set[type[Any]]()
+    while waiting:
+        where, annotation = waiting.pop()
+        for kind in set(named_in(annotation)) - seen:
+            seen.add(kind)
+            assert id(kind) in public, f"{where}: {kind}"
+            waiting += [(kind.__name__, each) for each in hints(kind).values()]
+    assert len(seen) > 50
 
 
 @pytest.mark.parametrize("name", [name for name in hostler.__all__ if isinstance(getattr(hostler, name), type)])
