@@ -5,18 +5,16 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hostler.core.engine_commands import AddHosts
-from hostler.core.errors import DeadlineExceeded
-from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.errors import UnknownName
 from tests.core.orders import hosts, uuid_of
 
 from ..seeds import seeds
+from .crash_load import CrashLoad
 from .processes import Daemon
 
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1024}}
@@ -25,23 +23,8 @@ UUIDS = 100_000_000
 """Numbers of uuids of one client, 10,000 a round."""
 
 
-class Load:
-    """One client's commands until its daemon dies, and what of them was acknowledged."""
-
-    def __init__(self, address: str, number: int, chance: random.Random, first: int) -> None:
-        self.address, self.number, self.chance, self.next = address, number, chance, first
-        self.there: dict[str, str] = {}
-        """Instance -> host, as acknowledged."""
-        self.unsure: set[str] = set()
-        """Instances whose last command got no answer."""
-
-    def run(self) -> None:
-        with BlockingClient(self.address, within=5.0) as client:
-            try:
-                while True:
-                    self.step(client)
-            except (ConnectionLost, DeadlineExceeded):
-                return
+class Load(CrashLoad[str]):
+    """``there``: hosts of instances."""
 
     def step(self, client: BlockingClient) -> None:
         if self.there and self.chance.random() < 0.4:
@@ -59,12 +42,6 @@ class Load:
         if decision["refusal"] is None:
             self.there[uuid] = decision["selections"][0]["host"]
         self.unsure.discard(uuid)
-
-    def send(self, client: BlockingClient, method: str, params: object) -> Any:
-        """One try only: a daemon that is killed stays dead until the test starts it again."""
-        ((error, result),) = client.call("batch", {"calls": [(method, [params])]}, within=0.5)
-        assert error is None, error
-        return result
 
 
 def crash_rounds(folder: Path, rounds: int, seed: int) -> None:

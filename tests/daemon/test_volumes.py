@@ -7,14 +7,11 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from hostler.core import storage_commands as s
-from hostler.core.errors import DeadlineExceeded
-from hostler.core.rpc.caller import ConnectionLost
 from hostler.core.rpc.client import BlockingClient
 from tests.core.orders import uuid_of
 from tests.volumes.values import report, reports, wish
@@ -22,6 +19,7 @@ from tests.volumes.values import report, reports, wish
 from ..patience import HANG_SECONDS
 from ..seeds import seeds
 from .commands import Run
+from .crash_load import CrashLoad
 from .processes import Daemon
 
 POOLS = [{"pool_name": name, "total_capacity_gb": 100, "free_capacity_gb": 100, "tier": "gold"} for name in "ab"]
@@ -161,22 +159,8 @@ def test_a_guest_is_placed_with_its_volumes(run: Run, storage: Path, daemon: Dae
 CONFIG = "[data]\nsnapshot_every = 60\n"
 
 
-class Load:
-    """One client's commands until its daemon dies, and what of them was acknowledged."""
-
-    def __init__(self, address: str, number: int, chance: random.Random, first: int) -> None:
-        self.address, self.number, self.chance, self.next = address, number, chance, first
-        self.there: dict[str, int] = {}
-        """Volume -> GiB, as acknowledged."""
-        self.unsure: set[str] = set()
-
-    def run(self) -> None:
-        with BlockingClient(self.address, within=5.0) as client:
-            try:
-                while True:
-                    self.step(client)
-            except (ConnectionLost, DeadlineExceeded):
-                return
+class Load(CrashLoad[int]):
+    """``there``: sizes of volumes in GiB."""
 
     def step(self, client: BlockingClient) -> None:
         known = sorted(self.there)
@@ -199,12 +183,6 @@ class Load:
             self.send(client, "begin_volume_migration", {"uuid": uuid})
             self.send(client, self.chance.choice(["confirm_volume_move", "revert_volume_move"]), {"uuid": uuid})
         self.unsure.discard(uuid)
-
-    def send(self, client: BlockingClient, method: str, params: object) -> Any:
-        """One try only: a daemon that is killed stays dead until the test starts it again."""
-        ((error, result),) = client.call("batch", {"calls": [(method, [params])]}, within=0.5)
-        assert error is None, error
-        return result
 
 
 def crash_rounds(folder: Path, rounds: int, seed: int) -> None:
