@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..pack.search import pack
+from ..pack.instance import Instance
+from ..pack.instance import read as read_instance
+from ..pack.search import Packed, pack
 from ..run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, NamedHost, Outage, read_fleet
 from ..run.headroom import Busiest, Headroom
 from ..run.run import Outcome
@@ -76,12 +78,14 @@ __all__ = [
     "Growth",
     "Hardware",
     "Headroom",
+    "Instance",
     "Maintenance",
     "NamedHost",
     "Order",
     "Ordering",
     "Outage",
     "Outcome",
+    "Packed",
     "Purchase",
     "Ran",
     "Size",
@@ -94,6 +98,7 @@ __all__ = [
     "pack",
     "purchase",
     "read_fleet",
+    "read_instance",
     "run",
     "size",
     "sweep",

@@ -64,12 +64,15 @@ if TYPE_CHECKING:
     from .placement.decide.engine import Engine
     from .placement.decide.explain.explanation import Explanation, HostReason, RankedHost
     from .placement.decide.fits import Fit, SharedFit
+    from .placement.decide.gpu_batch import GpuDecisions, place_gpus
     from .placement.decide.scan import Ranked
+    from .placement.filters.adapter import NovaFilterAdapter
     from .placement.filters.base import Bound, Filter
     from .placement.filters.base import Selection as FilterSelection
     from .placement.fleet.consumers import Consumer, Extras
     from .placement.fleet.fleet import Fleet, Inventory
     from .placement.fleet.host_view import FleetView, HostView
+    from .placement.gpu.providers import add_gpus, gpu_extra_specs
     from .placement.load.adding import add_hosts
     from .placement.load.bulk import HostArrays, load_hosts
     from .placement.load.reports import report_hosts
@@ -183,6 +186,7 @@ if TYPE_CHECKING:
         ServerGroup,
     )
     from .placement.types.request import RequestGroup as SpecRequestGroup
+    from .placement.weighers.adapter import NovaWeigherAdapter
     from .placement.weighers.base import Formula, Weigher
 
 __version__ = "0.2.0"
@@ -247,6 +251,7 @@ __all__ = [
     "FleetView",
     "Formula",
     "Goal",
+    "GpuDecisions",
     "GpuOptions",
     "GuestChange",
     "GuestLine",
@@ -280,6 +285,8 @@ __all__ = [
     "Named",
     "NetworkMetadata",
     "NoValidHost",
+    "NovaFilterAdapter",
+    "NovaWeigherAdapter",
     "NumaCell",
     "NumaLimits",
     "NumaOptions",
@@ -371,8 +378,10 @@ __all__ = [
     "Weigher",
     "WeigherScores",
     "WorkaroundsOptions",
+    "add_gpus",
     "add_hosts",
     "check_plan",
+    "gpu_extra_specs",
     "guest_volume",
     "load_fleet",
     "load_hosts",
@@ -380,6 +389,7 @@ __all__ = [
     "open_asyncio_scheduler",
     "open_client",
     "open_scheduler",
+    "place_gpus",
     "place_together",
     "report_hosts",
     "save_fleet",
@@ -461,6 +471,10 @@ _MODULES: Final = {
     "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
     "RequestChanges RequestLevelParams RequestSpec RequestedNetwork ServerGroup "
     "SpecRequestGroup=RequestGroup",
+    "placement.decide.gpu_batch": "GpuDecisions place_gpus",
+    "placement.filters.adapter": "NovaFilterAdapter",
+    "placement.gpu.providers": "add_gpus gpu_extra_specs",
+    "placement.weighers.adapter": "NovaWeigherAdapter",
     "placement.weighers.base": "Formula Weigher",
 }
 """Where the names are; ``new=old`` where one has another name there."""

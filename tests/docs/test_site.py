@@ -32,3 +32,16 @@ def test_the_example_of_capacity_planning_runs() -> None:
         [sys.executable, "-m", "hostler", *command.split()], check=True, capture_output=True, text=True, cwd=ROOT
     )
     assert done.stdout.startswith("17 hosts of host refuse no more than 0 %")
+
+
+def test_examples_import_what_is_public_only() -> None:
+    public = re.compile(r"hostler(\.drivers\.(protocol|conformance)|\.sim\.questions\.api)?")
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    found = {
+        f"{page.name}: {module}"
+        for page in pages
+        for code in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for module in re.findall(r"^\s*(?:from|import) (hostler[\w.]*)", code, re.MULTILINE)
+        if not public.fullmatch(module)
+    }
+    assert found == set()
