@@ -324,6 +324,9 @@ cdef class NameTable:
 
     # ----- the table as Python sees it -----
 
+    def __repr__(self):
+        return f"<NameTable of {self.live} names>"
+
     def __len__(self):
         """Number of names. O(1)."""
         return self.live

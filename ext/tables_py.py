@@ -52,6 +52,9 @@ class NameTable:
         self._ids: dict[str, int] = {}
         self._free: list[int] = []  # the last freed last
 
+    def __repr__(self) -> str:
+        return f"<NameTable of {len(self)} names>"
+
     def __len__(self) -> int:
         """Number of names. O(1)."""
         return len(self._ids)

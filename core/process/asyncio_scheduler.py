@@ -89,6 +89,9 @@ class AsyncioScheduler:
         self._closed = False
         """True: no call begins. Of trio's thread."""
 
+    def __repr__(self) -> str:
+        return f"<AsyncioScheduler{', closed' if self._closed else ''}>"
+
     async def _run(self, work: Callable[[], Awaitable[T]]) -> T:
         call = _Call(work, asyncio.get_running_loop().create_future())
         self._in_trio(self._begin, call)

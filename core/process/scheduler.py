@@ -73,6 +73,11 @@ class Scheduler:
         self._history.begin(service.writer.sequence)
         service.writer.observers.append(self._applied)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Scheduler of {len(self._service.state.fleet)} providers, after command {self._service.writer.sequence}>"
+        )
+
     def _applied(self, sequence: int, order: Order, outcome: Any) -> None:
         self._history.add(sequence, order, outcome)
         self._advanced.set()

@@ -166,6 +166,9 @@ class Caller:
         self._watched: Params = None
         self._progress = Progress()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {', '.join(map(str, self.addresses))}>"
+
     def renew(self, token: str | None) -> None:
         """Authenticate with another token: calls from now on go over a new connection."""
         if token != self._token:

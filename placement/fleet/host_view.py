@@ -29,6 +29,9 @@ class HostView:
         self.row = row
         self._class = fleet._host_class(row)
 
+    def __repr__(self) -> str:
+        return f"<HostView of {self.nodename}>"
+
     def _column(self, name: str) -> float:
         return float(self.fleet._store.host[COLUMN[name], self.row])
 
@@ -236,6 +239,9 @@ class FleetView:
     def __init__(self, fleet: Fleet, row_ids: NDArray[np.int32] | None = None) -> None:
         self.fleet = fleet
         self.row_ids = np.arange(fleet.rows, dtype=np.int32) if row_ids is None else row_ids
+
+    def __repr__(self) -> str:
+        return f"<FleetView of {self.rows} rows>"
 
     @property
     def rows(self) -> int:

@@ -35,6 +35,9 @@ class VolumeDecisions(Sequence[VolumeDecision]):
         self.placed = 0
         """Number of requests that were placed."""
 
+    def __repr__(self) -> str:
+        return f"<VolumeDecisions on {len(self)} requests, {self.placed} placed>"
+
     def __len__(self) -> int:
         return len(self._made)
 

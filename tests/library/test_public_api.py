@@ -166,3 +166,15 @@ def test_internals_start_with_an_underscore() -> None:
     fleet = hostler.Fleet()
     for public in (fleet, hostler.Engine(fleet), hostler.VolumeEngine(fleet), hostler.PlacementModel(fleet)):
         assert not internal & set(dir(public))
+
+
+def test_every_public_class_has_a_repr_of_its_own() -> None:
+    """But those of which there are no objects: protocols and unions."""
+    kinds = [getattr(hostler, name) for name in hostler.__all__]
+    plain = {
+        kind.__name__
+        for kind in kinds
+        if isinstance(kind, type) and kind.__repr__ == object.__repr__ and not getattr(kind, "_is_protocol", False)
+    }
+    assert plain <= {"Admission", "Goal"}
+    assert repr(hostler.BlockingClient("unix:/x", token="hst_secret")) == "<BlockingClient of unix:/x>"

@@ -39,6 +39,9 @@ class PoolFilter(ABC):
     def __init__(self, options: StorageOptions) -> None:
         self.options = options
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
     def applies(self, filter_properties: FilterProperties) -> bool:
         """False if it passes every pool of such a request."""
         return True

@@ -31,6 +31,9 @@ class PoolWeigher(ABC):
     def __init__(self, options: StorageOptions) -> None:
         self.options = options
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
     @property
     def multiplier(self) -> float:
         """What the normalised weight is multiplied by."""
