@@ -4,24 +4,48 @@ holds capacity. A name is imported when it is first used, so that a command load
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from . import _answers
+from . import _homes
 
 if TYPE_CHECKING:
-    from ._answers import *  # noqa: F403  # its names are in __all__
+    from .core.cluster_status import MemberLine, SnapshotList
     from .core.engine_commands import Placed
+    from .core.errors import ErrorValue
     from .core.lifecycle_commands import GuestVolume, guest_volume
+    from .core.machine.catalog_queries import FlavorLine, ImageLine
     from .core.machine.event_log import Event
-    from .core.machine.lifecycle_queries import GuestLine
+    from .core.machine.group_queries import ServerGroupLine
+    from .core.machine.host_detail import CellDetail, PagesDetail, PciPoolDetail
+    from .core.machine.instance_queries import InstanceLine
+    from .core.machine.lifecycle_queries import BackendLine, GuestLine, VolumeLifeLine
     from .core.machine.lives import GuestChange
-    from .core.machine.queries import CapacityOf
+    from .core.machine.provider_queries import AggregateLine, ConsumerLine, ProviderDetail, ProviderLine
+    from .core.machine.queries import CapacityOf, DriftLine, HostDetail, HostLine, InstanceDetail, PolicyInForce, Stock
+    from .core.machine.ranking import RankedHostLine, Ranking
+    from .core.machine.region_queries import RegionGuestLine, RegionLine
     from .core.machine.region_summary import AreaSummary, RegionSummary, ShapeClass
+    from .core.machine.tenant_queries import PoolLine, ProjectLine, TokenLine, UsageAndLimits, UserLine
+    from .core.machine.volume_backend_queries import BackupServiceLine, VolumeBackendLine, VolumePoolLine
+    from .core.machine.volume_queries import (
+        BackupLine,
+        SnapshotLine,
+        VolumeDetail,
+        VolumeGroupLine,
+        VolumeLine,
+        VolumeTypeLine,
+    )
+    from .core.machine.volume_ranking import VolumeRanking, WeighedPool
+    from .core.machine.what_if import Tried
     from .core.process.asyncio_scheduler import AsyncioScheduler, open_asyncio_scheduler
     from .core.process.scheduler import Scheduler, open_scheduler
     from .core.reconcile.status import BackendStatus, ReconcileStatus, StrangerLine
+    from .core.region_commands import AcrossGuest, PlacedAcross
     from .core.rpc.addresses import Address
     from .core.rpc.blocking_client import BlockingClient
     from .core.rpc.client import Client, open_client
-    from .core.storage_commands import AskedVolume
+    from .core.rpc.methods import StatusOf, Welcome
+    from .core.shadow.status import ShadowCounts, ShadowDifference, ShadowStatus
+    from .core.storage_commands import AskedVolume, BackupPlaced, GroupPlaced, SnapshotPlaced, VolumeMoved
+    from .core.tenancy.new_token import NewToken
     from .ext.tables import NameTable
     from .placement.api.answers import (
         Candidates,
@@ -192,28 +216,36 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "AcrossGuest",
     "AddInventory",
     "Address",
     "Admission",
     "Aggregate",
+    "AggregateLine",
     "Alternate",
     "AreaSummary",
     "AskedVolume",
     "AsyncioScheduler",
+    "BackendLine",
     "BackendReport",
     "BackendStatus",
+    "BackupLine",
+    "BackupPlaced",
+    "BackupServiceLine",
     "Balance",
     "BlockingClient",
     "Bound",
     "Candidates",
     "CapacityExceeded",
     "CapacityOf",
+    "CellDetail",
     "CinderOptions",
     "Client",
     "ComputeOptions",
     "Consolidate",
     "Consumer",
     "ConsumerAllocations",
+    "ConsumerLine",
     "ConsumerView",
     "Counterfactual",
     "CreateProvider",
@@ -233,8 +265,10 @@ __all__ = [
     "Destination",
     "Difference",
     "Drain",
+    "DriftLine",
     "DuplicateName",
     "Engine",
+    "ErrorValue",
     "EvacuateProof",
     "Event",
     "Explanation",
@@ -247,18 +281,22 @@ __all__ = [
     "FittedCell",
     "FittedNuma",
     "Flavor",
+    "FlavorLine",
     "Fleet",
     "FleetView",
     "Formula",
     "Goal",
     "GpuDecisions",
     "GpuOptions",
+    "GroupPlaced",
     "GuestChange",
     "GuestLine",
     "GuestVolume",
     "Host",
     "HostArrays",
     "HostClass",
+    "HostDetail",
+    "HostLine",
     "HostReason",
     "HostReport",
     "HostState",
@@ -266,7 +304,10 @@ __all__ = [
     "HostlerError",
     "HostlerOptions",
     "Image",
+    "ImageLine",
     "InUse",
+    "InstanceDetail",
+    "InstanceLine",
     "InstanceNumaCell",
     "InstanceNumaTopology",
     "InvalidValue",
@@ -278,12 +319,14 @@ __all__ = [
     "Locality",
     "MakeRoom",
     "Measure",
+    "MemberLine",
     "MemoryPages",
     "MetricNotFound",
     "MetricsOptions",
     "NameTable",
     "Named",
     "NetworkMetadata",
+    "NewToken",
     "NoValidHost",
     "NovaFilterAdapter",
     "NovaWeigherAdapter",
@@ -293,12 +336,15 @@ __all__ = [
     "NumaTopology",
     "OptionGroup",
     "Options",
+    "PagesDetail",
     "PciAliases",
     "PciOptions",
     "PciPool",
+    "PciPoolDetail",
     "PciRequest",
     "PendingMove",
     "Placed",
+    "PlacedAcross",
     "PlacementCommand",
     "PlacementModel",
     "PlacementQuery",
@@ -307,26 +353,35 @@ __all__ = [
     "PlanOptions",
     "PlannedMove",
     "Policy",
+    "PolicyInForce",
     "PoolAlternate",
     "PoolFacts",
     "PoolFilter",
+    "PoolLine",
     "PoolRanking",
     "PoolReason",
     "PoolSelection",
     "PoolWeigher",
     "Pools",
+    "ProjectLine",
     "Provider",
     "ProviderAggregates",
     "ProviderAllocations",
+    "ProviderDetail",
+    "ProviderLine",
     "ProviderTraits",
     "ProviderUsages",
     "Ranked",
     "RankedHost",
+    "RankedHostLine",
     "RankedPool",
+    "Ranking",
     "Ratios",
     "Reason",
     "ReconcileStatus",
     "Refusal",
+    "RegionGuestLine",
+    "RegionLine",
     "RegionSummary",
     "RenameResourceClass",
     "Reported",
@@ -345,38 +400,62 @@ __all__ = [
     "ScorePart",
     "Selection",
     "ServerGroup",
+    "ServerGroupLine",
     "Service",
     "SetAggregates",
     "SetAllocations",
     "SetInventories",
     "SetInventory",
     "SetTraits",
+    "ShadowCounts",
+    "ShadowDifference",
+    "ShadowStatus",
     "ShapeClass",
     "SharedFit",
     "SnapshotError",
+    "SnapshotLine",
+    "SnapshotList",
+    "SnapshotPlaced",
     "SpecRequestGroup",
+    "StatusOf",
+    "Stock",
     "StorageOptions",
     "StrangerLine",
+    "TokenLine",
+    "Tried",
     "TypeUsage",
     "UnknownName",
     "UpdateProvider",
     "UpgradeLevelsOptions",
+    "UsageAndLimits",
+    "UserLine",
     "Volume",
+    "VolumeBackendLine",
     "VolumeDecision",
     "VolumeDecisions",
+    "VolumeDetail",
     "VolumeEngine",
     "VolumeExplanation",
     "VolumeGroupDecision",
+    "VolumeGroupLine",
     "VolumeGroupRequest",
+    "VolumeLifeLine",
+    "VolumeLine",
+    "VolumeMoved",
     "VolumePolicy",
+    "VolumePoolLine",
+    "VolumeRanking",
     "VolumeRequest",
     "VolumeRequestChanges",
     "VolumeService",
     "VolumeSpec",
     "VolumeType",
+    "VolumeTypeLine",
     "Wave",
+    "WeighedPool",
     "Weigher",
     "WeigherScores",
+    "Welcome",
     "WorkaroundsOptions",
     "add_gpus",
     "add_hosts",
@@ -394,93 +473,10 @@ __all__ = [
     "report_hosts",
     "save_fleet",
 ]
-__all__ += _answers.__all__
 
-_MODULES: Final = {
-    "core.engine_commands": "Placed",
-    "core.machine.event_log": "Event",
-    "core.machine.lifecycle_queries": "GuestLine",
-    "core.machine.lives": "GuestChange",
-    "core.machine.queries": "CapacityOf",
-    "core.lifecycle_commands": "GuestVolume guest_volume",
-    "core.storage_commands": "AskedVolume",
-    "core.process.asyncio_scheduler": "AsyncioScheduler open_asyncio_scheduler",
-    "core.machine.region_summary": "AreaSummary RegionSummary ShapeClass",
-    "core.process.scheduler": "Scheduler open_scheduler",
-    "core.reconcile.status": "BackendStatus ReconcileStatus StrangerLine",
-    "core.rpc.addresses": "Address",
-    "core.rpc.blocking_client": "BlockingClient",
-    "core.rpc.client": "Client open_client",
-    "ext.tables": "NameTable",
-    "placement.api.answers": "Candidates ConsumerView Inventories Named Provider ProviderAggregates "
-    "ProviderAllocations ProviderTraits ProviderUsages TypeUsage",
-    "placement.api.commands": "AddInventory ConsumerAllocations CreateProvider CreateResourceClass CreateTrait "
-    "DeleteAllocations DeleteInventories DeleteInventory DeleteProvider "
-    "DeleteProviderTraits DeleteResourceClass DeleteTrait PlacementCommand "
-    "RenameResourceClass Reshape ReshapedProvider SetAggregates SetAllocations "
-    "SetInventories SetInventory SetTraits UpdateProvider",
-    "placement.api.placement_model": "PlacementModel",
-    "placement.decide.batch_decisions": "Decisions",
-    "placement.decide.engine": "Engine",
-    "placement.decide.explain.explanation": "Explanation HostReason RankedHost",
-    "placement.decide.fits": "Fit SharedFit",
-    "placement.decide.scan": "Ranked",
-    "placement.filters.base": "Bound Filter FilterSelection=Selection",
-    "placement.fleet.consumers": "Consumer Extras",
-    "placement.fleet.fleet": "Fleet Inventory",
-    "placement.fleet.host_view": "FleetView HostView",
-    "placement.load.adding": "add_hosts",
-    "placement.load.bulk": "HostArrays load_hosts",
-    "placement.load.reports": "report_hosts",
-    "placement.numa.fit": "FittedCell FittedNuma",
-    "placement.persist.file": "load_fleet=load load_requests save_fleet=save",
-    "placement.plan.checking": "check_plan",
-    "placement.plan.goals": "Balance Consolidate Defragment Drain EvacuateProof MakeRoom",
-    "placement.policy.policy": "HostlerOptions Policy",
-    "placement.request.placement_query": "PlacementQuery RequestGroup",
-    "placement.storage.batch": "VolumeDecisions",
-    "placement.storage.decision": "PoolAlternate PoolSelection VolumeDecision VolumeGroupDecision",
-    "placement.storage.engine": "VolumeEngine",
-    "placement.storage.explain": "PoolReason RankedPool VolumeExplanation",
-    "placement.storage.pools.filter_properties": "FilterProperties",
-    "placement.storage.pools.filters.base": "PoolFilter",
-    "placement.storage.pools.options": "StorageOptions",
-    "placement.storage.pools.policy": "VolumePolicy",
-    "placement.storage.pools.pools": "Pools",
-    "placement.storage.pools.reports": "BackendReport PoolFacts VolumeService",
-    "placement.storage.pools.request": "Retry VolumeGroupRequest VolumeRequest "
-    "VolumeRequestChanges VolumeSpec VolumeType",
-    "placement.storage.pools.volumes": "Volume",
-    "placement.storage.pools.weighers.base": "PoolWeigher",
-    "placement.storage.scan": "PoolRanking WeigherScores",
-    "placement.storage.with_guests": "JointDecision JointRequest Locality place_together",
-    "placement.types.decision": "Alternate Counterfactual Decision NumaLimits Reason Refusal ScorePart Selection",
-    "placement.types.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound "
-    "NoValidHost SnapshotError UnknownName",
-    "placement.types.host": "Aggregate Host HostState MemoryPages NumaCell NumaTopology PciPool RunningInstance "
-    "Service",
-    "placement.types.host_classes": "HostClass",
-    "placement.types.host_report": "HostReport Reported",
-    "placement.types.moves": "PendingMove",
-    "placement.types.networks": "NetworkMetadata",
-    "placement.types.options": "CinderOptions ComputeOptions DefaultOptions FilterSchedulerOptions GpuOptions "
-    "MetricsOptions NumaOptions OptionGroup Options PciOptions Ratios SchedulerOptions "
-    "UpgradeLevelsOptions WorkaroundsOptions",
-    "placement.types.pci_alias": "PciAliases",
-    "placement.types.plans": "Admission Difference Goal LeftGuest Measure Plan PlanCheck PlanOptions PlannedMove Wave",
-    "placement.types.request": "Destination Flavor Image InstanceNumaCell InstanceNumaTopology PciRequest Request "
-    "RequestChanges RequestLevelParams RequestSpec RequestedNetwork ServerGroup "
-    "SpecRequestGroup=RequestGroup",
-    "placement.decide.gpu_batch": "GpuDecisions place_gpus",
-    "placement.filters.adapter": "NovaFilterAdapter",
-    "placement.gpu.providers": "add_gpus gpu_extra_specs",
-    "placement.weighers.adapter": "NovaWeigherAdapter",
-    "placement.weighers.base": "Formula Weigher",
-}
-"""Where the names are; ``new=old`` where one has another name there."""
 _HOME: Final = {
     each.partition("=")[0]: (module, each)
-    for module, names in (*_MODULES.items(), *_answers.MODULES.items())
+    for module, names in (*_homes.MODULES.items(), *_homes.ANSWERS.items())
     for each in names.split()
 }
 
