@@ -84,11 +84,9 @@ def columns_of(reports: Iterable[HostReport]) -> ReportHosts:
 
 def _changed_fields(value: Host | HostReport) -> dict[str, Any]:
     """Fields of a host or report that are not their defaults."""
-    defaults = _HOST if isinstance(value, Host) else _REPORT
-    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, HostReport):
-        del found["host"]
-    return {name: each for name, each in found.items() if name not in defaults or each != defaults[name]}
+    names, defaults = (_HOST_FIELDS, _HOST) if isinstance(value, Host) else (_OF_REPORT, _REPORT)
+    found = ((name, getattr(value, name)) for name in names)
+    return {name: each for name, each in found if name not in defaults or each != defaults[name]}
 
 
 def _defaults(kind: type[Host | HostReport]) -> dict[str, Any]:
@@ -101,5 +99,6 @@ def _defaults(kind: type[Host | HostReport]) -> dict[str, Any]:
     return found
 
 
+_HOST_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Host))
 _HOST: Final = _defaults(Host)
 _REPORT: Final = _defaults(HostReport)

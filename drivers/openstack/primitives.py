@@ -15,6 +15,9 @@ DATA: Final = "nova_object.data"
 MAJORS: Final[Mapping[str, str]] = {"Instance": "2", "InstanceList": "2"}
 """Major versions that are read; 1 for all objects that are not named."""
 
+_PLAIN: Final = frozenset({int, str, bool, float, type(None)})
+"""Types of values that have no objects within: most values by far."""
+
 
 class Primitive:
     """One object, with its fields as attributes. ``in`` says whether a field is set, ``fields`` names those that are;
@@ -59,6 +62,8 @@ def is_primitive(value: object) -> bool:
 
 def value_of(value: Any) -> Any:
     """A value of a field: objects as Primitives, also within lists and mappings; others as they are. O(items)."""
+    if type(value) in _PLAIN:
+        return value
     if is_primitive(value):
         return Primitive(value)
     if isinstance(value, list):

@@ -324,6 +324,17 @@ async def test_fan_outs_have_the_databases_read_at_once(cloud: Cloud, exchange: 
         assert await it.select(instance_uuid(5))
 
 
+async def test_hosts_with_claims_are_reported_though_their_rows_are_as_they_were(cloud: Cloud, exchange: str) -> None:
+    """Claims that no report has run out by reports."""
+    async with running(cloud, exchange) as it:
+        assert it.bus._following._with_claims() == set()
+        ((chosen, *_),) = await it.select(instance_uuid(1))
+        name = chosen["nova_object.data"]["service_host"] if isinstance(chosen, dict) else chosen.service_host
+        assert it.bus._following._with_claims() == {name}
+        cloud.instance(1, int(name.removeprefix("cmp")), None, updated_at=moment(time.time()))
+        await it.until(lambda: not it.bus._following._with_claims())
+
+
 async def test_a_database_that_fails_leaves_calls_answered(cloud: Cloud, exchange: str) -> None:
     async with running(cloud, exchange) as it:
         hidden = cloud.cell.with_suffix(".hidden")

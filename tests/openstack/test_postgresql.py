@@ -18,7 +18,7 @@ from hostler.drivers.openstack.source.databases import Database, SourceFailed
 from hostler.drivers.openstack.source.nova_databases import Cell, cells_of, read_nova
 from hostler.drivers.openstack.source.placement_database import read_placement
 
-from .clouds import API_TABLES, CELL_TABLES, NOW, PLACEMENT, Cloud
+from .clouds import API_TABLES, CELL_TABLES, NOW, PLACEMENT, Cloud, moment
 
 psycopg = pytest.importorskip("psycopg", reason="the extra openstack is not installed")
 
@@ -101,9 +101,9 @@ def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cl
     api = Database("d", url(server, "api"))
     steady = iter((0.0, SETTLED, 2 * SETTLED))
     follower = Follower(lambda: cells_of(api), api, steady=lambda: next(steady))
-    for full in (True, False):  # times without a fraction are read until they are settled
-        found = follower.look(now=NOW + 30, full=full)
-        assert sorted(each.nodename for each in found.hosts) == ["cmp1", "cmp2"]
+    found = follower.look(now=NOW + 30, full=True)
+    assert sorted(each.nodename for each in found.hosts) == ["cmp1", "cmp2"]
+    assert follower.look(now=NOW + 30, full=False).hosts == []
     plain = url(server, "cell").replace("+psycopg2", "")
     with psycopg.connect(plain) as connection:
         connection.execute("UPDATE services SET disabled = true WHERE host = 'cmp1'")
@@ -120,6 +120,33 @@ def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cl
         )
         assert connection.execute(query).fetchall() == [("nova-scheduler", "scheduler", 2, True, 74, 0)]
     assert changes.newest == 74
+
+
+def test_a_commit_that_comes_late_is_seen_and_a_connection_that_was_ended_is_made_again(
+    server: str, cloud: Cloud
+) -> None:
+    plain, now = url(server, "cell").replace("+psycopg2", ""), time.time()
+    api, cell = (Database(name, url(server, name), kept=True) for name in ("api", "cell"))
+    follower = Follower(lambda: [Cell(cell)], api, steady=lambda: now)
+    follower.look(now=now, full=True)
+    change = "UPDATE compute_nodes SET free_ram_mb = %s, updated_at = %s WHERE host = %s"
+    with psycopg.connect(plain) as late, psycopg.connect(plain, autocommit=True) as prompt:
+        late.execute(change, (1, moment(now - 3_600.25), "cmp1"))
+        prompt.execute(change, (2, moment(now + 0.25), "cmp2"))
+        now += 5.0
+        assert [each.nodename for each in follower.look(now=now, full=False).hosts] == ["cmp2"]
+        mine = [late.info.backend_pid, prompt.info.backend_pid]
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'cell' AND pid <> ALL(%s)"
+        assert prompt.execute(ended, (mine,)).fetchall() == [(True,)]
+        late.commit()
+    assert [each.nodename for each in follower.look(now=now, full=False).hosts] == ["cmp1"]
+    with psycopg.connect(plain) as connection:
+        busy = "SELECT state, xact_start FROM pg_stat_activity WHERE datname = 'cell' AND pid <> pg_backend_pid()"
+        assert connection.execute(busy).fetchall() == [("idle", None)], "no transaction is open between looks"
+        follower.close()
+        while connection.execute(busy).fetchall():
+            connection.commit()
+            time.sleep(0.01)
 
 
 def test_a_server_that_does_not_answer_is_an_error(server: str) -> None:

@@ -1,26 +1,34 @@
 """What changed in Nova's databases since the last look: reports of compute nodes, services that were heard, nodes that
-are gone, aggregates. Runs in a thread; it knows nothing of the service. A cell whose database fails stays as it was."""
+are gone, aggregates. Runs in a thread; it knows nothing of the service. A cell whose database fails stays as it was.
+
+A look reads the rows that have changed, by their times and within a window that covers clocks and transactions; now and
+then one compares the keys of all rows, which finds what no time shows.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ....placement.types.host import Aggregate, Host
+from ..source import changed_rows as rows
 from ..source import compute_nodes as cn
 from ..source.databases import Database, Reading, SourceFailed
-from ..source.nova_databases import Cell, read_aggregates, read_services
+from ..source.nova_databases import Cell, read_aggregates
+from .known_rows import SETTLED, CellState, Found
 
 log = logging.getLogger("hostler.nova")
 
-CHUNK: Final = 500
-SETTLED: Final = 2.0
-"""Seconds after a row was first seen, by a clock that is not set, after which another change has another time, also
-where the time has no fraction."""
-_SERVICE: Final = ("disabled", "disabled_reason", "forced_down", "version", "created_at")
+SERVICES_A_SECOND: Final = 500
+"""Services whose heartbeats are read a second: of a large cell they are read every few seconds."""
+HEARD_SECONDS: Final = 10.0
+"""Between two readings of heartbeats at most, Nova's report_interval; and between two that show whether aggregates
+changed of which no fan-out came."""
+ROUNDS: Final = 10
+"""Looks that compare all keys in which each node is reported once, whether it changed or not."""
 
 
 @dataclass(slots=True)
@@ -37,21 +45,16 @@ class Changes:
     newest: int = 0
 
 
-@dataclass(slots=True)
-class _Known:
-    """A row of compute_nodes as it was read last. ``since``: when it was first seen with that time."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look. ``now``: seconds since the epoch; ``steady``: by a clock that is not set. ``full``: all nodes are
+    reported; ``compared``: the keys of all rows are read. ``stale``: service hosts that are reported."""
 
-    host: str
-    node: str
-    updated_at: Any
-    since: float
-    settled: bool = False
-
-
-@dataclass(slots=True)
-class _CellState:
-    nodes: dict[str, _Known] = field(default_factory=dict)
-    services: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    now: float
+    steady: float
+    full: bool
+    compared: bool
+    stale: frozenset[str]
 
 
 class Follower:
@@ -64,7 +67,10 @@ class Follower:
         self._steady = steady
         self._cells_now, self._api = cells, api
         self._cells: Sequence[Cell] = ()
-        self._known: dict[str, _CellState] = {}
+        self._known: dict[str, CellState] = {}
+        self._aggregates_mark: tuple[Any, ...] = ()
+        self._aggregates_at = float("-inf")
+        self._round = 0
         self.aggregates: dict[str, tuple[Aggregate, ...]] = {}
         """Of service hosts."""
 
@@ -73,121 +79,202 @@ class Follower:
         """Names of the cells."""
         return frozenset(cell.database.name for cell in self._cells)
 
-    def look(self, *, now: float, full: bool, stale: frozenset[str] = frozenset()) -> Changes:
-        """Look at all cells. ``full``: cells and aggregates are read, and all nodes reported; ``stale``: service hosts
-        that are reported whatever their rows say. SourceFailed if the API database fails, or those of all cells.
-        O(rows)."""
-        changes = Changes()
-        if full or not self._cells:
-            stale |= self._read_aggregates()
-            changes.gone += self._read_cells()
+    @property
+    def api(self) -> str:
+        """Name of the API database."""
+        return self._api.name
+
+    def look(
+        self,
+        *,
+        now: float,
+        full: bool,
+        compared: bool = False,
+        aggregates: bool = False,
+        stale: frozenset[str] = frozenset(),
+    ) -> Changes:
+        """Look at all cells. ``full``: cells and aggregates are read, and all nodes reported; ``compared``: cells and
+        aggregates are read, and the keys of all rows, and what has changed is reported, beside every tenth node;
+        ``aggregates``: those are read. ``stale``: service hosts that are reported whatever their rows say. SourceFailed
+        if the databases of all cells fail, or the API database where all is to be read. O(changed rows), with one of
+        the first two O(rows)."""
+        changes, steady = Changes(), self._steady()
+        everything = full or compared or not self._cells
+        try:
+            stale |= self._follow_aggregates(steady, wanted=everything or aggregates)
+            if everything:
+                changes.gone += self._read_cells()
+        except SourceFailed as error:
+            if full or not self._cells:
+                raise
+            changes.failed.append(error)  # the cells that are known can be followed without
+        self._round += compared and not full
+        look = _Look(now, steady, full, compared or full, stale)
         for cell in self._cells:
             try:
                 with cell.database.reading() as reading:
-                    self._look(cell, reading, changes, now, stale, full=full)
+                    self._look(cell, reading, changes, look)
             except SourceFailed as error:
                 changes.failed.append(error)
             else:
                 changes.read.append(cell.database.name)
         if changes.failed and not changes.read:
             raise changes.failed[0]
-        services = [each for known in self._known.values() for each in known.services.values()]
-        changes.newest = max((each["version"] or 0 for each in services), default=0)
+        changes.newest = max((known.newest for known in self._known.values()), default=0)
         return changes
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        for cell in self._cells:
+            cell.database.close()
+        self._api.close()
 
     def _read_cells(self) -> list[str]:
         """Read which cells there are; names of the nodes of those that are no more."""
-        self._cells = self._cells_now()
-        before, self._known = self._known, {}
+        before, self._cells = self._cells, self._cells_now()
+        kept = {id(cell.database) for cell in self._cells}
+        for cell in before:
+            if id(cell.database) not in kept:
+                cell.database.close()
+        known, self._known = self._known, {}
         for cell in self._cells:
-            self._known[cell.database.name] = before.pop(cell.database.name, _CellState())
-        return [node.node for known in before.values() for node in known.nodes.values()]
+            name = cell.database.name
+            self._known[name] = known.pop(name) if name in known else CellState(name)
+        there = {node.node for state in self._known.values() for node in state.nodes.values()}
+        return [node.node for state in known.values() for node in state.nodes.values() if node.node not in there]
 
-    def _read_aggregates(self) -> frozenset[str]:
-        """Read the aggregates; the service hosts whose aggregates changed."""
-        found: dict[str, list[Aggregate]] = {}
+    # aggregates
+
+    def _follow_aggregates(self, steady: float, *, wanted: bool) -> frozenset[str]:
+        """Read the aggregates if they are ``wanted``, or have changed; the service hosts whose aggregates did."""
+        due = steady - self._aggregates_at >= HEARD_SECONDS
+        if not wanted and not due:
+            return frozenset()
         with self._api.reading() as reading:
+            mark = rows.mark_of_aggregates(reading)
+            if not wanted and mark == self._aggregates_mark:
+                self._aggregates_at = steady
+                return frozenset()
+            found: dict[str, list[Aggregate]] = {}
             for each in read_aggregates(reading):
                 for host in each.hosts:
                     found.setdefault(host, []).append(each.aggregate)
+        self._aggregates_mark, self._aggregates_at = mark, steady
         before, self.aggregates = self.aggregates, {host: tuple(each) for host, each in found.items()}
         names = before.keys() | self.aggregates.keys()
         return frozenset(name for name in names if before.get(name) != self.aggregates.get(name))
 
-    def _look(
-        self, cell: Cell, reading: Reading, changes: Changes, now: float, stale: frozenset[str], *, full: bool
-    ) -> None:
+    # a cell
+
+    def _look(self, cell: Cell, reading: Reading, changes: Changes, look: _Look) -> None:
         known = self._known[cell.database.name]
-        services = read_services(reading)
-        changed = {host for host, each in services.items() if _differs(each, known.services.get(host))}
-        changed |= stale | (known.services.keys() - services.keys())
-        heard = {
-            host
-            for host, each in services.items()
-            if host in known.services and each["last_seen_up"] != known.services[host]["last_seen_up"]
-        }
-        wanted, seen, names, steady = list[int](), set[str](), dict[str, _Known](), self._steady()
-        for row in reading.rows(cn.NODES, ("id", "uuid", "host", "hypervisor_hostname", "updated_at"), alive=True):
-            if row.uuid is None:
-                continue
-            seen.add(row.uuid)
-            before = known.nodes.get(row.uuid)
-            if before is not None and before.settled and before.updated_at == row.updated_at and not full:
-                if row.host in changed:
-                    wanted.append(row.id)
-                elif row.host in heard:
-                    changes.heard.append(before.node)
-                continue
-            names[row.uuid] = _known(row, before, steady)
-            wanted.append(row.id)
-        changes.gone += [each.node for uuid, each in known.nodes.items() if uuid not in seen]
-        hosts = list(self._read(cell, reading, wanted, services, now))
+        found = Found(changed=set(look.stale), whole=look.compared or not known.read)
+        self._services(known, reading, found, look)
+        self._instances(known, reading, found, look)
+        self._nodes(known, reading, found, look)
+        if look.compared and not look.full:
+            self._in_turn(known, found)
+        hosts = list(self._read(cell, reading, known, found, look))
         # Only now, so that a failure has all of it read again.
         changes.hosts += hosts
-        known.services = services
-        known.nodes = {uuid: each for uuid, each in (known.nodes | names).items() if uuid in seen}
+        changes.gone += known.apply(found, look.steady)
+        if found.heard:
+            reported = {host.nodename for host in hosts}
+            wanted = (each.node for each in known.nodes.values() if each.host in found.heard)
+            changes.heard += [node for node in wanted if node not in reported]
 
-    def _read(
-        self, cell: Cell, reading: Reading, ids: Sequence[int], services: Mapping[str, Mapping[str, Any]], now: float
-    ) -> Iterable[Host]:
-        from sqlalchemy import column
+    def _services(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
+        """Services that were disabled, forced down or the contrary; and where it is due, heartbeats and all else."""
+        if found.whole or look.steady - known.services_at >= _pause(len(known.services)):
+            found.all_services(known, rows.all_services(reading), look.steady)
+            return
+        unusual = rows.unusual_services(reading)
+        found.some_services(known, unusual)
+        usual_again = known.unusual - unusual.keys()
+        if usual_again:
+            there = rows.services_of(reading, usual_again)
+            found.some_services(known, {host: there.get(host) for host in usual_again})
 
-        for start in range(0, len(ids), CHUNK):
-            some = column("id").in_(ids[start : start + CHUNK])
-            rows = list(reading.rows(cn.NODES, cn.NODE_COLUMNS, where=some))
-            instances = _instances(reading, sorted({row.host for row in rows if row.host}))
-            for row in rows:
-                try:
-                    node = cn.node_of(row, services.get(row.host), cell=cell.uuid, now=now, table=cn.NODES)
-                except cn.Malformed as error:
-                    log.warning("compute node %s is left as it was: %s", row.hypervisor_hostname, error)
+    def _instances(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
+        """Instances that came to a host, left one or were deleted: their hosts are reported."""
+        since = known.instances_window.since(look.now, look.steady)
+        if found.whole:
+            found.all_places(known, rows.instance_places(reading), since)
+            return
+        found.some_places(known, rows.changed_instance_places(reading, since))
+        pending = known.ending - found.places_seen
+        if pending:
+            found.ended_places(known, rows.instances_by_uuid(reading, pending), pending)
+
+    def _nodes(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
+        """Compute nodes that changed, came or went, and those of hosts that are to be reported."""
+        since = known.nodes_window.since(look.now, look.steady)
+        # A time without a fraction may be that of another change as well, until it is settled.
+        times = (each.updated_at for each in known.unsettled() if each.updated_at is not None)
+        whole = found.whole or any(at < since for at in times)
+        if not whole:
+            found.some_nodes(known, rows.changed_node_keys(reading, since), look.steady)
+            whole = rows.sum_of_nodes(reading) != found.sum_of_nodes(known)
+        if whole:
+            found.all_nodes(known, rows.node_keys(reading), look.steady, since)
+        found.nodes_of_changed(known, everything=look.full)
+
+    def _in_turn(self, known: CellState, found: Found) -> None:
+        """Have a tenth of the nodes reported as well: what others made of them in the service does not last."""
+        mine = self._round % ROUNDS
+        for uuid, each in known.nodes.items():
+            if each.id % ROUNDS == mine:
+                found.forced.add(uuid)
+                found.wanted[uuid] = found.nodes.get(uuid) or each
+
+    def _read(self, cell: Cell, reading: Reading, known: CellState, found: Found, look: _Look) -> Iterable[Host]:
+        """The hosts of wanted nodes, but for those whose rows say what they said when they were reported last."""
+        by_id = {
+            each.id: (uuid, each) for uuid, each in found.wanted.items() if found.nodes.get(uuid, each) is not None
+        }
+        for some in _chunks(list(by_id)):
+            nodes = list(rows.nodes_by_id(reading, some))
+            hosts = {row.host for row in nodes if row.host}
+            services = rows.services_of(reading, hosts)
+            instances = rows.instances_on(reading, hosts)
+            found.fresh_services(known, hosts, services)
+            for row in nodes:
+                uuid, node = by_id[row.id]
+                there = instances.get((row.host, row.hypervisor_hostname), {})
+                content = hash((tuple(row)[:-1], frozenset(there)))
+                forced = look.full or uuid in found.forced or row.host in found.changed
+                if content == node.content and not forced:
                     continue
-                there = instances.get((node.host.host, node.host.nodename), {})
-                mine = self.aggregates.get(node.host.host, ())
-                yield replace(node.host, instances=there, aggregates=mine)
+                host = self._host(cell, row, services.get(row.host), there, look.now)
+                if host is not None:
+                    found.reported(uuid, node, content)
+                    yield host
+
+    def _host(
+        self, cell: Cell, row: Any, service: rows.Service | None, instances: Mapping[str, Any], now: float
+    ) -> Host | None:
+        try:
+            return cn.node_of(
+                row,
+                service,
+                cell=cell.uuid,
+                now=now,
+                table=cn.NODES,
+                aggregates=self.aggregates.get(row.host, ()),
+                instances=instances,
+            ).host
+        except cn.Malformed as error:
+            log.warning("compute node %s is left as it was: %s", row.hypervisor_hostname, error)
+            return None
 
 
-def _differs(service: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
-    return before is None or any(service[name] != before[name] for name in _SERVICE)
+def _pause(count: int) -> float:
+    """Seconds between two readings of ``count`` rows, by which their number a second is bounded."""
+    return min(HEARD_SECONDS, count / SERVICES_A_SECOND)
 
 
-def _known(row: Any, before: _Known | None, steady: float) -> _Known:
-    """A row as it is now, ``before`` as it was read last."""
-    at = row.updated_at
-    since = before.since if before is not None and before.updated_at == at else steady
-    settled = at is not None and (bool(at.microsecond) or steady - since >= SETTLED)
-    return _Known(row.host, row.hypervisor_hostname, at, since, settled)
+def _chunks(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (ids[start : start + rows.CHUNK] for start in range(0, len(ids), rows.CHUNK))
 
 
-def _instances(reading: Reading, hosts: Sequence[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
-    """Instances of service hosts by host and node. O(instances)."""
-    from sqlalchemy import column
-
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    rows = reading.rows("instances", ("id", "uuid", "host", "node"), alive=True, where=column("host").in_(hosts))
-    for row in rows:
-        found.setdefault((row.host, row.node), {})[row.uuid] = {}
-    return found
-
-
-__all__ = ["Changes", "Follower"]
+__all__ = ["SETTLED", "Changes", "Follower"]

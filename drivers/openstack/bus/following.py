@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 import trio
 
 from ....core.engine_commands import Heartbeats, RemoveAggregate, SetService, UpdateAggregate
@@ -18,6 +19,8 @@ from ....core.machine.report_columns import columns_of
 from ....core.process.bus_metrics import BusMetrics
 from ....core.service import Service
 from ....core.tenancy.tenants import LOCAL
+from ....ext.constants import REPORTED, SEEN, UNCOUNTED
+from ....ext.fleet_state import consumers_on_rows
 from ....placement.types.errors import HostlerError, InUse, UnknownName
 from ....placement.types.host import Host
 from ....placement.types.host_report import HostReport
@@ -33,13 +36,14 @@ _NOT_OF_THE_HOST: Final = (DeadlineExceeded, NotLeader, Overloaded, Stopped, Sto
 
 
 class Following:
-    """Follows the databases in the event loop. `note_all` and `note_host` have it look at once."""
+    """Follows the databases in the event loop. `note_all`, `note_aggregates` and `note_host` have it look at once."""
 
     def __init__(self, service: Service, follower: Follower, metrics: BusMetrics) -> None:
         self._service, self._follower, self._metrics = service, follower, metrics
         self._wake = trio.Event()
         self._stale: set[str] = set()
         self._look_at_all = True
+        self._compare = self._look_at_aggregates = False
         self._failing: set[str] = set()
         self._aggregates: set[str] = set()
         """Uuids of the aggregates that hosts were in, for as long as the service has them."""
@@ -48,9 +52,18 @@ class Following:
         """The newest version of a nova-compute service at the last look."""
 
     def note_all(self) -> None:
-        """Cells, aggregates or anything else changed: look at everything."""
+        """Cells, or anything else changed: look at everything."""
         self._look_at_all = True
         self._wake.set()
+
+    def note_aggregates(self) -> None:
+        """Aggregates changed."""
+        self._look_at_aggregates = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._follower.close()
 
     def note_host(self, host: str) -> None:
         """Instances of a service host came or went."""
@@ -58,14 +71,14 @@ class Following:
         self._wake.set()
 
     async def run(self, *, poll_seconds: float, full_seconds: float) -> None:
-        """Look every ``poll_seconds``, and at everything every ``full_seconds``, until cancelled."""
+        """Look for changes every ``poll_seconds``, and compare all rows every ``full_seconds``, until cancelled."""
         full = trio.current_time() + full_seconds
         while True:
             with trio.move_on_after(poll_seconds):
                 await self._wake.wait()
             self._wake = trio.Event()
             if trio.current_time() >= full:
-                self._look_at_all, full = True, trio.current_time() + full_seconds
+                self._compare, full = True, trio.current_time() + full_seconds
             try:
                 await self.look()
                 self._tell("", None)
@@ -81,12 +94,24 @@ class Following:
         """Bring the state to what Nova's databases say. What was not taken in is read again the next time. HostlerError
         if nothing could be read, or the service takes nothing in."""
         (stale, self._stale), (full, self._look_at_all) = (self._stale, set()), (self._look_at_all, False)
-        work = partial(self._follower.look, now=self._service.clock(), full=full, stale=frozenset(stale))
+        (aggregates, self._look_at_aggregates), (compared, self._compare) = (
+            (self._look_at_aggregates, False),
+            (self._compare, False),
+        )
+        if compared:
+            stale |= self._with_claims()
+        work = partial(
+            self._follower.look,
+            now=self._service.clock(),
+            full=full,
+            compared=compared,
+            aggregates=aggregates,
+            stale=frozenset(stale),
+        )
         try:
             changes: Changes = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
         except BaseException:
-            self._stale |= stale
-            self._look_at_all |= full
+            self._again(stale, full=full, aggregates=aggregates)
             raise
         try:
             await self._take_in(changes)
@@ -94,10 +119,23 @@ class Following:
             self._look_at_all = True  # the rows are known now, so that only a look at everything reports them
             raise
         if changes.failed:
-            self._stale |= stale
-            self._look_at_all |= full
+            self._again(stale, full=full, aggregates=aggregates)
         self._tell_cells(changes)
         self.newest = changes.newest
+
+    def _again(self, stale: set[str], *, full: bool, aggregates: bool) -> None:
+        """Have what was not read looked at the next time."""
+        self._stale |= stale
+        self._look_at_all |= full
+        self._look_at_aggregates |= aggregates
+
+    def _with_claims(self) -> set[str]:
+        """Service hosts with claims that no report has had yet: theirs run out by reports. O(consumers)."""
+        fleet = self._service.state.fleet
+        where = np.flatnonzero(fleet.is_host[: fleet.rows]).astype(np.int32)
+        _, positions, _, flags = consumers_on_rows(fleet._kernel, where)
+        waiting = np.unique(positions[flags & (REPORTED | SEEN | UNCOUNTED) == 0])
+        return {fleet._service_host(row) for row in where[waiting].tolist()}
 
     async def _take_in(self, changes: Changes) -> None:
         await self._learn_aggregates()
@@ -174,6 +212,8 @@ class Following:
             self._tell(cell, None)
         for error in changes.failed:
             self._tell(error.field or "", error)
+        if self._follower.api not in {error.field for error in changes.failed}:
+            self._tell(self._follower.api, None)
         self._metrics.has_cells(self._follower.cells)
 
     def _tell(self, what: str, error: HostlerError | None) -> None:

@@ -52,8 +52,9 @@ class NovaBus:
         import_extra("oslo_messaging", "openstack", field="nova.transport_url")
         self._options, self._service, self._drain_seconds = options, service, drain_seconds
         self._url = url_of(options.transport_url)
-        self._api = Database("nova.database", options.database)
-        self._named = cells_named(options.cells) if options.cells else None
+        self._api = Database("nova.database", options.database, kept=True)
+        self._opened: dict[tuple[str, str], Database] = {}
+        self._named = cells_named(options.cells, self._open) if options.cells else None
         self._host = options.host or socket.gethostname()
         self._stop, self._ended = trio.Event(), trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -67,7 +68,14 @@ class NovaBus:
         self._shown = f"nova:{options.exchange}/{options.topic}/{self._host}"
 
     def _cells(self) -> Sequence[Cell]:
-        return self._named if self._named is not None else cells_of(self._api)
+        return self._named if self._named is not None else cells_of(self._api, self._open)
+
+    def _open(self, name: str, url: str) -> Database:
+        """A cell's database, the same as long as its name and URL are, with a connection that is kept."""
+        known = self._opened.get((name, url))
+        if known is None:
+            known = self._opened[name, url] = Database(name, url, kept=True)
+        return known
 
     def _service_row(self) -> ServiceRow | None:
         given = self._options.services_database
@@ -147,6 +155,7 @@ class NovaBus:
             with trio.CancelScope(shield=True):
                 await self._finish(server, seconds)
             end_watch()
+            self._following.close()
             self._ended.set()
 
     async def drain(self) -> None:
@@ -321,7 +330,7 @@ class NovaBus:
 
     def aggregates_changed(self) -> None:
         """Have the aggregates read."""
-        self._told(self._following.note_all)
+        self._told(self._following.note_aggregates)
 
     def instances_changed(self, host: str) -> None:
         """Have a service host read."""

@@ -18,36 +18,43 @@ def host_of(state: Any, *, read_images: bool = False) -> Host:
     """A HostState, updated from its compute node, service, aggregates and instances. ``read_images``: with the image
     properties of the instances, which Nova may load from its database one by one. O(instances + NUMA cells + pools)."""
     return Host(
-        host=state.host,
-        nodename=state.nodename,
-        uuid=state.uuid,
-        cell_uuid=state.cell_uuid,
-        vcpus_total=int(state.vcpus_total),
-        vcpus_used=int(state.vcpus_used),
-        cpu_allocation_ratio=float(state.cpu_allocation_ratio),
-        total_usable_ram_mb=int(state.total_usable_ram_mb),
-        free_ram_mb=int(state.free_ram_mb),
-        ram_allocation_ratio=float(state.ram_allocation_ratio),
-        total_usable_disk_gb=int(state.total_usable_disk_gb),
-        disk_mb_used=int(state.disk_mb_used),
-        free_disk_mb=int(state.free_disk_mb),
-        disk_allocation_ratio=float(state.disk_allocation_ratio),
-        hypervisor_type=state.hypervisor_type,
-        hypervisor_version=state.hypervisor_version,
-        host_ip=None if state.host_ip is None else str(state.host_ip),
-        cpu_info=state.cpu_info,
-        supported_instances=tuple(tuple(map(str, each)) for each in state.supported_instances or ()),
-        stats={str(name): str(value) for name, value in (state.stats or {}).items()},
-        num_instances=state.num_instances,
-        num_io_ops=state.num_io_ops,
-        failed_builds=state.failed_builds,
-        metrics=_metrics(state.metrics or ()),
+        **figures_of(state),
         aggregates=tuple(aggregate_of(each) for each in sorted(state.aggregates, key=lambda each: int(each.id))),
         instances={uuid: _properties(each) if read_images else {} for uuid, each in list(state.instances.items())},
-        service=service_of(state.service),
-        numa_topology=_topology(state.numa_topology),
-        pci_pools=tuple(_pools(state.pci_stats)),
+        numa_topology=topology_of(state.numa_topology),
+        pci_pools=pools_of(state.pci_stats),
     )
+
+
+def figures_of(state: Any) -> dict[str, Any]:
+    """Of a HostState, all fields of a Host but its aggregates, instances, NUMA cells and PCI pools. O(figures)."""
+    return {
+        "host": state.host,
+        "nodename": state.nodename,
+        "uuid": state.uuid,
+        "cell_uuid": state.cell_uuid,
+        "vcpus_total": int(state.vcpus_total),
+        "vcpus_used": int(state.vcpus_used),
+        "cpu_allocation_ratio": float(state.cpu_allocation_ratio),
+        "total_usable_ram_mb": int(state.total_usable_ram_mb),
+        "free_ram_mb": int(state.free_ram_mb),
+        "ram_allocation_ratio": float(state.ram_allocation_ratio),
+        "total_usable_disk_gb": int(state.total_usable_disk_gb),
+        "disk_mb_used": int(state.disk_mb_used),
+        "free_disk_mb": int(state.free_disk_mb),
+        "disk_allocation_ratio": float(state.disk_allocation_ratio),
+        "hypervisor_type": state.hypervisor_type,
+        "hypervisor_version": state.hypervisor_version,
+        "host_ip": None if state.host_ip is None else str(state.host_ip),
+        "cpu_info": state.cpu_info,
+        "supported_instances": tuple(tuple(map(str, each)) for each in state.supported_instances or ()),
+        "stats": {str(name): str(value) for name, value in (state.stats or {}).items()},
+        "num_instances": state.num_instances,
+        "num_io_ops": state.num_io_ops,
+        "failed_builds": state.failed_builds,
+        "metrics": _metrics(state.metrics or ()),
+        "service": service_of(state.service),
+    }
 
 
 def aggregate_of(aggregate: Any) -> Aggregate:
@@ -103,7 +110,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _topology(topology: Any) -> NumaTopology | None:
+def topology_of(topology: Any) -> NumaTopology | None:
+    """NUMA cells of a host; None for none. O(cells)."""
     return None if topology is None else NumaTopology(cells=tuple(_cell(cell) for cell in topology.cells))
 
 
@@ -133,6 +141,11 @@ def _pages(pages: Any) -> MemoryPages:
 def networks_of(metadata: Any) -> NetworkMetadata:
     """Physical networks and tunnels."""
     return NetworkMetadata(physnets=frozenset(metadata.physnets), tunneled=bool(metadata.tunneled))
+
+
+def pools_of(stats: Any) -> tuple[PciPool, ...]:
+    """PCI pools, as Nova's PciDeviceStats keeps them; None for none."""
+    return tuple(_pools(stats))
 
 
 def _pools(stats: Any) -> Iterable[PciPool]:

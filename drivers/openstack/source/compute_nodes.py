@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import lru_cache
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
-from ....placement.types.host import Host, Service
-from ..nova.hosts import host_of
+from ....placement.types.host import Aggregate, Host, NumaTopology, PciPool, Service
+from ..nova.hosts import figures_of, pools_of, topology_of
 from ..primitives import is_primitive, listed, value_of
 from .values import Row, SourceNode
 
@@ -21,6 +22,8 @@ NODE_COLUMNS: Final = (
     *("ram_allocation_ratio", "disk_allocation_ratio", "updated_at"),
 )
 SERVICES: Final = "services"
+COMPUTE: Final = "nova-compute"
+"""Binary of the services of hosts."""
 SERVICE_COLUMNS: Final = (
     *("id", "host", "binary", "disabled", "disabled_reason", "forced_down", "last_seen_up", "created_at", "version"),
 )
@@ -28,21 +31,40 @@ DOWN_TIME: Final = 60.0
 """Seconds without a report after which a service counts as down (Nova 34 service_down_time)."""
 INITIAL_RATIOS: Final = {"cpu_allocation_ratio": 4.0, "ram_allocation_ratio": 1.0, "disk_allocation_ratio": 1.0}
 """Of nodes that report none (Nova 34 initial_*_allocation_ratio)."""
+TEXTS: Final = 1_024
+"""Texts of NUMA cells, PCI pools and kinds of guests whose values are kept."""
 
 
 class Malformed(ValueError):
     """A row that cannot be read; the text says why."""
 
 
-def node_of(row: Any, service: Mapping[str, Any] | None, *, cell: str | None, now: float, table: str) -> SourceNode:
-    """A compute node with its service, seen at ``now`` (seconds since the epoch). Malformed if it has not reported yet,
-    has no service, or a column cannot be read. O(NUMA cells + pools)."""
-    if service is None:
+def node_of(
+    row: Any,
+    service: Sequence[Any] | None,
+    *,
+    cell: str | None,
+    now: float,
+    table: str,
+    aggregates: tuple[Aggregate, ...] = (),
+    instances: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> SourceNode:
+    """A compute node with its service (SERVICE_COLUMNS), seen at ``now`` (seconds since the epoch). Malformed if
+    it has not reported yet, has no service, or a column cannot be read. O(NUMA cells + pools), less for texts that were
+    read lately."""
+    values = service_values(service)
+    if values is None:
         raise Malformed(f"there is no nova-compute service on {row.host}")
     if row.free_disk_gb is None or row.uuid is None or not row.vcpus or not row.memory_mb:
         raise Malformed("it has not reported its resources yet")
     try:
-        host = host_of(_state(row, service, cell))
+        host = Host(
+            **figures_of(_state(row, values, cell)),
+            aggregates=aggregates,
+            instances=dict(instances),
+            numa_topology=_topology(row.numa_topology),
+            pci_pools=_pools(row.pci_stats),
+        )
     except Malformed:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -50,9 +72,9 @@ def node_of(row: Any, service: Mapping[str, Any] | None, *, cell: str | None, no
     return SourceNode(host=host, up=is_up(host.service, now), row=Row(table, row.id))
 
 
-def service_values(row: Any) -> dict[str, Any]:
-    """A row of ``services`` as a mapping."""
-    return {name: getattr(row, name) for name in SERVICE_COLUMNS}
+def service_values(service: Sequence[Any] | None) -> Mapping[str, Any] | None:
+    """A row of ``services`` as a mapping; None for none."""
+    return None if service is None else dict(zip(SERVICE_COLUMNS, service, strict=True))
 
 
 def is_up(service: Service, now: float) -> bool:
@@ -62,7 +84,7 @@ def is_up(service: Service, now: float) -> bool:
 
 
 def _state(row: Any, service: Mapping[str, Any], cell: str | None) -> SimpleNamespace:
-    """What Nova's HostState is after it was updated from a row."""
+    """The figures of Nova's HostState after it was updated from a row."""
     free_gb = row.free_disk_gb
     if row.disk_available_least is not None:
         free_gb = min(row.disk_available_least, free_gb)
@@ -84,25 +106,33 @@ def _state(row: Any, service: Mapping[str, Any], cell: str | None) -> SimpleName
         hypervisor_version=row.hypervisor_version,
         host_ip=row.host_ip,
         cpu_info=row.cpu_info,
-        supported_instances=_json(row.supported_instances, "supported_instances") or (),
+        supported_instances=_supported(row.supported_instances),
         stats=stats,
         num_instances=int(stats.get("num_instances", 0)),
         num_io_ops=int(stats.get("io_workload", 0)),
         failed_builds=int(stats.get("failed_builds", 0)),
         metrics=[SimpleNamespace(**each) for each in _json(row.metrics, "metrics") or ()],
-        aggregates=(),
-        instances={},
         service=service,
-        numa_topology=_object(row.numa_topology, "numa_topology"),
-        pci_stats=_pools(row.pci_stats),
         **ratios,
     )
 
 
-def _pools(text: str | None) -> SimpleNamespace | None:
+@lru_cache(maxsize=TEXTS)
+def _supported(text: str | None) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(map(str, each)) for each in _json(text, "supported_instances") or ())
+
+
+@lru_cache(maxsize=TEXTS)
+def _topology(text: str | None) -> NumaTopology | None:
+    """Hosts of one make report the same text while no guest of theirs has NUMA cells, and each host its own again."""
+    return topology_of(_object(text, "numa_topology"))
+
+
+@lru_cache(maxsize=TEXTS)
+def _pools(text: str | None) -> tuple[PciPool, ...]:
     found = _object(text, "pci_stats")
     if found is None:
-        return None
+        return ()
     pools = []
     for pool in listed(found):
         if isinstance(pool, Mapping):  # as Nova before Kilo wrote them
@@ -111,11 +141,11 @@ def _pools(text: str | None) -> SimpleNamespace | None:
         tags = dict(pool.tags) if "tags" in pool else {}
         known = {name: getattr(pool, name) for name in ("vendor_id", "product_id", "numa_node") if name in pool}
         pools.append({**tags, **known, "count": pool.count})
-    return SimpleNamespace(pools=pools)
+    return pools_of(SimpleNamespace(pools=pools))
 
 
 def _json(text: str | None, column: str) -> Any:
-    if not text:
+    if not text or text == "[]":
         return None
     try:
         return json.loads(text)
@@ -142,6 +172,7 @@ def without_heartbeat(node: SourceNode) -> Host:
 
 
 __all__ = [
+    "COMPUTE",
     "DOWN_TIME",
     "NODES",
     "NODE_COLUMNS",

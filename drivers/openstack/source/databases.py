@@ -17,6 +17,8 @@ CHUNK: Final = 5_000
 """Rows fetched at a time."""
 _DRIVERS: Final = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 """Of URLs that name none."""
+_LEVEL: Final = "REPEATABLE READ"
+"""Isolation by which a transaction sees one state, of servers."""
 _PATIENCE: Final[Mapping[str, Mapping[str, int]]] = {
     "psycopg": {
         **{"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
@@ -37,8 +39,9 @@ class SourceFailed(HostlerError):
 class Database:
     """One database. ``name`` is what reports call it; no text of it names the password."""
 
-    def __init__(self, name: str, url: str) -> None:
-        """InvalidValue for a URL that cannot be one, or whose driver is missing."""
+    def __init__(self, name: str, url: str, *, kept: bool = False) -> None:
+        """InvalidValue for a URL that cannot be one, or whose driver is missing. ``kept``: the connection by which it
+        is read stays open until `close`, for readers that come again and again."""
         import_extra("sqlalchemy", "openstack", field=name)
         import sqlalchemy
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -57,6 +60,8 @@ class Database:
                     raise
                 parsed = parsed.set(drivername=usual)
                 self._engine = _engine(parsed)
+            # A file is opened by each reader: it may have been replaced meanwhile.
+            self._kept = _kept_engine(parsed) if kept and parsed.get_backend_name() != "sqlite" else None
             self._columns: dict[str, dict[str, Any]] = {}
         except (ArgumentError, NoSuchModuleError, ValueError) as error:
             # The text of the first may have the URL in it, and so a password.
@@ -74,9 +79,18 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """A transaction that reads one state of the database. SourceFailed if the database fails."""
+        if self._kept is not None:
+            with self._errors("read"), self._kept.connect() as connection:
+                yield Reading(self, connection)
+            return
         with self._errors("read"), self._engine.connect() as connection:
-            level = "SERIALIZABLE" if self._engine.dialect.name == "sqlite" else "REPEATABLE READ"
+            level = "SERIALIZABLE" if self._engine.dialect.name == "sqlite" else _LEVEL
             yield Reading(self, connection.execution_options(isolation_level=level))
+
+    def close(self) -> None:
+        """Close the connection that is kept, if there is one; the next reader opens another."""
+        if self._kept is not None:
+            self._kept.dispose()
 
     @contextmanager
     def writing(self) -> Iterator[Any]:
@@ -112,9 +126,21 @@ class Database:
 def _engine(url: Any) -> Any:
     import sqlalchemy
 
+    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=_patience_of(url))
+
+
+def _kept_engine(url: Any) -> Any:
+    """An engine that keeps one connection, which is looked after before each use: the server may have ended it."""
+    import sqlalchemy
+
+    return sqlalchemy.create_engine(
+        url, pool_size=1, max_overflow=1, pool_pre_ping=True, isolation_level=_LEVEL, connect_args=_patience_of(url)
+    )
+
+
+def _patience_of(url: Any) -> dict[str, int]:
     patience = _PATIENCE.get(url.get_driver_name(), {}) if url.host else {}
-    given = {name: each for name, each in patience.items() if name not in url.query}
-    return sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=given)
+    return {name: each for name, each in patience.items() if name not in url.query}
 
 
 class Reading:
@@ -123,16 +149,28 @@ class Reading:
     def __init__(self, database: Database, connection: Any) -> None:
         self._database, self._connection = database, connection
 
+    @property
+    def dialect(self) -> str:
+        """SQLAlchemy's name of the kind of database, such as ``postgresql``."""
+        return str(self._connection.dialect.name)
+
     def columns(self, table: str) -> dict[str, Any]:
         """The columns of a table with their types; empty if there is no such table. O(columns), once a table."""
         return self._database.columns(self._connection, table)
 
     def rows(
-        self, table: str, names: Sequence[str], *, alive: bool = False, where: Any = None, order: str = "id"
+        self,
+        table: str,
+        names: Sequence[str],
+        *,
+        alive: bool = False,
+        where: Any = None,
+        order: str | None = "id",
+        few: bool = False,
     ) -> Iterator[Any]:
         """Rows with the columns ``names`` as attributes, in order. A column that the table does not have, as its
-        service is older, is None. ``alive``: without those that are deleted. SourceFailed if there is no such table.
-        O(rows), a chunk in memory at a time."""
+        service is older, is None. ``alive``: without those that are deleted. ``few``: they come at once, which takes
+        less than in chunks. SourceFailed if there is no such table. O(rows), a chunk in memory at a time."""
         import sqlalchemy
         from sqlalchemy import column, select
 
@@ -148,10 +186,24 @@ class Reading:
             query = query.where(column("deleted") == 0)
         if where is not None:
             query = query.where(where)
-        query = query.order_by(column(order))
-        answer = self._connection.execution_options(stream_results=True).execute(query)
+        if order is not None:
+            query = query.order_by(column(order))
+        if few:
+            yield from self._connection.execute(query).fetchall()
+            return
+        answer = self._connection.execute(query.execution_options(stream_results=True))
         for chunk in answer.partitions(CHUNK):
             yield from chunk
+
+    def value(self, table: str, *figures: Any, where: Any = None) -> tuple[Any, ...]:
+        """One row of figures of a table, such as counts. SourceFailed if there is no such table. O(rows) within the
+        database."""
+        import sqlalchemy
+
+        if not self.columns(table):
+            raise SourceFailed(f"{self._database.name} has no table {table}", field=self._database.name)
+        query = sqlalchemy.select(*figures).select_from(sqlalchemy.table(table))
+        return tuple(self._connection.execute(query if where is None else query.where(where)).one())
 
 
 def _plain(kind: Any) -> Any:

@@ -4,9 +4,9 @@ those of cells (compute nodes, services, instances, PCI devices, migrations). No
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.host import Aggregate
@@ -14,6 +14,7 @@ from ....placement.types.request import Flavor, RequestSpec
 from ..nova.requests import flavor_of, request_of
 from ..primitives import Primitive
 from . import compute_nodes as cn
+from .changed_rows import all_services
 from .compute_nodes import Malformed
 from .databases import Database, Reading
 from .values import Device, NovaSource, Row, SourceAggregate, SourceGroup, SourceInstance
@@ -35,9 +36,10 @@ class Cell:
     uuid: str | None = None
 
 
-def cells_of(api: Database) -> list[Cell]:
+def cells_of(api: Database, opened: Callable[[str, str], Database] = Database) -> list[Cell]:
     """The cells that Nova's API database names, without cell0 and those that are disabled. InvalidValue for a template
-    in place of a URL: it is filled in from a nova.conf. O(cells)."""
+    in place of a URL: it is filled in from a nova.conf. ``opened``: makes the database of a name and a URL. O(cells).
+    """
     found = []
     with api.reading() as reading:
         names = ("id", "uuid", "name", "database_connection", "disabled")
@@ -48,7 +50,7 @@ def cells_of(api: Database) -> list[Cell]:
                 problem = f"cell {row.name or row.uuid} has a template in place of the URL of its database"
                 raise InvalidValue(problem, field="nova_cell", hint=f"give --nova-cell {row.uuid}=URL")
             name = f"cell {row.name}" if row.name else f"cell {row.uuid}"
-            found.append(Cell(Database(name, row.database_connection), row.uuid))
+            found.append(Cell(opened(name, row.database_connection), row.uuid))
     return found
 
 
@@ -74,14 +76,8 @@ def read_nova(cells: Sequence[Cell], api: Database | None, *, now: float) -> Nov
     return found
 
 
-def read_services(reading: Reading) -> dict[str, Mapping[str, Any]]:
-    """The nova-compute services by host. O(services)."""
-    rows = reading.rows(cn.SERVICES, cn.SERVICE_COLUMNS, alive=True)
-    return {row.host: cn.service_values(row) for row in rows if row.binary == "nova-compute"}
-
-
 def _nodes(found: NovaSource, reading: Reading, cell: Cell, now: float) -> dict[int, str]:
-    services, by_id = read_services(reading), dict[int, str]()
+    services, by_id = all_services(reading), dict[int, str]()
     table = f"{cell.database.name}: {cn.NODES}"
     for row in reading.rows(cn.NODES, cn.NODE_COLUMNS, alive=True):
         by_id[row.id] = row.uuid
@@ -252,4 +248,4 @@ def hosts_of(instances: Iterable[SourceInstance]) -> dict[tuple[str, str], list[
     return found
 
 
-__all__ = ["Cell", "cells_of", "hosts_of", "read_aggregates", "read_nova", "read_services", "stored_spec"]
+__all__ = ["Cell", "cells_of", "hosts_of", "read_aggregates", "read_nova", "stored_spec"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -70,8 +70,8 @@ class SourceOptions:
         return read_nova(self.cells(), self.api(), now=now)
 
 
-def cells_named(given: Sequence[str]) -> list[Cell]:
-    """Cells by URL or UUID=URL. InvalidValue if one cannot be."""
+def cells_named(given: Sequence[str], opened: Callable[[str, str], Database] = Database) -> list[Cell]:
+    """Cells by URL or UUID=URL. ``opened``: makes the database of a name and a URL. InvalidValue if one cannot be."""
     found = []
     for number, each in enumerate(given, 1):
         uuid, mark, url = each.partition("=")
@@ -79,7 +79,7 @@ def cells_named(given: Sequence[str]) -> list[Cell]:
             uuid, url = "", each
         elif uuid:
             uuid_words(uuid, "nova_cell")
-        found.append(Cell(Database(f"nova_cell{number}", url), uuid or None))
+        found.append(Cell(opened(f"nova_cell{number}", url), uuid or None))
     return found
 
 

@@ -1,0 +1,267 @@
+"""The rows of a cell as they were read last, and what a look finds beside them. Nothing known is changed before the
+look has succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from ..source.changed_rows import Service, microseconds
+from ..source.compute_nodes import SERVICE_COLUMNS
+from .window import Window
+
+SETTLED: Final = 2.0
+"""Seconds after a row was first seen, by a clock that is not set, after which another change has another time, also
+where the time has no fraction."""
+_SEEN: Final = SERVICE_COLUMNS.index("last_seen_up")
+_VERSION: Final = SERVICE_COLUMNS.index("version")
+_DISABLED: Final = SERVICE_COLUMNS.index("disabled")
+_FORCED_DOWN: Final = SERVICE_COLUMNS.index("forced_down")
+Place = tuple[str, str | None]
+"""Host and node of an instance."""
+
+
+class KnownNode(NamedTuple):
+    """A row of compute_nodes as it was read last. ``since``: when it was first seen with that time; ``content``: hash
+    of what was reported, None before."""
+
+    id: int
+    host: str
+    node: str
+    updated_at: datetime | None
+    since: float
+    settled: bool = False
+    content: int | None = None
+
+
+class CellState:
+    """The rows of one cell."""
+
+    def __init__(self, name: str) -> None:
+        self.read = False
+        """True once all rows were read."""
+        self.nodes: dict[str, KnownNode] = {}
+        self._unsettled: set[str] = set()
+        self.sum = 0
+        """Of the times of their last changes, as `sum_of_nodes` has it."""
+        self.services: dict[str, Service] = {}
+        self.services_at = float("-inf")
+        self.unusual: set[str] = set()
+        """Hosts whose service is disabled or forced down."""
+        self.newest = 0
+        """The newest version of a service."""
+        self.places: dict[str, Place] = {}
+        self.ending: set[str] = set()
+        """Instances that are being deleted: their deletion leaves ``updated_at`` as it was."""
+        self.nodes_window = Window(f"{name}: compute_nodes")
+        self.instances_window = Window(f"{name}: instances")
+
+    def unsettled(self) -> Iterator[KnownNode]:
+        """Nodes that may change once more with the same time."""
+        return (self.nodes[uuid] for uuid in self._unsettled)
+
+    def apply(self, found: Found, steady: float) -> list[str]:
+        """Make what a look has found known; names of the nodes that are gone. O(found)."""
+        self.sum = found.sum_of_nodes(self)[1]
+        gone = [self.nodes.pop(uuid).node for uuid, node in found.nodes.items() if node is None and uuid in self.nodes]
+        for uuid, node in found.nodes.items():
+            self._unsettled.discard(uuid)
+            if node is not None:
+                self.nodes[uuid] = node
+                if not node.settled:
+                    self._unsettled.add(uuid)
+        for host, service in found.services.items():
+            self.unusual.discard(host)
+            if service is None:
+                self.services.pop(host, None)
+                continue
+            self.services[host] = service
+            if service[_DISABLED] or service[_FORCED_DOWN]:
+                self.unusual.add(host)
+        for instance, place in found.places.items():
+            if place is None:
+                self.places.pop(instance, None)
+            else:
+                self.places[instance] = place
+        self.ending = (self.ending | found.ending) - found.ended
+        self.nodes_window.saw(found.newest_node, steady)
+        self.instances_window.saw(found.newest_instance, steady)
+        if found.services_at is not None:
+            self.services_at = found.services_at
+            self.newest = max((each[_VERSION] or 0 for each in self.services.values()), default=0)
+        self.read = self.read or found.whole
+        if not gone:
+            return gone
+        there = {each.node for each in self.nodes.values()}  # a node may have come back with another uuid
+        return [name for name in gone if name not in there]
+
+
+@dataclass(slots=True)
+class Found:
+    """What a look finds of one cell; None for what is gone. ``whole``: all rows are compared. ``changed``: service
+    hosts whose nodes are reported; ``wanted``: nodes whose rows are read; ``forced``: those that are reported whatever
+    these say; ``heard``: service hosts that were heard again."""
+
+    changed: set[str]
+    whole: bool
+    services: dict[str, Service | None] = field(default_factory=dict)
+    services_at: float | None = None
+    heard: set[str] = field(default_factory=set)
+    places: dict[str, Place | None] = field(default_factory=dict)
+    places_seen: set[str] = field(default_factory=set)
+    ending: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+    newest_instance: datetime | None = None
+    nodes: dict[str, KnownNode | None] = field(default_factory=dict)
+    wanted: dict[str, KnownNode] = field(default_factory=dict)
+    forced: set[str] = field(default_factory=set)
+    newest_node: datetime | None = None
+
+    # services
+
+    def all_services(self, known: CellState, there: Mapping[str, Service], steady: float) -> None:
+        """All services were read."""
+        self.services_at = steady
+        self.some_services(known, {**dict.fromkeys(known.services.keys() - there.keys()), **there})
+
+    def some_services(self, known: CellState, there: Mapping[str, Service | None]) -> None:
+        """Services by host, None for one that is gone."""
+        for host, service in there.items():
+            before = known.services.get(host)
+            if service == before:
+                continue
+            self.services[host] = service
+            if service is None or before is None or _state(service) != _state(before):
+                self.changed.add(host)
+            else:
+                self.heard.add(host)
+
+    def fresh_services(self, known: CellState, hosts: Iterable[str], there: Mapping[str, Service]) -> None:
+        """The services of hosts whose nodes are read. More than a heartbeat is left for the next reading of services,
+        which has all nodes of the host reported."""
+        for host in hosts:
+            service, before = there.get(host), known.services.get(host)
+            if service is None or before is None or _state(service) != _state(before):
+                continue
+            if service != before:
+                self.services[host] = service
+                self.heard.add(host)  # its report may be left out
+
+    # instances
+
+    def all_places(self, known: CellState, rows: Iterable[Any], since: datetime) -> None:
+        """All instances on hosts were read."""
+        left = dict(known.places)
+        for row in rows:
+            left.pop(row.uuid, None)
+            if self._place(known, row.uuid, (row.host, row.node)) and known.read:
+                known.instances_window.missed(row.updated_at, since)
+            self._saw_instance(row.updated_at)
+        for uuid in left:
+            self._place(known, uuid, None)
+        self.ended |= known.ending & left.keys()
+
+    def some_places(self, known: CellState, rows: Iterable[Any]) -> None:
+        """Instances that were changed, and may be deleted."""
+        for row in rows:
+            self.places_seen.add(row.uuid)
+            self._place(known, row.uuid, None if row.deleted or row.host is None else (row.host, row.node))
+            self._saw_instance(row.updated_at)
+            if row.deleted:
+                self.ended.add(row.uuid)
+            elif row.task_state == "deleting" or row.vm_state == "deleted":
+                self.ending.add(row.uuid)
+            elif row.uuid in known.ending:
+                self.ended.add(row.uuid)
+
+    def ended_places(self, known: CellState, rows: Iterable[Any], pending: set[str]) -> None:
+        """Instances that were being deleted, of which there may be no row any longer."""
+        self.some_places(known, rows)
+        for uuid in pending - self.places_seen:
+            self._place(known, uuid, None)
+            self.ended.add(uuid)
+
+    def _place(self, known: CellState, uuid: str, place: Place | None) -> bool:
+        """True if an instance is elsewhere than it was: both hosts are reported."""
+        before = known.places.get(uuid)
+        if place == before:
+            return False
+        self.places[uuid] = place
+        self.changed.update(each[0] for each in (before, place) if each is not None)
+        return True
+
+    def _saw_instance(self, at: datetime | None) -> None:
+        if at is not None and (self.newest_instance is None or at > self.newest_instance):
+            self.newest_instance = at
+
+    # compute nodes
+
+    def some_nodes(self, known: CellState, rows: Iterable[Any], steady: float) -> None:
+        """Nodes that were changed, and may be deleted."""
+        for row in rows:
+            if row.uuid is None:
+                continue
+            if row.deleted:
+                if row.uuid in known.nodes:
+                    self.nodes[row.uuid] = None
+                continue
+            self._node(known, row, steady)
+
+    def all_nodes(self, known: CellState, rows: Iterable[Any], steady: float, since: datetime) -> None:
+        """All nodes that are there were read."""
+        left = set(known.nodes)
+        for row in rows:
+            if row.uuid is None:
+                continue
+            left.discard(row.uuid)
+            before = known.nodes.get(row.uuid)
+            if self._node(known, row, steady) and before is not None and before.updated_at != row.updated_at:
+                known.nodes_window.missed(row.updated_at, since)
+        for uuid in left:
+            self.nodes[uuid] = None
+
+    def sum_of_nodes(self, known: CellState) -> tuple[int, int]:
+        """How many nodes there are with those found, and the sum of their times. O(found)."""
+        count, total = len(known.nodes), known.sum
+        for uuid, node in self.nodes.items():
+            before = known.nodes.get(uuid)
+            count += (node is not None) - (before is not None)
+            total += microseconds(node and node.updated_at) - microseconds(before and before.updated_at)
+        return count, total
+
+    def nodes_of_changed(self, known: CellState, *, everything: bool) -> None:
+        """The nodes of changed hosts are wanted, or all."""
+        if not everything and not self.changed:
+            return
+        for uuid, each in known.nodes.items():
+            if (everything or each.host in self.changed) and uuid not in self.wanted and self.nodes.get(uuid, each):
+                self.wanted[uuid] = each
+
+    def reported(self, uuid: str, node: KnownNode, content: int) -> None:
+        """A node is reported with a content."""
+        self.nodes[uuid] = node._replace(content=content)
+
+    def _node(self, known: CellState, row: Any, steady: float) -> bool:
+        """True if a row may have changed."""
+        at, before = row.updated_at, known.nodes.get(row.uuid)
+        if at is not None and (self.newest_node is None or at > self.newest_node):
+            self.newest_node = at
+        if before is not None and before.settled and before.updated_at == at and before.host == row.host:
+            return False
+        same = before is not None and before.updated_at == at
+        since = before.since if before is not None and same else steady
+        settled = at is not None and (bool(at.microsecond) or steady - since >= SETTLED)
+        content = None if before is None else before.content
+        node = KnownNode(row.id, row.host, row.hypervisor_hostname, at, since, settled, content)
+        self.nodes[row.uuid] = self.wanted[row.uuid] = node
+        return True
+
+
+def _state(service: Service) -> Service:
+    """All columns of a service but the time when it was heard: their change has its hosts reported."""
+    return service[:_SEEN] + service[_SEEN + 1 :]
+
+
+__all__ = ["SETTLED", "CellState", "Found", "KnownNode"]

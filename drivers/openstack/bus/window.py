@@ -1,0 +1,56 @@
+"""From which time on rows count as new: the time by the clocks of Nova's machines, less what these and transactions
+that are long under way may be behind it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+log = logging.getLogger("hostler.nova")
+
+OVERLAP: Final = timedelta(seconds=5)
+"""By which a row's time may be behind another's that was read before it."""
+LONGEST: Final = timedelta(minutes=15)
+"""Up to which it grows where rows are found further behind."""
+
+
+class Window:
+    """That of one table of one cell. Rows further behind than it reaches are found by comparing all rows, and widen it;
+    nothing narrows it."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._newest: datetime | None = None
+        self._seen = 0.0
+        """When it was seen."""
+        self.overlap = OVERLAP
+
+    def since(self, now: float, steady: float) -> datetime:
+        """The time from which on rows are to be read: now by the clocks of Nova's machines, which is the newest time of
+        a row and what has passed since it was seen, less the overlap. ``now`` (seconds since the epoch) bounds it, so
+        that one clock that is ahead hides no row of the others; ``steady``: by a clock that is not set."""
+        mine = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+        if self._newest is not None:
+            mine = min(mine, self._newest + timedelta(seconds=steady - self._seen))
+        return mine - self.overlap
+
+    def saw(self, newest: datetime | None, steady: float) -> None:
+        """Rows up to a time were read; None for none."""
+        if newest is not None and (
+            self._newest is None or newest > self._newest + timedelta(seconds=steady - self._seen)
+        ):
+            self._newest, self._seen = newest, steady
+
+    def missed(self, at: datetime | None, since: datetime) -> None:
+        """A row with the time ``at`` has changed, and rows since ``since`` only would not have shown it."""
+        if at is None or at >= since or self.overlap >= LONGEST:
+            return
+        self.overlap = min(LONGEST, self.overlap + 2 * (since - at))
+        problem = (
+            "rows of %s were written %s late: a clock is behind, or a transaction was long; rows are read again for %s"
+        )
+        log.warning(problem, self._table, since - at, self.overlap)
+
+
+__all__ = ["LONGEST", "OVERLAP", "Window"]

@@ -1,0 +1,191 @@
+"""Queries for rows of Nova's databases that changed: by their times, by what is unusual about them, or by sums that
+differ. Deleted rows stay in a cell's tables with ``deleted_at``, and ``updated_at`` as it was; the API database has them
+no longer. Of the tables that are asked by time, ``instances`` has an index on ``updated_at``; ``compute_nodes`` has as
+many rows as there are hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from . import compute_nodes as cn
+from .databases import Reading
+
+CHUNK: Final = 500
+"""Keys of one query."""
+INSTANCES: Final = "instances"
+_MICROSECONDS: Final = {
+    "postgresql": "(extract(epoch from updated_at) * 1000000)::bigint",
+    "mysql": "timestampdiff(microsecond, '1970-01-01', updated_at)",
+    "mariadb": "timestampdiff(microsecond, '1970-01-01', updated_at)",
+    "sqlite": "strftime('%s', updated_at) * 1000000 + cast(substr(updated_at || '000000', 21, 6) as integer)",
+}
+"""Expressions of dialects for a time as microseconds since 1970."""
+_EPOCH: Final = datetime(1970, 1, 1)  # Nova's times name no zone
+_MICROSECOND: Final = timedelta(microseconds=1)
+_KEYS: Final = ("id", "uuid", "host", "hypervisor_hostname", "updated_at", "deleted")
+_HOST: Final = cn.SERVICE_COLUMNS.index("host")
+_PLACES: Final = ("uuid", "host", "node", "updated_at")
+_CHANGED_PLACES: Final = (*_PLACES, "deleted", "vm_state", "task_state")
+_OF_AGGREGATES: Final = ("aggregates", "aggregate_hosts", "aggregate_metadata")
+
+
+def node_keys(reading: Reading) -> Iterator[Any]:
+    """Of all compute nodes that are not deleted, the keys and the time of the last change. O(nodes)."""
+    return reading.rows(cn.NODES, _KEYS, alive=True, order=None)
+
+
+def changed_node_keys(reading: Reading, since: datetime) -> Iterator[Any]:
+    """Of compute nodes that were changed or deleted at ``since`` or later, or never reported, the same; ``deleted`` is
+    not 0 for deleted ones. O(nodes) within the database, O(found) here."""
+    from sqlalchemy import and_, or_
+
+    updated, deleted_at, deleted = _time("updated_at"), _time("deleted_at"), _column("deleted")
+    where = or_(updated >= since, deleted_at >= since, and_(updated.is_(None), deleted == 0))
+    return reading.rows(cn.NODES, _KEYS, where=where, order=None, few=True)
+
+
+def sum_of_nodes(reading: Reading) -> tuple[int, int] | None:
+    """How many compute nodes are not deleted, and the sum of the times of their last changes (microseconds since 1970),
+    which no change leaves as it was but one within a second of another where times have no fraction. None where the
+    database cannot add times. O(nodes) within the database."""
+    from sqlalchemy import Integer, func, literal_column
+
+    text = _MICROSECONDS.get(reading.dialect)
+    if text is None:
+        return None
+    where = _column("deleted") == 0
+    times = func.sum(literal_column(text, Integer))
+    count, total = reading.value(cn.NODES, func.count(), times, where=where & _column("uuid").is_not(None))
+    return int(count), int(total or 0)
+
+
+def microseconds(at: datetime | None) -> int:
+    """A time of the database as `sum_of_nodes` adds it; 0 for none."""
+    return 0 if at is None else (at - _EPOCH) // _MICROSECOND
+
+
+def nodes_by_id(reading: Reading, ids: Collection[int]) -> Iterator[Any]:
+    """Whole rows of compute nodes, of at most CHUNK ids."""
+    return reading.rows(cn.NODES, cn.NODE_COLUMNS, where=_among(reading, "id", ids), order=None, few=True)
+
+
+Service = tuple[Any, ...]
+"""The columns SERVICE_COLUMNS of a service."""
+
+
+def all_services(reading: Reading) -> dict[str, Service]:
+    """The nova-compute services by host. O(services)."""
+    rows = reading.rows(cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=_computes(), order=None)
+    return {row[_HOST]: tuple(row) for row in rows}
+
+
+def unusual_services(reading: Reading) -> dict[str, Service]:
+    """Those that are disabled or forced down: few, so that a change of it is seen without a time. O(services) within
+    the database, O(found) here."""
+    from sqlalchemy import Boolean, and_, column, or_, true
+
+    marks = [column(name, Boolean).is_(true()) for name in ("disabled", "forced_down")]
+    where = and_(_computes(), or_(*marks))
+    rows = reading.rows(cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=where, order=None, few=True)
+    return {row[_HOST]: tuple(row) for row in rows}
+
+
+def services_of(reading: Reading, hosts: Iterable[str]) -> dict[str, Service]:
+    """Those of service hosts."""
+    found: dict[str, Service] = {}
+    for some in _chunks(hosts):
+        rows = reading.rows(
+            cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=_among(reading, "host", some), order=None, few=True
+        )
+        found |= {row.host: tuple(row) for row in rows if row.binary == cn.COMPUTE}
+    return found
+
+
+def instance_places(reading: Reading) -> Iterator[Any]:
+    """Of all instances on a host that are not deleted, uuid, host, node and the time of the last change. O(rows)."""
+    return reading.rows(INSTANCES, _PLACES, alive=True, where=_column("host").is_not(None), order=None)
+
+
+def changed_instance_places(reading: Reading, since: datetime) -> Iterator[Any]:
+    """Of instances that were changed at ``since`` or later, deleted ones among them, the same and their states."""
+    return reading.rows(INSTANCES, _CHANGED_PLACES, where=_time("updated_at") >= since, order=None, few=True)
+
+
+def instances_by_uuid(reading: Reading, uuids: Iterable[str]) -> Iterator[Any]:
+    """Instances that are there, deleted ones among them, with their states."""
+    for some in _chunks(uuids):
+        where = _among(reading, "uuid", some)
+        yield from reading.rows(INSTANCES, _CHANGED_PLACES, where=where, order=None, few=True)
+
+
+def instances_on(reading: Reading, hosts: Iterable[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """Instances of service hosts by host and node, as a Host has them. O(instances)."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for some in _chunks(hosts):
+        for row in reading.rows(
+            INSTANCES, _PLACES, alive=True, where=_among(reading, "host", some), order="id", few=True
+        ):
+            found.setdefault((row.host, row.node), {})[row.uuid] = {}
+    return found
+
+
+def mark_of_aggregates(reading: Reading) -> tuple[Any, ...]:
+    """Figures that are others once an aggregate, a host or metadata was added, changed or deleted. A change that is
+    committed after a later one has the same: a look at all of them shows it."""
+    from sqlalchemy import func
+
+    figures = (func.count(), func.max(_column("id")), func.max(_time("updated_at")))
+    return tuple(reading.value(table, *figures) for table in _OF_AGGREGATES)
+
+
+def _column(name: str) -> Any:
+    from sqlalchemy import column
+
+    return column(name)
+
+
+def _time(name: str) -> Any:
+    from sqlalchemy import DateTime, column
+
+    return column(name, DateTime)
+
+
+def _computes() -> Any:
+    return _column("binary") == cn.COMPUTE
+
+
+def _among(reading: Reading, name: str, keys: Collection[Any]) -> Any:
+    """A column is one of ``keys``: an array where there are arrays, so that one query serves any number of them."""
+    if reading.dialect != "postgresql":
+        return _column(name).in_(keys)
+    from sqlalchemy import ARRAY, BigInteger, String, any_, column, literal
+
+    kind = BigInteger() if name == "id" else String()
+    return column(name, kind) == any_(literal(list(keys), ARRAY(kind)))
+
+
+def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]
+
+
+__all__ = [
+    "CHUNK",
+    "Service",
+    "all_services",
+    "changed_instance_places",
+    "changed_node_keys",
+    "instance_places",
+    "instances_by_uuid",
+    "instances_on",
+    "mark_of_aggregates",
+    "microseconds",
+    "node_keys",
+    "nodes_by_id",
+    "services_of",
+    "sum_of_nodes",
+    "unusual_services",
+]
