@@ -216,7 +216,7 @@ class Follower:
             found.some_nodes(known, rows.changed_node_keys(reading, since), look.steady)
             whole = rows.sum_of_nodes(reading) != found.sum_of_nodes(known)
         if whole:
-            found.all_nodes(known, rows.node_keys(reading), look.steady, since)
+            found.all_nodes(known, rows.node_keys(reading), look.steady)
         found.nodes_of_changed(known, everything=look.full)
 
     def _in_turn(self, known: CellState, found: Found) -> None:

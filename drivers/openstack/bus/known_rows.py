@@ -209,16 +209,14 @@ class Found:
                 continue
             self._node(known, row, steady)
 
-    def all_nodes(self, known: CellState, rows: Iterable[Any], steady: float, since: datetime) -> None:
+    def all_nodes(self, known: CellState, rows: Iterable[Any], steady: float) -> None:
         """All nodes that are there were read."""
         left = set(known.nodes)
         for row in rows:
             if row.uuid is None:
                 continue
             left.discard(row.uuid)
-            before = known.nodes.get(row.uuid)
-            if self._node(known, row, steady) and before is not None and before.updated_at != row.updated_at:
-                known.nodes_window.missed(row.updated_at, since)
+            self._node(known, row, steady)
         for uuid in left:
             self.nodes[uuid] = None
 
@@ -243,20 +241,19 @@ class Found:
         """A node is reported with a content."""
         self.nodes[uuid] = node._replace(content=content)
 
-    def _node(self, known: CellState, row: Any, steady: float) -> bool:
-        """True if a row may have changed."""
+    def _node(self, known: CellState, row: Any, steady: float) -> None:
+        """A row that may have changed, or not."""
         at, before = row.updated_at, known.nodes.get(row.uuid)
         if at is not None and (self.newest_node is None or at > self.newest_node):
             self.newest_node = at
         if before is not None and before.settled and before.updated_at == at and before.host == row.host:
-            return False
+            return
         same = before is not None and before.updated_at == at
         since = before.since if before is not None and same else steady
         settled = at is not None and (bool(at.microsecond) or steady - since >= SETTLED)
         content = None if before is None else before.content
         node = KnownNode(row.id, row.host, row.hypervisor_hostname, at, since, settled, content)
         self.nodes[row.uuid] = self.wanted[row.uuid] = node
-        return True
 
 
 def _state(service: Service) -> Service:

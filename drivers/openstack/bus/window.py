@@ -16,8 +16,8 @@ LONGEST: Final = timedelta(minutes=15)
 
 
 class Window:
-    """That of one table of one cell. Rows further behind than it reaches are found by comparing all rows, and widen it;
-    nothing narrows it."""
+    """That of one table of one cell. Rows further behind than it reaches are found otherwise, and may widen it; nothing
+    narrows it."""
 
     def __init__(self, table: str) -> None:
         self._table = table
