@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, get_type_hints
 
 import msgspec
@@ -72,21 +73,25 @@ def _nested(lines: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, An
 
 def columns_of(reports: Iterable[HostReport]) -> ReportHosts:
     """Reports as they are sent: columns, and what all have alike once; defaults are left out. O(hosts)."""
-    lines = [{**_changed_fields(report.host), **_changed_fields(report)} for report in reports]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    defaults = {**_HOST, **_REPORT}
-    columns = {name: [line.get(name, defaults.get(name)) for line in lines] for name in names}
-    same = {name: column[0] for name, column in columns.items() if all(value == column[0] for value in column)}
-    if len(lines) < 2 or len(same) == len(columns):
+    given = list(reports)
+    columns = {
+        **_columns([report.host for report in given], _HOST_FIELDS, _HOST),
+        **_columns(given, _OF_REPORT, _REPORT),
+    }
+    same = {name: column[0] for name, column in columns.items() if column.count(column[0]) == len(column)}
+    if len(given) < 2 or len(same) == len(columns):
         same = {}
     return ReportHosts(each={name: column for name, column in columns.items() if name not in same}, same=same)
 
 
-def _changed_fields(value: Host | HostReport) -> dict[str, Any]:
-    """Fields of a host or report that are not their defaults."""
-    names, defaults = (_HOST_FIELDS, _HOST) if isinstance(value, Host) else (_OF_REPORT, _REPORT)
-    found = ((name, getattr(value, name)) for name in names)
-    return {name: each for name, each in found if name not in defaults or each != defaults[name]}
+def _columns(values: Sequence[Host | HostReport], names: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by name, but for those that are the default in all."""
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        column = list(map(attrgetter(name), values))
+        if name not in defaults or column.count(defaults[name]) < len(column):
+            found[name] = column
+    return found
 
 
 def _defaults(kind: type[Host | HostReport]) -> dict[str, Any]:

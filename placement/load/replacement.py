@@ -142,6 +142,7 @@ def _put_inventories(fleet: Fleet, row: int, report: HostReport) -> None:
 def _replace_cells(
     fleet: Fleet, reports: Sequence[HostReport], rows: Rows, columns: HostColumns, guests: Guests
 ) -> None:
+    made: dict[tuple[int, float, float], NumaTable] = {}  # many reports have one topology
     for position, report in enumerate(reports):
         row, topology = int(rows[position]), report.host.numa_topology
         if topology is None and fleet._numa.get_row(row) is None:
@@ -150,7 +151,11 @@ def _replace_cells(
         before.copy_row(0, fleet._numa, row)
         try:
             cpu, ram, _ = columns.ratios[position].tolist()
-            after.set_row(0, topology, cpu, ram)
+            key = id(topology), cpu, ram
+            if key not in made:
+                made[key] = NumaTable()
+                made[key].set_row(0, topology, cpu, ram)
+            after.copy_row(0, made[key], 0)
         except (AttributeError, TypeError, InvalidValue) as error:
             problem = InvalidValue(f"numa_topology is malformed: {error}", field="numa_topology")
             raise of_host(problem, report.host.host) from None

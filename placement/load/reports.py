@@ -90,8 +90,11 @@ def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: 
 
 
 def expiring(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT) -> list[str]:
-    """Uuids of the claims that ``report_hosts`` would release for these reports. Changes nothing. O(guests)."""
+    """Uuids of the claims that ``report_hosts`` would release for these reports. Changes nothing. O(guests), O(1) where
+    no report has left out a claim."""
     found: list[str] = []
+    if not fleet._consumers.missing:
+        return found
     for report in _latest(_checked(reports), []):
         row = fleet._names.find(_node(report.host))
         if row < 0 or report.at < fleet._store.row["reported"][row]:

@@ -1,7 +1,7 @@
 """Queries for rows of Nova's databases that changed: by their times, by what is unusual about them, or by sums that
-differ. Deleted rows stay in the tables of a cell, with ``deleted_at`` and the old ``updated_at``; the API database
-has them no longer. Of the tables that are asked by time, ``instances`` has an index on ``updated_at``; ``compute_nodes`` has as
-many rows as there are hosts."""
+differ. Deleted rows stay in the tables of a cell, with ``deleted_at`` and the old ``updated_at``; the API database has
+them no longer. Of the tables that are asked by time, ``instances`` has an index on ``updated_at``; ``compute_nodes``
+has as many rows as there are hosts."""
 
 from __future__ import annotations
 
