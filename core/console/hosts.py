@@ -53,7 +53,10 @@ def show_host(name: str, *, remote: Remote = LOCAL) -> int:
     fields = {field: getattr(found.line, field) for field in found.line.__struct_fields__}
     fields |= {"aggregates": found.aggregates, "traits": found.traits, "instances": found.instances}
     fields["disabled reason"] = found.service.disabled_reason
-    remote.lines(["", name], [[field.replace("_", " "), value] for field, value in fields.items()])
+    if found.facts is not None:
+        fields |= {field: getattr(found.facts, field) for field in found.facts.__struct_fields__}
+    fields["service version"] = found.service.version
+    remote.lines(["", name], [[field.replace("_", " "), _plain(value)] for field, value in fields.items()])
     stock = [
         [name, each.total, each.limit, each.used, each.limit - each.used] for name, each in found.inventory.items()
     ]
@@ -67,6 +70,15 @@ def show_host(name: str, *, remote: Remote = LOCAL) -> int:
 
 
 _CELL_HEAD = ["NUMA cell", "shared CPUs", "vCPUs used", "dedicated CPUs", "pinned", "MiB", "MiB used", "pages used"]
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table: mappings as NAME=VALUE, lists of lists with slashes."""
+    if isinstance(value, Mapping):
+        return _tags(value)
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return ["/".join(each) for each in value]
+    return value
 
 
 def _tags(tags: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 6
+RULES: Final = 7
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -91,12 +91,16 @@ gives back its growth. Reports of hosts are read with the moves under way.
 volume, snapshot, backup or volume group is refused the uuid of one of another kind.
 
 6: only cloud admins name a host in an availability zone (``zone:host``), or as the target of a resize.
+
+7: a report of a host leaves the version of its compute service as it is, or changes it by ``service``.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
 COUNTING_ONCE: Final = 4
 """The revision since which pools keep what volumes take of them while their backend is not up, and reports count both
 ends of moves."""
+KEEPING_VERSIONS: Final = 7
+"""The revision since which reports keep the versions of compute services."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

@@ -24,7 +24,7 @@ from ..tenancy.tenants import CLOUD, RANK
 from . import volume_backend_queries as vb
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .group_queries import ServerGroups, server_groups
-from .host_detail import CellDetail, PciPoolDetail, cells_of, pools_of
+from .host_detail import CellDetail, HostFacts, PciPoolDetail, cells_of, facts_of, pools_of
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .lifecycle_queries import (
     Guests,
@@ -163,7 +163,8 @@ class Stock(msgspec.Struct, frozen=True):
 
 
 class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """A host in full. ``numa_cells``: empty if it reports none; ``pci_pools``: of devices that guests may be given."""
+    """A host in full. ``numa_cells``: empty if it reports none; ``pci_pools``: of devices that guests may be given;
+    ``facts``: None from services before 0.2."""
 
     line: HostLine
     service: Service
@@ -173,6 +174,7 @@ class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[str]
     numa_cells: list[CellDetail] = []
     pci_pools: list[PciPoolDetail] = []
+    facts: HostFacts | None = None
 
 
 class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
@@ -322,6 +324,7 @@ def _show_host(state: ServiceState, user: str, query: ShowHost) -> HostDetail:
         instances=sorted(view.instances),
         numa_cells=cells_of(view),
         pci_pools=pools_of(view),
+        facts=facts_of(view),
     )
 
 

@@ -39,7 +39,7 @@ from .amounts_held import held_by, held_together
 from .holds import Holds
 from .kept_requests import KeptRequests
 from .lives import Lives
-from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE
+from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE, KEEPING_VERSIONS
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -341,6 +341,7 @@ class ServiceState:
         self.fleet._inventories.figures_follow = rules > 0
         self.fleet.pools.keeps_absent = self.fleet.pools.charges_growth = rules >= COUNTING_ONCE
         self.fleet._consumers.counts_once = rules >= COUNTING_ONCE
+        self.fleet._services.versions_stay = rules >= KEEPING_VERSIONS
         if rules > self.rules:
             if not self.policy and not self.rules:
                 self.decide_by(self.engine.fork(service_policy(self.policy, rules)), self.policy)

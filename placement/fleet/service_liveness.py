@@ -53,6 +53,8 @@ class Services:
         self.caching = False
         """True while a rule is evaluated whose results are cached until the change log names their rows."""
         self._logs_all = False
+        self.versions_stay = True
+        """Reports leave the versions of services as they are, where they tell none; they did not in old journals."""
 
     # commands
 

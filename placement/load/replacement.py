@@ -21,7 +21,8 @@ from ..fleet.inventories import Inventory
 from ..fleet.numa_table import NumaTable
 from ..types.errors import CapacityExceeded, HostlerError, InvalidValue
 from ..types.from_builtins import from_plain
-from ..types.host_classes import Interned
+from ..types.host import Service
+from ..types.host_classes import HostClass, Interned
 from ..types.host_report import HostReport
 from .checks import of_host
 from .columns import HostColumns, write_totals
@@ -73,7 +74,7 @@ def _classes(
     before = fleet._store.row["class_of"][rows]
     classes, known = np.empty(len(rows), np.int32), dict[tuple[object, ...], int]()
     for position, report in enumerate(reports):
-        key = (int(reported[position]), int(before[position]), bool(new[position]), report.service)
+        key = (int(reported[position]), int(before[position]), bool(new[position]), _state(report.service))
         found = known.get(key)
         if found is None:
             found = known[key] = _class(fleet, report, *key[:3])
@@ -94,10 +95,26 @@ def _class(fleet: Fleet, report: HostReport, reported: object, before: object, n
             disabled=service.disabled,
             disabled_reason=service.disabled_reason,
             forced_down=service.forced_down,
+            service_version=_version(fleet, report.service, value, old),
             traits=value.traits or old.traits,
             aggregates=aggregates,
         )
     )
+
+
+def _state(service: Service | None) -> tuple[object, ...] | None:
+    """What a class has of a service: all but its times."""
+    if service is None:
+        return None
+    return service.disabled, service.disabled_reason, service.forced_down, service.version
+
+
+def _version(fleet: Fleet, service: Service | None, value: HostClass, old: HostClass) -> int | None:
+    """The version of a service: as reported, where it is; else the known one, unless the report tells of a service."""
+    if not fleet._services.versions_stay:
+        return value.service_version
+    found = value.service_version if service is None or service.version is None else service.version
+    return old.service_version if found is None and service is None else found
 
 
 def _write_seen(

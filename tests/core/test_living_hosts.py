@@ -20,10 +20,14 @@ from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
 from hostler.core.tenancy.tenants import LOCAL
 from hostler.placement.api import commands as c_
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.fleet.host_view import HostView
 from hostler.placement.fleet.inventories import Inventory
+from hostler.placement.load.reports import report_hosts
 from hostler.placement.types.errors import HostlerError, InUse, InvalidValue, UnknownName
 from hostler.placement.types.host import Aggregate, Host, NumaCell, NumaTopology, PciPool, RunningInstance, Service
 from hostler.placement.types.host_report import HostReport
+from hostler.placement.types.networks import NetworkMetadata
 from hostler.placement.types.request import Flavor
 
 from .orders import NOW, asked, hosts, machine, order, place, uuid_of
@@ -350,6 +354,60 @@ def test_a_host_shows_its_cells_and_devices_and_none_of_a_card_of_which_another_
     ]
     ((cpus, pinnable, pinned),) = [(each.cpus, each.pinnable, each.pinned) for each in shown.numa_cells]
     assert (cpus, pinnable, pinned) == ([0, 1], [2, 3], [3])
+
+
+def test_a_host_shows_all_that_it_has_reported() -> None:
+    m = ServiceMachine()
+    networks = NetworkMetadata(physnets=frozenset({"p2", "p1"}), tunneled=True)
+    cell = NumaCell(id=0, cpuset=frozenset({0, 1}), memory=1_024, network_metadata=networks)
+    host = Host(
+        host="svc",
+        nodename="a",
+        uuid=uuid_of(9),
+        cell_uuid=uuid_of(8),
+        host_ip="10.9.8.7",
+        vcpus_total=4,
+        total_usable_ram_mb=1_024,
+        total_usable_disk_gb=10,
+        disk_mb_used=1_024,
+        cpu_allocation_ratio=2.0,
+        ram_allocation_ratio=1.25,
+        disk_allocation_ratio=1.5,
+        hypervisor_type="QEMU",
+        hypervisor_version=8_002_002,
+        cpu_info='{"arch": "x86_64"}',
+        num_io_ops=1,
+        failed_builds=2,
+        stats={"k": "v"},
+        metrics={"cpu.percent": 12.5},
+        supported_instances=(("x86_64", "kvm", "hvm"),),
+        numa_topology=NumaTopology(cells=(cell,)),
+    )
+    do(m, columns_of([HostReport(host=host, at=NOW, service=Service(version=70, last_seen_up=NOW))]))
+    shown = q.answer(m.state, LOCAL, q.ShowHost(name="a"))
+    facts = msgspec.to_builtins(shown.facts)
+    assert facts.pop("reported_at") == NOW
+    assert facts.pop("supported_instances") == [["x86_64", "kvm", "hvm"]]
+    assert facts == {name: getattr(host, name) for name in facts}
+    assert (shown.service.version, shown.service.last_seen_up) == (70, NOW)
+    assert (shown.numa_cells[0].physnets, shown.numa_cells[0].tunneled) == (["p1", "p2"], True)
+
+
+def test_a_report_leaves_the_version_of_a_compute_service_or_changes_it() -> None:
+    fleet = Fleet()
+
+    def version(at: float, service: Service | None = None, own: int | None = None) -> int | None:
+        host = Host(host="a", vcpus_total=4, total_usable_ram_mb=1_024, service=Service(version=own))
+        report_hosts(fleet, [HostReport(host=host, at=at, service=service)])
+        assert fleet.minimum_compute_version == HostView(fleet, 0).service.version
+        return HostView(fleet, 0).service.version
+
+    assert version(1.0, Service(version=66)) == 66
+    assert version(2.0) == 66
+    assert version(3.0, Service(version=70)) == 70
+    assert version(4.0, own=71) == 71
+    assert version(5.0, Service(disabled=True), own=71) == 71
+    assert version(6.0, Service()) is None
 
 
 def test_hosts_that_are_sent_without_a_word_on_negative_amounts_take_the_place_of_providers_too() -> None:

@@ -17,6 +17,7 @@ from hostler.core.machine.orders import RULES, Order
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy import commands as c
 from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import Service
 from hostler.placement.types.host_report import HostReport
 from tests.core.orders import LOCAL, NOW, asked, hosts, uuid_of
 from tests.volumes.values import free, place, report, reports, wish
@@ -104,3 +105,18 @@ def test_orders_of_today_follow_those_of_an_earlier_revision(rules: int) -> None
     }
     made.state.fleet.check()
     made.state.storage.pools.check()
+
+
+@pytest.mark.parametrize(("rules", "version"), [(6, None), (7, 70)])
+def test_old_reports_without_a_service_forget_its_version(rules: int, version: int | None) -> None:
+    made = ServiceMachine()
+    known, silent = (
+        columns_of([HostReport(host=each, at=NOW, service=service) for each in hosts(1)])
+        for service in (Service(version=70), None)
+    )
+    told = p.AddHosts(hosts=tuple(replace(each, service=Service(version=70)) for each in hosts(1)))
+    data = [made.encode(Order(NOW, LOCAL, command, rules)) for command in (told, silent)]
+    assert replay(made, data) == [True, True]
+    assert made.state.fleet.minimum_compute_version == version
+    assert replay(made, [made.encode(Order(NOW, LOCAL, known))]) == [True]
+    assert made.state.fleet.minimum_compute_version == 70
