@@ -196,7 +196,7 @@ def manage_volume(backend: str, *, ask: Wanted = ONE, remote: Remote = LOCAL) ->
 @retype.command(name="begin")
 def begin_retype(
     uuid: str,
-    volume_type: str,
+    volume_type: Annotated[str, Parameter(name=("--volume-type", "--type"))],
     *,
     migrate: Annotated[
         bool, Parameter(help="to another pool where its own does not have the type", negative="")

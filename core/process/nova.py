@@ -25,7 +25,7 @@ class NovaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """[nova]: where ``transport_url`` is set, the service answers Nova's scheduler RPC there.
 
     URLs may be @FILE. ``database`` is Nova's API database, ``cells`` those of cells, as URL or UUID=URL (none: those
-    that the API database names). Seconds: between two looks at the databases, between two full looks, how long one
+    that the API database names). Seconds: between two looks at the databases, between two at all rows, how long one
     call may wait for its turn, after which age of its request a call is no longer carried out, and between two
     heartbeats in Nova's table ``services`` (Nova's report_interval)."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
 import numpy as np
 
-from ..types.decision import Refusal, ScorePart
+from ..types.decision import Counterfactual, Refusal, ScorePart
 from .pools.backend_names import backend_part
 from .pools.filter_properties import FilterProperties
 from .pools.filters.base import Rows
@@ -20,16 +22,27 @@ if TYPE_CHECKING:
     from .pools.pools import Pools
 
 _PLACE_WORDS: Final = "not where the volume must be"
+NO_POOLS: Final = "No valid backend was found: no pools are known"
 _UNWEIGHED: Final = "cannot be weighed"
+ROOM: Final = "gigabytes"
+"""The resource of volumes, under the name that quotas have for it; amounts in GiB."""
+
+PoolReasonCode = Literal["report", "place", "no_room", "weigher", "filter"]
+"""Why a pool was refused. ``report``: its report cannot be used. ``place``: it is not where the volume must be.
+``no_room``: the capacity filter. ``weigher``: it cannot be weighed. ``filter``: the filter that ``stage`` names."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolReason:
-    """Why one pool was refused: ``stage`` is the first that did, ``reason`` says it in words with numbers."""
+    """Why one pool was refused: ``stage`` is the first that did, ``reason`` says it in words with numbers, all else is
+    for programs. Where room is missing, ``asked`` GiB are wanted and ``limit`` GiB fit, None if no number says it."""
 
     backend_id: str
     stage: str
     reason: str
+    code: PoolReasonCode = "filter"
+    asked: int | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,8 @@ class RankedPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeExplanation:
-    """The explanation of a request on the current pools. ``counterfactuals`` say what would change the answer;
-    ``refusal`` is set where no pool passed."""
+    """The explanation of a request on the current pools. ``changes`` are what alone would change the answer, with
+    pools as hosts, and ``counterfactuals`` the same in words; ``refusal`` is set where no pool passed."""
 
     considered: int
     removed: Mapping[str, int]
@@ -52,6 +65,12 @@ class VolumeExplanation:
     refused: tuple[PoolReason, ...]
     counterfactuals: tuple[str, ...]
     refusal: Refusal | None
+    changes: tuple[Counterfactual, ...] = ()
+
+    @property
+    def pivotal(self) -> tuple[Counterfactual, ...]:
+        """The weighers without which another pool would win."""
+        return tuple(each for each in self.changes if each.code == "weigher")
 
     def reason(self, backend_id: str) -> PoolReason | None:
         """Why a pool was refused; None if it passed or is not there. O(pools)."""
@@ -63,6 +82,8 @@ def explain(
 ) -> VolumeExplanation:
     """The explanation of a ranking. O(pools)."""
     best = zip(ranking.rows[:top].tolist(), ranking.weights.tolist(), strict=False)
+    near = _near_misses(pools, policy, filter_properties, ranking)
+    changes = (*_without_weighers(pools, policy, ranking), *near)
     return VolumeExplanation(
         considered=len(ranking.considered),
         removed=ranking.removed,
@@ -70,10 +91,8 @@ def explain(
             RankedPool(pools.fact(row).backend_id, weight, ranking.parts(at)) for at, (row, weight) in enumerate(best)
         ),
         refused=tuple(_reasons(pools, policy, filter_properties, ranking)),
-        counterfactuals=(
-            *_without_weighers(pools, policy, ranking),
-            *_near_misses(pools, policy, filter_properties, ranking),
-        ),
+        counterfactuals=tuple(change.text for change in changes),
+        changes=changes,
         refusal=None if len(ranking.rows) else refusal(pools, policy, filter_properties, ranking),
     )
 
@@ -88,13 +107,25 @@ def _reasons(
         if index < 0:
             continue
         stage, facts = ranking.stages[index], pools.fact(row)
-        why = facts.problem or _PLACE_WORDS
+        why, code = facts.problem or _PLACE_WORDS, _CODES.get(stage, "filter")
+        asked = limit = None
         if stage in rules:
             why = rules[stage].reason(pools, filter_properties, row)
         elif stage in weighers:
-            why = weighers[stage].refusal(pools, filter_properties, row) or _UNWEIGHED
-        reasons.append(PoolReason(facts.backend_id, stage, why))
+            why, code = weighers[stage].refusal(pools, filter_properties, row) or _UNWEIGHED, "weigher"
+        if code == "no_room":
+            asked, limit = filter_properties.requested_gb, _room(pools, filter_properties, row)
+        reasons.append(PoolReason(facts.backend_id, stage, why, code, asked, limit))
     return reasons
+
+
+_CODES: Final[Mapping[str, PoolReasonCode]] = {REPORT: "report", PLACE: "place", CapacityFilter.name: "no_room"}
+
+
+def _room(pools: Pools, filter_properties: FilterProperties, row: int) -> float | None:
+    """GiB that fit a pool; None if no number says it."""
+    room = float(pools.columns[CapacityFilter.column(filter_properties)][row])
+    return room if math.isfinite(room) else None
 
 
 def refusal(pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking) -> Refusal:
@@ -103,17 +134,22 @@ def refusal(pools: Pools, policy: VolumePolicy, filter_properties: FilterPropert
     if place is not None and place not in pools.row_of and place not in pools.backends:
         problem, hint = why_absent(pools, place)
         words = f"No valid backend was found: the volume must be on {place}, and {problem}"
-        return Refusal(sentence=words, stage=PLACE, hint=hint)
+        return Refusal(sentence=words, stage=PLACE, hint=hint, removed=ranking.removed)
     if not len(ranking.considered) and (away := _away(pools)):
         words = f"No valid backend was found: of {len(pools.services)} volume services, {away}"
-        return Refusal(sentence=words, stage=REPORT, hint="enable one, or wait until one is up")
+        return Refusal(sentence=words, stage=REPORT, hint="enable one, or wait until one is up", code="no_hosts")
     if not len(ranking.considered):
         waiting = len(pools.waiting)
         hint = f"{waiting} backends have not reported yet" if waiting else "load capability reports"
-        return Refusal(sentence="No valid backend was found: no pools are known", stage=REPORT, hint=hint)
+        return Refusal(sentence=NO_POOLS, stage=REPORT, hint=hint, code="no_hosts")
     why = sentence(len(ranking.considered), ranking.removed, filter_properties.requested_gb)
-    near = "; ".join(_near_misses(pools, policy, filter_properties, ranking))
-    return Refusal(sentence=why.sentence, stage=why.stage, hint=near or None)
+    near = _near_misses(pools, policy, filter_properties, ranking)
+    hint = "; ".join(each.text for each in near)
+    about = next((each for each in near if each.code == "room"), None)
+    if about is None:
+        return msgspec.structs.replace(why, hint=hint or None)
+    amounts = {name: getattr(about, name) for name in ("resource", "asked", "nearest", "host", "cut")}
+    return msgspec.structs.replace(why, hint=hint, **amounts)
 
 
 def why_absent(pools: Pools, backend: str) -> tuple[str, str]:
@@ -150,11 +186,12 @@ def sentence(considered: int, removed: Mapping[str, int], requested_gb: int) -> 
     """What the counts alone tell of a refusal. O(stages)."""
     counts = [(name, count) for name, count in removed.items() if count]
     if not counts:
-        return Refusal(sentence="No valid backend was found: no pools are known", stage=REPORT)
+        return Refusal(sentence=NO_POOLS, stage=REPORT, code="no_hosts")
     words = ", ".join(f"{count} {_words(name, requested_gb)}" for name, count in counts)
     return Refusal(
         sentence=f"No valid backend was found: of {considered} pools, {words}",
         stage=max(counts, key=lambda each: each[1])[0],
+        removed=removed,
     )
 
 
@@ -168,7 +205,7 @@ def _words(stage: str, requested_gb: int) -> str:
 
 def _near_misses(
     pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking
-) -> list[str]:
+) -> list[Counterfactual]:
     """What refused pools lack that all other filters would take."""
     found = []
     for name, count in ranking.removed.items():
@@ -180,12 +217,25 @@ def _near_misses(
             continue
         many = f"{len(rows)} pools" if len(rows) > 1 else "1 pool"
         if name == CapacityFilter.name:
-            lack = missing_gb(pools, filter_properties, rows)
-            nearest = f", the nearest {lack:g} GiB" if np.isfinite(lack) else ""
-            found.append(f"{many} lack{'' if len(rows) > 1 else 's'} only room{nearest}")
+            found.append(_lacking(pools, filter_properties, rows, many))
         else:
-            found.append(f"{many} would pass without {name}")
+            text = f"{many} would pass without {name}"
+            found.append(Counterfactual(code="stage", text=text, stage=name, hosts=len(rows)))
     return found
+
+
+def _lacking(pools: Pools, filter_properties: FilterProperties, rows: Rows, many: str) -> Counterfactual:
+    """What pools change that lack room only."""
+    lack, asked = missing_gb(pools, filter_properties, rows), filter_properties.requested_gb
+    text = f"{many} lack{'' if len(rows) > 1 else 's'} only room"
+    said = {"code": "room", "stage": CapacityFilter.name, "hosts": len(rows), "resource": ROOM, "asked": asked}
+    if not math.isfinite(lack):
+        return msgspec.convert({**said, "text": text}, Counterfactual)
+    room = [_room(pools, filter_properties, row) for row in rows.tolist()]
+    nearest = int(np.argmax([-math.inf if each is None else each for each in room]))
+    cut = min(asked, max(1, math.ceil(lack)))
+    amounts = {"host": pools.fact(int(rows[nearest])).backend_id, "nearest": asked - cut, "cut": cut}
+    return msgspec.convert({**said, **amounts, "text": f"{text}, the nearest {lack:g} GiB"}, Counterfactual)
 
 
 def _passing_others(
@@ -197,7 +247,7 @@ def _passing_others(
     return rows
 
 
-def _without_weighers(pools: Pools, policy: VolumePolicy, ranking: PoolRanking) -> list[str]:
+def _without_weighers(pools: Pools, policy: VolumePolicy, ranking: PoolRanking) -> list[Counterfactual]:
     """Which weighers, left out, would have another pool win."""
     if len(ranking.rows) < 2 or policy.stochastic:
         return []
@@ -210,5 +260,6 @@ def _without_weighers(pools: Pools, policy: VolumePolicy, ranking: PoolRanking) 
             totals += 0.0 if term is out else term.multiplier * normalise(term.raw)[by_row]
         winner = pools.fact(int(ranking.rows[by_row[int(np.argmax(totals))]])).backend_id
         if winner != first:
-            found.append(f"without {out.name} {winner} would win")
+            text = f"without {out.name} {winner} would win"
+            found.append(Counterfactual(code="weigher", text=text, hosts=1, host=winner, weigher=out.name))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from ..types.decision import Refusal
@@ -85,7 +86,7 @@ def _ranked(context: VolumeContext, filter_properties: FilterProperties, what: s
 
 def replace_sentence(why: Refusal, sentence: str) -> Refusal:
     """The refusal in other words."""
-    return Refusal(sentence=sentence, stage=why.stage, hint=why.hint)
+    return msgspec.structs.replace(why, sentence=sentence)
 
 
 def _order(context: VolumeContext, ranking: PoolRanking) -> Order:

@@ -10,6 +10,7 @@ import pytest
 from hostler.ext.draws import Draws, word
 from hostler.placement.persist.file import load, save
 from hostler.placement.storage.engine import VolumeEngine
+from hostler.placement.storage.explain import PoolReason
 from hostler.placement.storage.pools.reports import BackendReport, VolumeService
 from hostler.placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
@@ -56,6 +57,40 @@ def test_explain_gives_reasons_with_numbers_and_what_would_change() -> None:
     assert [each.reason for each in story.refused] == ["tier is not reported, must be 'gold'", "free 50 GiB < 70 GiB"]
     assert "1 pool would pass without CapabilitiesFilter" in story.counterfactuals
     assert given.explain(wish(1)).counterfactuals == ("without CapacityWeigher b@x#p would win",)
+
+
+def _plain(reason: PoolReason) -> tuple[str, int | None, float | None]:
+    return reason.code, reason.asked, reason.limit
+
+
+def test_refusals_and_explanations_say_the_same_in_codes_and_amounts() -> None:
+    given = two_pools(scheduler_default_weighers=["CapacityWeigher", "VolumeNumberWeigher"])
+    refusal = given.place(wish(120)).refusal
+    assert refusal is not None
+    assert (refusal.code, refusal.stage, refusal.removed["CapacityFilter"]) == ("refused", "CapacityFilter", 2)
+    amounts = (refusal.resource, refusal.asked, refusal.nearest, refusal.host, refusal.cut)
+    assert amounts == ("gigabytes", 120, 100, "a@x#p", 20)
+    assert given.place(wish(refusal.nearest or 0)).placed
+    story = given.explain(wish(70, {"tier": "gold"}))
+    assert [(each.code, each.asked, each.limit) for each in story.refused] == [
+        ("no_room", 70, 0.0),
+        ("no_room", 70, 50.0),
+    ]
+    given = two_pools(scheduler_default_weighers=["CapacityWeigher", "VolumeNumberWeigher"])
+    given.place(wish(1))
+    (change,) = given.explain(wish(1)).pivotal
+    assert (change.code, change.weigher, change.host) == ("weigher", "CapacityWeigher", "b@x#p")
+    story = given.explain(wish(70, {"tier": "gold"}))
+    assert [(each.code, each.asked, each.limit) for each in story.refused] == [
+        ("filter", None, None),
+        ("no_room", 70, 50.0),
+    ]
+    assert [(each.code, each.stage, each.hosts) for each in story.changes] == [("stage", "CapabilitiesFilter", 1)]
+    place = given.explain(VolumeRequest(spec=VolumeSpec(size_gb=1, resource_backend="b@x#p"))).refused
+    assert [(each.backend_id, each.code) for each in place] == [("a@x#p", "place")]
+    empty = VolumeEngine().place(wish(1)).refusal
+    assert empty is not None
+    assert empty.code == "no_hosts"
 
 
 def test_alternates_are_the_next_best() -> None:
