@@ -338,10 +338,9 @@ class ServiceState:
     def follow_rules(self, rules: int) -> None:
         """Set the revision of the rules for further orders. Usage that was computed under older ones is recomputed,
         and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
-        self.fleet._inventories.figures_follow = rules > 0
-        self.fleet.pools.keeps_absent = self.fleet.pools.charges_growth = rules >= COUNTING_ONCE
-        self.fleet._consumers.counts_once = rules >= COUNTING_ONCE
-        self.fleet._services.versions_stay = rules >= KEEPING_VERSIONS
+        fleet, pools = self.fleet, self.fleet.pools
+        fleet._inventories.figures_follow, fleet._services.versions_stay = rules > 0, rules >= KEEPING_VERSIONS
+        pools.keeps_absent = pools.charges_growth = fleet._consumers.counts_once = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:
                 self.decide_by(self.engine.fork(service_policy(self.policy, rules)), self.policy)
