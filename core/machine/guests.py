@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ...placement.decide.moves import expired
+from ...placement.decide.moves import expired, is_confirmed
 from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
 from ...placement.plan.guests import Guests
@@ -23,7 +23,7 @@ from ..errors import DEPENDS_ON_COMMAND
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
 from .guest_claims import check_claim
-from .orders import INSTANCES_BY_TYPE
+from .orders import INSTANCES_BY_TYPE, KEEPING_GUESTS
 from .placing import place_one, unexpected
 from .report_columns import reports_of
 from .state import ServiceState
@@ -170,9 +170,11 @@ def _held_by(state: ServiceState, ends: Iterable[str]) -> Held:
 
 
 def expire_moves(state: ServiceState, now: float) -> None:
-    """End the moves whose time is over. O(1) before that of the next one, else O(moves)."""
+    """End the moves whose time is over; those that clients of the Placement API have confirmed so. O(1) before that of
+    the next one, else O(moves)."""
     for move in expired(state.fleet, now):
-        end_move(state, move.instance, confirm=move.on_expiry == "confirm")
+        done = state.rules >= KEEPING_GUESTS and is_confirmed(state.fleet, move)
+        end_move(state, move.instance, confirm=done or move.on_expiry == "confirm")
 
 
 def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Reported:

@@ -92,7 +92,8 @@ volume, snapshot, backup or volume group is refused the uuid of one of another k
 
 6: only cloud admins name a host in an availability zone (``zone:host``), or as the target of a resize.
 
-7: a report of a host leaves the version of its compute service as it is, or changes it by ``service``.
+7: a report of a host leaves the version of its compute service as it is, or changes it by ``service``. A move that
+clients of the Placement API have confirmed is not reverted when its time is over.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -101,6 +102,8 @@ COUNTING_ONCE: Final = 4
 ends of moves."""
 KEEPING_VERSIONS: Final = 7
 """The revision since which reports keep the versions of compute services."""
+KEEPING_GUESTS: Final = 7
+"""The revision since which moves that were confirmed by Placement's clients are not reverted by expiry."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

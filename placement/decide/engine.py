@@ -361,11 +361,12 @@ class Engine:
         return [under_way[uuid] for uuid in sorted(under_way)]
 
     def expire_moves(self, now: float) -> list[PendingMove]:
-        """End the moves whose time is over at ``now``; returns them. O(1) before that of the next one, else
-        O(moves)."""
+        """End the moves whose time is over at ``now``; returns them. One whose source was given back through the
+        Placement API is confirmed. O(1) before that of the next one, else O(moves)."""
         over = moves.expired(self.fleet, now)
         for move in over:
-            (self.confirm if move.on_expiry == "confirm" else self.revert)(move.instance)
+            confirmed = move.on_expiry == "confirm" or moves.is_confirmed(self.fleet, move)
+            (self.confirm if confirmed else self.revert)(move.instance)
         return over
 
     def plan(self, goal: Goal, **options: Unpack[PlanOptions]) -> Plan:

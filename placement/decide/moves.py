@@ -182,6 +182,13 @@ def release(fleet: Fleet, uuids: Sequence[str]) -> int:
     return count
 
 
+def is_confirmed(fleet: Fleet, move: PendingMove) -> bool:
+    """True if clients of the Placement API have given back what the source of a move held and left its target, as Nova
+    does when it confirms a move: to revert it would leave the guest with nothing. O(1)."""
+    find = fleet._kernel.consumers.get
+    return bool(move.migration) and find(move.migration) < 0 <= find(move.instance)
+
+
 def expired(fleet: Fleet, now: float) -> list[PendingMove]:
     """Moves whose time is over, in order of their instances. O(1) before that of the next one, else O(moves)."""
     return fleet._consumers.moves.due(now)
@@ -193,6 +200,7 @@ __all__ = [
     "confirm",
     "expired",
     "hold_source",
+    "is_confirmed",
     "note_move",
     "pending",
     "revert",

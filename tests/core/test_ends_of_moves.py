@@ -74,7 +74,7 @@ def test_a_move_expires_whose_ends_were_removed_by_clients_of_placement(gone: tu
     used(made)
     do(made, place(2), now=NOW + 11)
     assert made.state.engine.moves() == []
-    kept = (on_expiry == "revert" and gone == (GUEST,)) or (on_expiry == "confirm" and gone == (MIGRATION,))
+    kept = (on_expiry == "revert" and gone == (GUEST,)) or gone == (MIGRATION,)
     assert used(made) == (ONE if kept else {})
     made.state.fleet.check()
 

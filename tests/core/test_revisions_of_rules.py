@@ -13,9 +13,10 @@ import pytest
 from hostler.core import engine_commands as p
 from hostler.core import storage_commands as s
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.orders import RULES, Order
+from hostler.core.machine.orders import RULES, Order, PlacementWrite
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy import commands as c
+from hostler.placement.api.commands import DeleteAllocations
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Service
 from hostler.placement.types.host_report import HostReport
@@ -120,3 +121,20 @@ def test_old_reports_without_a_service_forget_its_version(rules: int, version: i
     assert made.state.fleet.minimum_compute_version == version
     assert replay(made, [made.encode(Order(NOW, LOCAL, known))]) == [True]
     assert made.state.fleet.minimum_compute_version == 70
+
+
+@pytest.mark.parametrize(("rules", "kept"), [(6, 0), (7, 2)])
+def test_old_moves_are_reverted_though_clients_of_placement_have_confirmed_them(rules: int, kept: int) -> None:
+    made = ServiceMachine()
+    deletes = PlacementWrite(command=DeleteAllocations(consumer=uuid_of(9), now=NOW))
+    commands: Sequence[Any] = (
+        p.AddHosts(hosts=hosts(2)),
+        p.Place(request=asked(1, vcpus=2)),
+        p.BeginMove(uuid=uuid_of(1), migration=uuid_of(9), expires_in=10.0),
+        deletes,
+    )
+    data = [made.encode(Order(NOW, LOCAL, command, rules)) for command in commands]
+    data.append(made.encode(Order(NOW + 11, LOCAL, p.Heartbeats(names=("node-0",)), rules)))
+    assert replay(made, data) == [True] * 5
+    assert made.state.engine.moves() == []
+    assert made.state.fleet.column("vcpus_used").sum() == kept
