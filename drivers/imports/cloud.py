@@ -24,6 +24,9 @@ UNKNOWN_DISK_GB: Final = 1_000_000
 """Local disk of a host, where an export does not tell: as good as unlimited."""
 _PINNED: Final = ("hw:cpu_policy", "hw:numa_nodes", "hw:mem_page_size", "pci_passthrough:alias")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(\.\d{3})+")
+_LETTERS: Final = "bkmgtp"
+_WITH_UNIT: Final = re.compile(r"(?P<amount>\d[\d.,]*)\s*(?P<unit>B|[KMGTP](?:i?B)?)", re.IGNORECASE)
+"""An amount of memory with its unit: ``62.79 GiB``."""
 _SMALL_MB: Final = 2_048
 """MiB of the largest host up to which the unit of memory is in doubt."""
 _SMALL_GUEST_MB: Final = 128
@@ -102,6 +105,10 @@ class CloudDraft:
     hosts: dict[str, HostDraft] = field(default_factory=dict)
     guests: list[GuestDraft] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
+    most_per_host: dict[str, int] = field(default_factory=dict)
+    """Members of an anti-affinity group that may share a host, where that is more than one."""
+    _short: dict[str, list[str]] = field(default_factory=dict)
+    """Hosts by their names in lower case without domains."""
 
     def add_host(self, host: HostDraft) -> None:
         """Take a host, unless its name is taken or it has no size."""
@@ -113,14 +120,16 @@ class CloudDraft:
             self.report.drop(host.line, host.name, "it has no CPUs or no memory")
         else:
             self.hosts[host.name] = host
+            self._short.setdefault(_without_domain(host.name), []).append(host.name)
 
     def known_host(self, name: str) -> str | None:
-        """The host of a name, or of the one that differs in its domain only."""
+        """The host of a name, or the only one that differs from it in upper and lower case, or else in its domain.
+        O(1)."""
         if name in self.hosts:
             return name
-        short = name.partition(".")[0].lower()
-        found = [host for host in self.hosts if host.partition(".")[0].lower() == short]
-        return found[0] if len(found) == 1 else None
+        found = self._short.get(_without_domain(name), [])
+        same = [host for host in found if host.lower() == name.lower()] or found
+        return same[0] if len(same) == 1 else None
 
     def fleet(self, cpu_ratio: float | None = None) -> tuple[Fleet, dict[str, RequestSpec]]:
         """The fleet, and what each guest was asked with. InvalidValue if there are no hosts."""
@@ -130,7 +139,7 @@ class CloudDraft:
         fleet = Fleet()
         groups = {name: uuid_from(name) for name in self.groups}
         for name, policy in self.groups.items():
-            fleet.add_server_group(groups[name], policy)
+            fleet.add_server_group(groups[name], policy, max_server_per_host=self.most_per_host.get(name, 1))
         instances, requests = self._instances(groups)
         if any(not host.disk_gb for host in self.hosts.values()):
             self.report.note(f"local disk of hosts is not in the export: {UNKNOWN_DISK_GB:,} GiB each are assumed")
@@ -227,6 +236,15 @@ class CloudDraft:
         )
 
 
+def _without_domain(name: str) -> str:
+    return name.lower() if _is_address(name) else name.partition(".")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    """True for an IPv4 address, of which the first number is no name."""
+    return re.fullmatch(r"\d+(\.\d+){3}", name) is not None
+
+
 def uuid_from(identity: str) -> str:
     """``identity`` if it is a uuid, else one that is made from it."""
     try:
@@ -244,6 +262,17 @@ def not_running(state: str) -> str:
 def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
     """Lines that were dropped by reason, the most frequent first."""
     return dict(Counter(each.why for each in dropped).most_common())
+
+
+def memory_mb(line: Line, *names: str, unit: float = 1.0) -> int:
+    """Memory of a line in MiB, rounded up; 0 if it is not given. ``unit``: what a number without a unit counts, in MiB.
+    Of memory, GB are GiB. ValueError if it is negative or not an amount."""
+    value = line.get(*names)
+    told = _WITH_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if told is None:
+        return size(line, *names, unit=unit)
+    amount = number(told["amount"], comma="." not in told["amount"])
+    return -int(-amount * 1_024.0 ** (_LETTERS.index(told["unit"][0].lower()) - 2) // 1)
 
 
 def size(line: Line, *names: str, unit: float = 1.0) -> int:

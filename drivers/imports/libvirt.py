@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from xml.etree.ElementTree import ParseError
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.extras import import_extra
@@ -15,6 +16,8 @@ from ...placement.types.request import Flavor
 from .cloud import CloudDraft, GuestDraft, HostDraft
 from .tables import Line, content, decoded
 
+_READ: Final = ("capabilities", "domain", "domains", "hosts")
+_SEVERAL: Final = "several"
 _UNITS: Final = {"b": 1, "bytes": 1, "kb": 1_000, "k": 1_024, "kib": 1_024, "mb": 10**6, "m": 2**20, "mib": 2**20}
 _UNITS_ABOVE: Final = {"gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40}
 
@@ -23,32 +26,44 @@ def read(paths: Sequence[Path]) -> CloudDraft:
     """The hosts and guests of all files."""
     cloud, host = CloudDraft(), ""
     for path in paths:
-        text = decoded(content(path))
+        text = decoded(content(path)).replace("\r\n", "\n")
         if re.search(r"^Domain: '", text, re.MULTILINE):
             _domstats(cloud, path, text, host)
             continue
         root = _parsed(path, text)
-        lines = _lines_of_domains(text) if root.tag == "domains" else iter(())
-        for element in [root, *root]:
+        lines = iter(()) if root.tag == "domain" else _lines_of_domains(text)
+        for element in [root, *root, *(each for inner in root if inner.tag in ("domains", "hosts") for each in inner)]:
             if element.tag == "capabilities":
                 host = _host(cloud, path, element)
             elif element.tag == "domain":
                 _domain(cloud, Line(path.name, next(lines, 1), {}), element, host)
-        if root.tag not in ("capabilities", "domain", "domains", "hosts"):
-            raise InvalidValue(f"{path} is <{root.tag}>, not capabilities or domains of libvirt", field="files")
+        tags = [each.tag for each in root] if root.tag == _SEVERAL else [root.tag]
+        if not set(tags) <= set(_READ):
+            wrong = next(tag for tag in tags if tag not in _READ)
+            raise InvalidValue(f"{path} is <{wrong}>, not capabilities or domains of libvirt", field="files")
     return cloud
 
 
 def _lines_of_domains(text: str) -> Iterator[int]:
-    """The lines on which the domains of a list begin."""
-    return (text.count("\n", 0, found.start()) + 1 for found in re.finditer(r"<domain(?=[\s>])", text))
+    """The lines on which the domains of a list begin, without those that capabilities name."""
+    without = re.sub(
+        r"<capabilities>.*?</capabilities>", lambda part: "\n" * part[0].count("\n"), text, flags=re.DOTALL
+    )
+    return (without.count("\n", 0, found.start()) + 1 for found in re.finditer(r"<domain(?=[\s>])", without))
 
 
 def _parsed(path: Path, text: str) -> Any:
-    """The root element. Entities and document types are refused: the file is not trusted."""
+    """The root element; of several documents one after another, as a loop over guests writes them, an element around
+    them. Entities and document types are refused: the file is not trusted."""
     tree = import_extra("defusedxml.ElementTree", "imports", field="files")
+    plain = re.sub(r"<\?xml[^>]*\?>", "", text)
     try:
-        return tree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text), forbid_dtd=True)
+        try:
+            return tree.fromstring(plain.lstrip(), forbid_dtd=True)
+        except ParseError as error:
+            if "junk after document element" not in str(error):
+                raise
+            return tree.fromstring(f"<{_SEVERAL}>{plain}</{_SEVERAL}>", forbid_dtd=True)
     except Exception as error:  # ParseError, or what defusedxml forbids
         raise InvalidValue(f"{path} is not XML that can be read safely: {error}", field="files") from None
 
@@ -81,9 +96,10 @@ def _host(cloud: CloudDraft, path: Path, root: Any) -> str:
 
 def _domain(cloud: CloudDraft, line: Line, root: Any, host: str) -> None:
     name = root.findtext("name", "").strip()
-    memory = root.find("memory")
+    memory, cpus = root.find("memory"), root.find("vcpu")
     try:
-        vcpus = int(root.findtext("vcpu", "0"))
+        # Those that may be plugged in later are not there.
+        vcpus = 0 if cpus is None else int(cpus.get("current") or cpus.text or "0")
         memory_mb = 0 if memory is None else _mib(memory)
     except ValueError as error:
         cloud.report.drop(line, name, str(error))

@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.host import Aggregate
 from ...placement.types.request import Flavor
-from .cloud import CloudDraft, GuestDraft, HostDraft, size, uuid_from
+from .cloud import CloudDraft, GuestDraft, HostDraft, memory_mb, size, uuid_from
 from .tables import Line, Table
 
 _NO_ALLOCATION = frozenset({"DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED", "ERROR", "BUILD"})
+_NO_ZONE = frozenset({"", "None", "nova"})
+_PAIR = re.compile(r"""\s*([^=,\s][^=,]*?)\s*=\s*('[^']*'|"[^"]*"|[^,]*)""")
+"""A property as clients before 5.0 print it: ``hw:numa_cpus.0='0,1'``."""
 
 
 def read(found: Sequence[Table]) -> CloudDraft:
@@ -23,11 +27,18 @@ def read(found: Sequence[Table]) -> CloudDraft:
     cloud = CloudDraft()
     kinds: dict[str, list[Table]] = {}
     for table in found:
+        if not table.columns and not table.lines:
+            cloud.report.note(f"{table.file} lists nothing")
+            continue
         kinds.setdefault(_kind(table), []).append(table)
-    for line in _lines(kinds, "hypervisors"):
-        _hypervisor(cloud, line)
-    for table in kinds.get("inventories", ()):
-        _inventories(cloud, table)
+    hypervisors = _lines(kinds, "hypervisors")
+    inventories = _Inventories(kinds.get("inventories", ()), [line.text("Hypervisor Hostname") for line in hypervisors])
+    for line in hypervisors:
+        _hypervisor(cloud, line, inventories)
+    for table in inventories.others:
+        for line in table.lines:
+            why = f"{table.name!r}, the name of the file, is not the name of a hypervisor"
+            cloud.report.drop(line, line.text("resource_class"), why)
     for line in _lines(kinds, "aggregates"):
         _aggregate(cloud, line)
     members = _groups(cloud, _lines(kinds, "groups"))
@@ -61,54 +72,75 @@ def _kind(table: Table) -> str:
     raise InvalidValue(f"{table.file} is none of the listings of OpenStack: its columns are {shown}", hint=hint)
 
 
-def _hypervisor(cloud: CloudDraft, line: Line) -> None:
+class _Inventories:
+    """Inventories of one provider a table, by the hypervisor that the table's file is named after: ``others`` are those
+    of none."""
+
+    def __init__(self, found: Sequence[Table], hypervisors: Sequence[str]) -> None:
+        self._of: dict[str, list[Table]] = {}
+        self.others: list[Table] = []
+        full = {name.lower(): name for name in hypervisors}
+        short: dict[str, list[str]] = {}
+        for name in hypervisors:
+            short.setdefault(name.partition(".")[0].lower(), []).append(name)
+        for table in found:
+            parts = table.file.lower().split(".")
+            whole = (full.get(".".join(parts[:count])) for count in range(len(parts), 0, -1))
+            alike = short.get(parts[0], [])
+            name = next(filter(None, whole), alike[0] if len(alike) == 1 else "")
+            if not name:
+                self.others.append(table)
+            else:
+                self._of.setdefault(name, []).append(table)
+
+    def lines(self, hypervisor: str) -> list[Line]:
+        """The lines of a hypervisor's tables."""
+        return [line for table in self._of.get(hypervisor, ()) for line in table.lines]
+
+
+def _hypervisor(cloud: CloudDraft, line: Line, inventories: _Inventories) -> None:
     name = line.text("Hypervisor Hostname")
-    try:
-        vcpus, memory_mb = size(line, "vCPUs"), size(line, "Memory MB")
-        disk_gb = size(line, "Local GB", "Disk GB", "Local Disk GB")
-    except ValueError as error:
-        cloud.report.drop(line, name, str(error))
-        return
-    if not vcpus or not memory_mb:
-        cloud.report.drop(line, name, "vCPUs or Memory MB is empty: list with --os-compute-api-version 2.87")
-        return
     down = line.text("State").lower() == "down"
     disabled = line.text("Status").lower() == "disabled"
-    cloud.add_host(
-        HostDraft(
+    try:
+        host = HostDraft(
             name=name,
             line=line,
-            vcpus=vcpus,
-            memory_mb=memory_mb,
-            disk_gb=disk_gb,
+            vcpus=size(line, "vCPUs"),
+            memory_mb=memory_mb(line, "Memory MB"),
+            disk_gb=size(line, "Local GB", "Disk GB", "Local Disk GB"),
             hypervisor=line.text("Hypervisor Type") or None,
             disabled="down when it was exported" if down else "disabled when it was exported" if disabled else "",
         )
-    )
+    except ValueError as error:
+        cloud.report.drop(line, name, str(error))
+        return
+    for each in inventories.lines(name):
+        _inventory(cloud, host, each)
+    if not host.vcpus or not host.memory_mb:
+        why = "vCPUs or Memory MB is empty: list with --os-compute-api-version 2.87, or give its inventories"
+        cloud.report.drop(line, name, why)
+        return
+    cloud.add_host(host)
 
 
-def _inventories(cloud: CloudDraft, table: Table) -> None:
-    """Inventories of one provider: the file has its name."""
-    host = cloud.hosts.get(cloud.known_host(table.name) or "")
-    for line in table.lines:
-        name = line.text("resource_class")
-        if host is None:
-            cloud.report.drop(line, name, f"{table.name!r}, the name of the file, is not the name of a hypervisor")
-            continue
-        try:
-            total, reserved = size(line, "total"), size(line, "reserved")
-            ratio = line.number("allocation_ratio") or 1.0
-        except ValueError as error:
-            cloud.report.drop(line, name, str(error))
-            continue
-        if name == "VCPU":
-            host.vcpus, host.reserved_vcpus, host.cpu_ratio = total, reserved, ratio
-        elif name == "MEMORY_MB":
-            host.memory_mb, host.reserved_memory_mb, host.memory_ratio = total, reserved, ratio
-        elif name == "DISK_GB":
-            host.disk_gb, host.reserved_disk_gb, host.disk_ratio = total, reserved, ratio
-        else:
-            cloud.report.drop(line, name, "only VCPU, MEMORY_MB and DISK_GB of hosts are taken")
+def _inventory(cloud: CloudDraft, host: HostDraft, line: Line) -> None:
+    """A line of the inventories of a host."""
+    name = line.text("resource_class")
+    try:
+        total, reserved = size(line, "total"), size(line, "reserved")
+        ratio = line.number("allocation_ratio") or 1.0
+    except ValueError as error:
+        cloud.report.drop(line, name, str(error))
+        return
+    if name == "VCPU":
+        host.vcpus, host.reserved_vcpus, host.cpu_ratio = total, reserved, ratio
+    elif name == "MEMORY_MB":
+        host.memory_mb, host.reserved_memory_mb, host.memory_ratio = total, reserved, ratio
+    elif name == "DISK_GB":
+        host.disk_gb, host.reserved_disk_gb, host.disk_ratio = total, reserved, ratio
+    else:
+        cloud.report.drop(line, name, "only VCPU, MEMORY_MB and DISK_GB of hosts are taken")
 
 
 def _aggregate(cloud: CloudDraft, line: Line) -> None:
@@ -140,20 +172,34 @@ def _groups(cloud: CloudDraft, lines: Sequence[Line]) -> dict[str, str]:
             cloud.report.drop(line, name, f"its policy {', '.join(policies)!r} is not known")
             continue
         cloud.groups[name] = policies[0]
+        most = _mapping(line.get("Rules")).get("max_server_per_host", "")
+        if most.isdecimal() and int(most) > 1:
+            cloud.most_per_host[name] = int(most)
         members.update(dict.fromkeys(_listed(line.get("Members")), name))
     return members
 
 
-def _flavors(cloud: CloudDraft, lines: Sequence[Line]) -> dict[str, Flavor]:
-    """Flavors by name and by id."""
-    flavors: dict[str, Flavor] = {}
+class _Flavors(NamedTuple):
+    """Flavors as servers name them."""
+
+    by_name: dict[str, Flavor]
+    by_id: dict[str, Flavor]
+
+    def of(self, line: Line) -> Flavor | None:
+        """The flavor of a server, if it is known."""
+        either = line.text("Flavor", "Flavor Name")
+        return self.by_name.get(either) or self.by_id.get(line.text("Flavor ID")) or self.by_id.get(either)
+
+
+def _flavors(cloud: CloudDraft, lines: Sequence[Line]) -> _Flavors:
+    flavors = _Flavors({}, {})
     for line in lines:
         name = line.text("Name")
         try:
             flavor = Flavor(
                 name=name,
                 vcpus=size(line, "VCPUs"),
-                memory_mb=size(line, "RAM"),
+                memory_mb=memory_mb(line, "RAM"),
                 root_gb=size(line, "Disk"),
                 ephemeral_gb=size(line, "Ephemeral"),
                 swap=size(line, "Swap"),
@@ -162,48 +208,63 @@ def _flavors(cloud: CloudDraft, lines: Sequence[Line]) -> dict[str, Flavor]:
         except ValueError as error:
             cloud.report.drop(line, name, str(error))
             continue
-        flavors[line.text("ID")] = flavor
-        flavors[name] = flavor
+        flavors.by_id[line.text("ID")] = flavor
+        flavors.by_name[name] = flavor
     return flavors
 
 
-def _server(cloud: CloudDraft, line: Line, flavors: Mapping[str, Flavor], members: Mapping[str, str]) -> None:
+def _server(cloud: CloudDraft, line: Line, flavors: _Flavors, members: Mapping[str, str]) -> None:
     key, status, host = line.text("ID"), line.text("Status").upper(), line.text("Host", "OS-EXT-SRV-ATTR:host")
-    wanted = line.text("Flavor Name", "Flavor", "Flavor ID")
-    flavor = flavors.get(wanted) or flavors.get(line.text("Flavor ID"))
+    flavor = flavors.of(line)
     nowhere = host in ("", "None")
     if status in _NO_ALLOCATION or nowhere:
         cloud.report.drop(line, key, f"it is {status} and on no host" if nowhere else f"it is {status}")
     elif flavor is None:
+        wanted = line.text("Flavor Name", "Flavor", "Flavor ID")
         cloud.report.drop(line, key, f"its flavor {wanted!r} is not in the files")
     else:
-        image = line.text("Image Name", "Image", "Image ID")
         cloud.guests.append(
             GuestDraft(
                 key=key,
                 host=host,
                 line=line,
                 flavor=flavor,
-                zone=_zone(cloud, host, line.text("Availability Zone")),
+                zone=_zone(cloud, host, line),
                 project=line.text("Project ID"),
                 group=members.get(key),
-                is_bfv=not image or "booted from volume" in image,
+                is_bfv=_is_bfv(cloud, line),
             )
         )
 
 
-def _zone(cloud: CloudDraft, host: str, zone: str) -> str | None:
-    """The zone that a server keeps: the one it is in, if its host is in it too. A host in no aggregate with a zone is
-    in the zone of its servers."""
+def _is_bfv(cloud: CloudDraft, line: Line) -> bool:
+    """True for a server that the listing shows without an image: it boots from a volume, and takes no disk of its
+    host."""
+    names = ("Image Name", "Image", "Image ID")
+    if not line.has(*names):
+        cloud.report.note(f"{line.file} does not tell which servers boot from volumes: none of them does (--long)")
+        return False
+    image = line.text(*names)
+    return image in ("", "None") or "booted from volume" in image
+
+
+def _zone(cloud: CloudDraft, host: str, line: Line) -> str | None:
+    """The zone that a server keeps: the one that it was asked with, where the listing has it (from microversion 2.96
+    on), else the one it is in, if its host is in it too. A host in no aggregate with a zone is in the zone of its
+    servers."""
     known = cloud.known_host(host)
-    if known is None or zone in ("", "None", "nova"):
+    zone, pinned = line.text("Availability Zone"), "Pinned Availability Zone"
+    if known is None or zone in _NO_ZONE:
         return None
     draft = cloud.hosts[known]
     zones = {each.metadata.get("availability_zone") for each in draft.aggregates.values()} - {None}
     if not zones:
         draft.zone = draft.zone or zone
         zones = {draft.zone}
-    cloud.report.note("the zone that a server was asked with is not in the listing: it keeps the one it is in")
+    if line.has(pinned):
+        zone = "" if line.text(pinned) in _NO_ZONE else line.text(pinned)
+    else:
+        cloud.report.note("the zone that a server was asked with is not in the listing: it keeps the one it is in")
     return zone if zone in zones else None
 
 
@@ -220,7 +281,7 @@ def _instance(cloud: CloudDraft, line: Line, members: Mapping[str, str]) -> None
         flavor = Flavor(
             name=f"instance type {line.text('instance_type_id') or 'unknown'}",
             vcpus=size(line, "vcpus"),
-            memory_mb=size(line, "memory_mb"),
+            memory_mb=memory_mb(line, "memory_mb"),
             root_gb=size(line, "root_gb"),
             ephemeral_gb=size(line, "ephemeral_gb"),
         )
@@ -256,8 +317,7 @@ def _mapping(value: Any) -> dict[str, str]:
     value = _parsed(value)
     if isinstance(value, Mapping):
         return {str(key): str(item) for key, item in value.items()}
-    pairs = (pair.partition("=") for pair in str(value or "").split(",") if "=" in pair)
-    return {key.strip(): item.strip().strip("'\"") for key, _, item in pairs}
+    return {key: item.strip().strip("'\"") for key, item in _PAIR.findall(str(value or ""))}
 
 
 def _listed(value: Any) -> list[str]:

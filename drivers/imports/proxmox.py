@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor
-from .cloud import CloudDraft, GuestDraft, HostDraft, size
+from .cloud import CloudDraft, GuestDraft, HostDraft, memory_mb, size
 from .tables import Line, Table
 
 _MIB = 1 / 2**20
@@ -16,7 +16,9 @@ def read(found: Sequence[Table], *, powered_off: bool) -> CloudDraft:
     """The nodes and guests of all files. ``powered_off``: guests that do not run are taken as well."""
     cloud = CloudDraft()
     for table in found:
-        if not table.has("type", "node", "maxcpu", "maxmem"):
+        if not table.columns:
+            cloud.report.note(f"{table.file} lists nothing")
+        elif not table.has("type", "node", "maxcpu", "maxmem"):
             hint = "pvesh get /cluster/resources --output-format json"
             raise InvalidValue(f"{table.file} does not list the resources of a cluster", field="files", hint=hint)
     lines = [line for table in found for line in table.lines]
@@ -38,27 +40,34 @@ def _node(cloud: CloudDraft, line: Line) -> None:
         cloud.report.drop(line, name, f"it was {status or 'unknown'}, and the export does not tell its size")
         return
     try:
-        vcpus, memory_mb = size(line, "maxcpu"), int((line.number("maxmem") or 0) * _MIB)
+        vcpus, memory = size(line, "maxcpu"), _room_mb(line)
     except ValueError as error:
         cloud.report.drop(line, name, str(error))
         return
     disabled = "" if status == "online" else f"{status or 'unknown'} when it was exported"
-    cloud.add_host(HostDraft(name=name, line=line, vcpus=vcpus, memory_mb=memory_mb, disabled=disabled))
+    cloud.add_host(HostDraft(name=name, line=line, vcpus=vcpus, memory_mb=memory, disabled=disabled))
+
+
+def _room_mb(line: Line) -> int:
+    """Memory of a node in MiB, rounded down."""
+    value = line.get("maxmem")
+    return int(value * _MIB) if isinstance(value, int) and value >= 0 else memory_mb(line, "maxmem", unit=_MIB)
 
 
 def _guest(cloud: CloudDraft, line: Line, powered_off: bool) -> None:
     name = line.text("id") or f"{line.text('type')}/{line.text('vmid')}"
     if line.flag("template"):
         cloud.report.drop(line, name, "it is a template")
-    elif line.text("status") != "running" and not powered_off:
-        cloud.report.drop(line, name, "it does not run (--powered-off takes it)")
+    elif (status := line.text("status")) != "running" and not powered_off:
+        why = "it does not run" if status in ("stopped", "") else f"it is {status}"
+        cloud.report.drop(line, name, f"{why} (--powered-off takes it)")
     else:
         try:
-            vcpus, memory_mb = size(line, "maxcpu"), size(line, "maxmem", unit=_MIB)
+            vcpus, memory = size(line, "maxcpu"), memory_mb(line, "maxmem", unit=_MIB)
         except ValueError as error:
             cloud.report.drop(line, name, str(error))
             return
-        flavor = Flavor(name=f"{vcpus} vCPUs, {memory_mb} MiB", vcpus=vcpus, memory_mb=memory_mb)
+        flavor = Flavor(name=f"{vcpus} vCPUs, {memory} MiB", vcpus=vcpus, memory_mb=memory)
         cloud.guests.append(
             GuestDraft(key=name, host=line.text("node"), line=line, flavor=flavor, project=line.text("pool"))
         )

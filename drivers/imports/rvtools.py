@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.request import Flavor
-from .cloud import CloudDraft, GuestDraft, HostDraft, not_running, size
+from .cloud import CloudDraft, GuestDraft, HostDraft, memory_mb, not_running, size
 from .tables import Line, Table
 
 
@@ -86,7 +86,7 @@ def _host(cloud: CloudDraft, line: Line, names: _Names) -> None:
     name = names.host(line)
     try:
         cores = size(line, "# Cores") or size(line, "# CPU") * size(line, "Cores per CPU")
-        memory_mb = size(line, "# Memory")
+        memory = memory_mb(line, "# Memory")
     except ValueError as error:
         cloud.report.drop(line, name, str(error))
         return
@@ -96,7 +96,7 @@ def _host(cloud: CloudDraft, line: Line, names: _Names) -> None:
             name=name,
             line=line,
             vcpus=cores * (2 if line.flag("HT Active") else 1),
-            memory_mb=memory_mb,
+            memory_mb=memory,
             zone=names.zone(line),
             hypervisor="VMware vCenter Server",
             disabled="in maintenance mode when it was exported" if maintenance else "",
@@ -117,7 +117,7 @@ def _guest(cloud: CloudDraft, line: Line, powered_off: bool, policies: dict[str,
         cloud.report.drop(line, name, not_running(line.text("Powerstate")))
     else:
         try:
-            vcpus, memory_mb, host = size(line, "CPUs"), size(line, "Memory"), line.text("Host")
+            vcpus, memory, host = size(line, "CPUs"), memory_mb(line, "Memory"), line.text("Host")
         except ValueError as error:
             cloud.report.drop(line, name, str(error))
             return
@@ -126,7 +126,7 @@ def _guest(cloud: CloudDraft, line: Line, powered_off: bool, policies: dict[str,
                 key=line.text("VM UUID", "VM Instance UUID", "VM ID") or f"{_server(line)}/{name} on {host}",
                 host=names.host(line),
                 line=line,
-                flavor=Flavor(name=f"{vcpus} vCPUs, {memory_mb} MiB", vcpus=vcpus, memory_mb=memory_mb),
+                flavor=Flavor(name=f"{vcpus} vCPUs, {memory} MiB", vcpus=vcpus, memory_mb=memory),
                 zone=names.zone(line) or None,
                 group=_group(cloud, line, policies),
             )

@@ -13,8 +13,9 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, count, islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,18 +29,26 @@ _PIECE: Final = 65_536
 _DELIMITERS: Final = ",;\t|"
 _TITLES: Final = 10
 """Rows among which the header is."""
-_TRUE: Final = frozenset({"true", "wahr", "yes", "ja", "vrai", "1", "on"})
+_TRUE: Final = frozenset(
+    {"true", "wahr", "vrai", "verdadero", "vero", "waar", "yes", "ja", "oui", "t", "1", "1.0", "on"}
+)
+_EITHER: Final = re.compile(r"[-+]?[1-9]\d{0,2}[.,]\d{3}")
+"""A number whose mark may stand between thousands or before decimals."""
+_COMMA: Final = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
+"""A number with one comma, perhaps behind points between thousands."""
+_POINT: Final = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)\.\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row: where it is (``line`` counts from 1 as an editor does), and its cells by column."""
+    """One row: where it is (``line`` counts from 1 as an editor does; the objects of a list in JSON, the rows of a
+    Parquet file), and its cells by column."""
 
     file: str
     line: int
     cells: Mapping[str, Any]
-    comma: bool = False
-    """The file's numbers have a decimal comma."""
+    comma: frozenset[str] = frozenset()
+    """Columns whose numbers have a decimal comma."""
 
     def has(self, *names: str) -> bool:
         """True if the line has one of the columns."""
@@ -68,12 +77,13 @@ class Line:
                 if math.isfinite(value):
                     return value
                 raise ValueError("not finite")
-            return number(str(value), comma=self.comma)
+            comma = any(folded(name) in self.comma for name in names if self.cells.get(folded(name)) is value)
+            return number(str(value), comma=comma)
         except (ValueError, OverflowError):
             raise ValueError(f"{names[0]} is {value!r:.60}, not a number") from None
 
     def flag(self, *names: str) -> bool:
-        """A cell as true or false, in English, German or French."""
+        """A cell as true or false, in the words of Excel in English, German, French, Spanish, Italian or Dutch."""
         value = self.get(*names)
         return value if isinstance(value, bool) else str(value).strip().lower() in _TRUE
 
@@ -98,11 +108,13 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def line_of(file: str, number: int, columns: Sequence[str], cells: Sequence[Any], *, comma: bool = False) -> Line:
-    """A line of such columns; of those that are there twice, the first counts."""
+def line_of(
+    file: str, number: int, columns: Sequence[str], cells: Sequence[Any], *, comma: frozenset[str] = frozenset()
+) -> Line:
+    """A line of such columns; of those that are there twice, the first counts. NaN is a cell without anything."""
     told: dict[str, Any] = {}
     for name, cell in zip(columns, cells, strict=False):
-        told.setdefault(folded(name), cell)
+        told.setdefault(folded(name), None if cell != cell else cell)
     return Line(file, number, told, comma)
 
 
@@ -115,11 +127,17 @@ def titles_before(rows: Iterable[Sequence[Any]]) -> int:
 
 
 def number(text: str, *, comma: bool) -> float:
-    """A number as people write it: with separators of thousands, a decimal comma where ``comma``. ValueError if it is
-    none."""
-    plain = re.sub(r"[\s\u00a0\u202f']", "", text)
-    plain = plain.replace(".", "").replace(",", ".") if comma else re.sub(r",(?=\d{3}\b)", "", plain)
-    found = float(plain)
+    """A number as people write it: with separators of thousands, a decimal point or a decimal comma. ``comma`` decides
+    where one mark may be either (``1.024``, ``1,024``). ValueError if it is none."""
+    plain = re.sub(r"[\s\u00a0\u202f'\u2019]", "", text)
+    last = max(".,", key=plain.rfind)
+    # A mark that is there twice stands between thousands.
+    comma_decimal = comma if _EITHER.fullmatch(plain) else (last == ",") == (plain.count(last) < 2)
+    thousands, decimal = (".", ",") if comma_decimal else (",", ".")
+    whole, mark, part = plain.partition(decimal)
+    if thousands in whole and not re.fullmatch(rf"[-+]?\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+", whole):
+        raise ValueError(f"{text} is not a number")
+    found = float(whole.replace(thousands, "") + (f".{part}" if mark else ""))
     if found != found or found in (float("inf"), float("-inf")):
         raise ValueError(f"{text} is not a finite number")
     return found
@@ -195,8 +213,9 @@ def decoded(data: bytes) -> str:
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if data.startswith(mark):
             return data.decode(encoding, errors="replace")
-    if data[1:2] == b"\0" and data[3:4] == b"\0":
-        return data.decode("utf-16-le", errors="replace")
+    for at, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if data[at : at + 1] == data[at + 2 : at + 3] == b"\0" != data[1 - at : 2 - at]:
+            return data.decode(encoding, errors="replace")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -219,35 +238,49 @@ def _csv(path: Path, text: str) -> Table:
         rows = [(skipped + reader.line_num, row) for row in reader if any(row)]
     except csv.Error as error:
         raise InvalidValue(f"{path} is not a CSV file: {error}", field="files") from None
-    comma = delimiter != "," and _has_commas(rows)
+    comma = _comma_columns(columns, rows, delimiter)
     made = [line_of(path.name, line, columns, row, comma=comma) for line, row in rows]
     return Table(path.name, path.name.partition(".")[0], tuple(columns), made)
 
 
-def _has_commas(rows: Sequence[tuple[int, list[str]]]) -> bool:
-    """True if numbers have a decimal comma: one is seen, and none with a decimal point."""
-    cells = [cell.strip() for _, row in rows[:1_000] for cell in row]
-    commas = any(re.fullmatch(r"-?[\d.]*\d,\d+", cell) for cell in cells)
-    points = any(re.fullmatch(r"-?\d+\.\d{1,2}", cell) for cell in cells)
-    return commas and not points
+def _comma_columns(columns: Sequence[str], rows: Sequence[tuple[int, list[str]]], delimiter: str) -> frozenset[str]:
+    """The columns whose numbers have a decimal comma: one is seen in the column, or, where the column does not tell,
+    in others and no decimal point. Of what does not tell at all, a file with commas for delimiters has points."""
+    seen: dict[str, str] = {}
+    doubtful: set[str] = set()
+    for name, cells in zip(columns, zip_longest(*(row for _, row in rows), fillvalue=""), strict=False):
+        for cell in map(str.strip, cells):
+            if "," not in cell and "." not in cell:
+                continue
+            if _EITHER.fullmatch(cell):
+                doubtful.add(folded(name))
+            elif _COMMA.fullmatch(cell):
+                seen[folded(name)] = ","
+            elif _POINT.fullmatch(cell):
+                seen.setdefault(folded(name), ".")
+    told = set(seen.values())
+    others = told == {","} or (not told and delimiter != ",")
+    return frozenset(name for name in doubtful | seen.keys() if seen.get(name, "," if others else ".") == ",")
 
 
 def _json(path: Path, text: str) -> list[Table]:
+    numbers: Iterable[int] | None = None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as whole:
         try:
-            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+            lines = [(at, json.loads(line)) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
+            numbers, value = [at for at, _ in lines], [each for _, each in lines]
         except (ValueError, RecursionError):
             problem = "nested too deeply" if isinstance(whole, RecursionError) else whole
             raise InvalidValue(f"{path} is not JSON: {problem}", field="files") from None
     if isinstance(value, dict):
         value = next((value[key] for key in ("data", "value", "results") if isinstance(value.get(key), list)), [value])
-    rows = [row for row in value if isinstance(row, dict)]
-    if not rows:
+    rows = [(at, row) for at, row in zip(numbers or count(1), value, strict=False) if isinstance(row, dict)]
+    if not rows and value:
         raise InvalidValue(f"{path} holds no objects", field="files")
-    columns = tuple(dict.fromkeys(key for row in rows for key in row))
-    made = [line_of(path.name, number, list(row), list(row.values())) for number, row in enumerate(rows, 1)]
+    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
+    made = [line_of(path.name, at, list(row), list(row.values())) for at, row in rows]
     return [Table(path.name, path.name.partition(".")[0], columns, made)]
 
 
@@ -259,7 +292,10 @@ def _workbook(path: Path, data: bytes) -> list[Table]:
         if size > MOST_BYTES:
             raise _too_large(path)
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        found = [_sheet(path, sheet.title, sheet.iter_rows(values_only=True)) for sheet in book.worksheets]
+        found = []
+        for sheet in book.worksheets:
+            sheet.reset_dimensions()  # which some programs write wrong, and rows would be cut by
+            found.append(_sheet(path, sheet.title, sheet.iter_rows(values_only=True)))
     except InvalidValue:
         raise
     except Exception as error:  # a library that reads what others wrote raises what it likes
@@ -284,9 +320,17 @@ def _sheet(path: Path, title: str, rows: Iterator[tuple[Any, ...]]) -> Table | N
 def _parquet(path: Path, data: bytes) -> Table:
     parquet = import_extra("pyarrow.parquet", "imports", field="files")
     try:
-        rows = parquet.read_table(io.BytesIO(data)).to_pylist()
+        found = parquet.read_table(io.BytesIO(data))
+        columns = tuple(found.column_names)
+        rows = zip(*(map(_plain, column.to_pylist()) for column in found.columns), strict=True)
+        lines = [line_of(path.name, at, columns, row) for at, row in enumerate(rows, 1)]
     except Exception as error:
         raise InvalidValue(f"{path} is not a Parquet file: {error}", field="files") from None
-    columns = tuple(rows[0]) if rows else ()
-    lines = [line_of(path.name, number, list(row), list(row.values())) for number, row in enumerate(rows, 1)]
     return Table(path.name, path.name.partition(".")[0], columns, lines)
+
+
+def _plain(cell: Any) -> Any:
+    """A cell with text in place of bytes, which some programs write for it, and a float in place of a decimal."""
+    if isinstance(cell, bytes):
+        return decoded(cell)
+    return float(cell) if isinstance(cell, Decimal) else cell
