@@ -3,6 +3,7 @@ on standard input, one goes to standard output; an error is a sentence on standa
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,8 @@ def _query(data: bytes) -> dict[str, str]:
         if not isinstance(value, str):
             hint = f'"{name}": "..."'
             raise InvalidValue(f"{name} must be a string, got {value!r:.60}", field=name, hint=hint)
+        if "\0" in value:
+            raise InvalidValue(f"{name} must not hold the character NUL", field=name)
     return {name: value for name, value in query.items() if value != ""}
 
 
@@ -81,13 +84,9 @@ def answered(query: Mapping[str, str]) -> dict[str, str]:
 def _amount(query: Mapping[str, str], name: str) -> int | None:
     if name not in query:
         return None
-    try:
-        amount = int(query[name])
-    except ValueError:
-        amount = -1
-    if amount < 0:
+    if not re.fullmatch(r"[0-9]{1,18}", query[name].strip()):
         raise InvalidValue(f"{name} must be a whole number, got {query[name]!r:.60}", field=name)
-    return amount
+    return int(query[name])
 
 
 def _offline(query: Mapping[str, str], request: Request) -> Decision:

@@ -322,11 +322,17 @@ def _parquet(path: Path, data: bytes) -> Table:
     try:
         found = parquet.read_table(io.BytesIO(data))
         columns = tuple(found.column_names)
-        rows = zip(*(map(_plain, column.to_pylist()) for column in found.columns), strict=True)
+        rows = zip(*(map(_plain, _python(column)) for column in found.columns), strict=True)
         lines = [line_of(path.name, at, columns, row) for at, row in enumerate(rows, 1)]
     except Exception as error:
         raise InvalidValue(f"{path} is not a Parquet file: {error}", field="files") from None
     return Table(path.name, path.name.partition(".")[0], columns, lines)
+
+
+def _python(column: Any) -> list[Any]:
+    """The cells of a column; whole numbers in place of times that Python's types cannot hold."""
+    cells: list[Any] = (column.cast("int64") if getattr(column.type, "unit", "") == "ns" else column).to_pylist()
+    return cells
 
 
 def _plain(cell: Any) -> Any:

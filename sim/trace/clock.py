@@ -35,6 +35,19 @@ _LONG: Final = 10**6
 Real = NDArray[np.float64]
 
 
+_DURATION: Final = re.compile(r"(?:(\d+) days?,? +)?(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
+"""H:MM, H:MM:SS, or 1 day, H:MM:SS."""
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of a duration that is written with colons; None for another text."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = found.groups()
+    return int(days or 0) * 86_400 + int(hours) * 3_600 + int(minutes) * 60 + float(seconds or 0)
+
+
 class Clock(NamedTuple):
     """How a trace's times are written: ``unit`` of UNITS, or ``iso``; ``dated``: they are points in time. ``note`` says
     so in words."""
@@ -48,6 +61,8 @@ class Clock(NamedTuple):
         """Times in seconds, NaN if missing; from 1970 if dated. Wrong for one that cannot be."""
         if self.unit == "iso" and name != "lifetime_s":
             return np.array([self._iso(text, name) if text else math.nan for text in texts], np.float64)
+        if name == "lifetime_s" and any(duration_s(text) is not None for text in texts if ":" in text):
+            return self._lifetimes(texts)
         told = [text or "nan" for text in texts]
         try:
             found = np.fromiter(map(float, told), np.float64, len(told))
@@ -61,6 +76,14 @@ class Clock(NamedTuple):
         if self.unit == "days" and self.dated and name != "lifetime_s":
             found = self._unix(np.round(found, 3))
         return found
+
+    def _lifetimes(self, texts: Sequence[str]) -> Real:
+        """Lifetimes some of which are written with colons, and are in no unit."""
+        found = [duration_s(text) for text in texts]
+        plain = self.seconds(
+            [text if told is None else "" for text, told in zip(texts, found, strict=True)], "lifetime_s"
+        )
+        return np.where([told is None for told in found], plain, np.array(found, np.float64))
 
     def _iso(self, text: str, name: str) -> float:
         try:
@@ -91,12 +114,17 @@ _ISO: Final = "a date of ISO 8601: 2026-03-01T12:00:00+01:00"
 
 
 def _date(text: str) -> datetime:
-    """A date of ISO 8601, or day.month.year. ValueError for another text."""
+    """A date of ISO 8601, also with slashes or UTC in words, or day.month.year. ValueError for another text."""
     dotted = _DOTTED.fullmatch(text.strip())
     if dotted is None:
-        return datetime.fromisoformat(text.strip())
+        plain = re.sub(r"^(\d{4})/(\d{1,2})/(\d{1,2})\b", _slashed, text.strip())
+        return datetime.fromisoformat(re.sub(r"\s*(?:UTC|GMT)$", "+00:00", plain))
     day, month, year, hour = dotted.groups()
     return datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}T{hour or '00:00':0>5}")
+
+
+def _slashed(found: re.Match[str]) -> str:
+    return f"{found[1]}-{found[2]:0>2}-{found[3]:0>2}"
 
 
 def _hint(text: str) -> str | None:
@@ -155,6 +183,8 @@ def _clock_of(arrivals: Sequence[str], unit: str, tz: str, zone: tzinfo) -> Cloc
     if _excel(least, most) and any(value % 1 for value in values):
         where = f", in {tz}" if tz else ", in UTC (--tz for another zone)"
         return Clock("days", True, zone, f"times are taken for days of Excel{where}, lifetimes for days")
+    if _excel(least, most) and len(values) > 1:
+        return Clock("s", False, zone, "times are taken for seconds (--time-unit days, if they are days of Excel)")
     if most >= _LONG and len(set(values)) > 2 and not any(value % _ROUND for value in values):
         note = "times are taken for seconds, all of which are whole thousands (--time-unit ms for milliseconds)"
         return Clock("s", False, zone, note)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...placement.gpu.providers import gpu_extra_specs
 from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
-from .clock import Clock
+from .clock import Clock, duration_s
 from .csv_columns import MOST, Kept, Texts, Wrong
 from .machines import Machine
 from .terms import FAULT_DOMAINS, PLAIN, POLICIES, Terms, Usage, Usages
@@ -24,7 +24,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "id": "name of the guest; none may be there twice",
     "arrival_s": "seconds from the beginning, or a point in time; before 0: it stands there at the beginning",
     "departure_s": "seconds from the beginning; empty: never",
-    "lifetime_s": "seconds; empty: forever",
+    "lifetime_s": "seconds, or H:MM:SS; empty: forever",
     "flavor": "name of a flavor of the catalogue, in place of sizes",
     "vcpus": "vCPUs",
     "cpu_milli": "thousandths of a CPU, rounded up to whole ones",
@@ -383,7 +383,9 @@ def _wished(flavor: Flavor, told: Mapping[str, str]) -> Flavor:
                 "extra_specs", f"is {told['extra_specs'][:40]!r}", hint="hw:numa_nodes=2|hw:cpu_policy=dedicated"
             )
         more[name] = value
-    expected = _amount(told, "expected_lifetime_s", 2**31)
+    expected = duration_s(told.get("expected_lifetime_s", ""))
+    if expected is None:
+        expected = _amount(told, "expected_lifetime_s", 2**31)
     if expected is not None:
         more[EXPECTED] = str(2 ** max(0, math.ceil(math.log2(max(expected, 1) / 3600))))
     if not more:

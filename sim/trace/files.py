@@ -144,6 +144,9 @@ def _used(path: Path, workload: Workload, found: Columns, usage: Usage | None) -
 
 def _of_published(path: Path, known: Published, usage: Usage | None) -> Workload:
     """The workload of a published trace."""
+    if not known.places:
+        said = f" ({'; '.join(known.notes[1:])})" if known.notes[1:] else ""
+        raise InvalidValue(f"{path}: no guests{said}", field="trace")
     found = Columns(None, Clock(), usage[1] if usage is not None else None)
     for at in range(0, len(known.places), CHUNK):
         texts = {name: column[at : at + CHUNK] for name, column in known.texts.items()}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +11,7 @@ import msgspec
 import numpy as np
 
 from ...placement.types.errors import InvalidValue
+from .rows import read_text
 from .terms import Usage
 
 LABELS: Final = ("instance_uuid", "uuid", "server_id", "vm_id", "id", "domain", "vm", "guest", "name", "instance")
@@ -21,8 +20,8 @@ LABELS: Final = ("instance_uuid", "uuid", "server_id", "vm_id", "id", "domain", 
 
 class _Series(msgspec.Struct):
     metric: dict[str, str] = {}
-    values: list[tuple[float, str]] = []
-    value: tuple[float, str] | None = None
+    values: list[tuple[float, str | float]] = []
+    value: tuple[float, str | float] | None = None
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -40,9 +39,8 @@ def read_usage(path: Path) -> Mapping[str, Usage]:
     others percent. A series is of the guest that the first of LABELS names which all series have. InvalidValue for
     another file, or whose values cannot be shares."""
     try:
-        raw = path.read_bytes()
-        answer = msgspec.json.decode(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw, type=_Answer)
-    except (OSError, EOFError, zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        answer = msgspec.json.decode(read_text(path, field="usage"), type=_Answer)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidValue(f"{path}: no range result of Prometheus: {error}", field="usage") from None
     if answer.status != "success":
         raise InvalidValue(f"{path}: {answer.status}: {answer.error}", field="usage")

@@ -17,12 +17,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from ...placement.types.errors import InvalidValue
 from .csv_columns import Texts, read_header
 from .machines import Machine
-from .rows import opened
+from .rows import begins_with, decompressed_file, opened
 
+_SQLITE: Final = b"SQLite format 3\0"
 _USAGE: Final = ("cpu_usage_percent", "cpu_usage_p95_percent")
 SIZES: Final = {">24": "30", ">64": "70"}
 """What open buckets of Azure's 2019 trace are taken for."""
@@ -74,15 +76,22 @@ class Placed(NamedTuple):
 
 def is_packing_trace(path: Path) -> bool:
     """True for Azure's packing trace in a SQLite file."""
+    if not begins_with(path, _SQLITE):
+        return False
     try:
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\0":
-                return False
-        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+        with (
+            decompressed_file(path, field="trace") as plain,
+            closing(sqlite3.connect(_uri(plain), uri=True)) as database,
+        ):
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     except (OSError, sqlite3.Error):
         return False
     return {"vm", "vmType"} <= names
+
+
+def _uri(path: Path) -> str:
+    """The address of a SQLite file that nobody writes."""
+    return f"file:{quote(str(path))}?mode=ro&immutable=1"
 
 
 def published(path: Path, machine: Machine) -> Published | None:
@@ -189,11 +198,12 @@ def _guest(row: Sequence[str]) -> tuple[str, ...]:
     told = dict(zip(_VMTABLE, row, strict=True))
     cores, memory = (SIZES.get(told[name], told[name]) for name in _VMTABLE[9:])
     told |= {_VMTABLE[9]: cores, _VMTABLE[10]: memory}
-    numbers = {name: _number(told, name) for name in (*_VMTABLE[3:5], *_VMTABLE[6:8], *_VMTABLE[9:])}
+    used = told["avg cpu"] and told["p95 max cpu"]
+    numbers = {name: _number(told, name) for name in (*_VMTABLE[3:5], *_VMTABLE[9:], *(_VMTABLE[6:8] if used else ()))}
     return (
         *(told["vm id"], told["created"], told["deleted"], cores, memory),
-        *(told["subscription id"], told["deployment id"], told["avg cpu"]),
-        repr(max(numbers["avg cpu"], numbers["p95 max cpu"])),
+        *(told["subscription id"], told["deployment id"], told["avg cpu"] if used else ""),
+        repr(max(numbers["avg cpu"], numbers["p95 max cpu"])) if used else "",
     )
 
 
@@ -202,7 +212,10 @@ def _guest(row: Sequence[str]) -> tuple[str, ...]:
 
 def _of_database(path: Path) -> tuple[list[Placed], list[Placed]]:
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+        with (
+            decompressed_file(path, field="trace") as plain,
+            closing(sqlite3.connect(_uri(plain), uri=True)) as database,
+        ):
             database.row_factory = sqlite3.Row
             guests, types = (
                 [

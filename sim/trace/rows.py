@@ -9,6 +9,8 @@ import gzip
 import io
 import itertools
 import re
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +26,9 @@ from ...placement.types.extras import import_extra
 
 _DECIMAL_COMMA: Final = re.compile(r"-?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+")
 """A number with a decimal comma, perhaps with points between thousands."""
+_DECIMAL_POINT: Final = re.compile(r"-?\d+\.\d+")
+_THOUSANDS: Final = re.compile(r"-?[1-9]\d{0,2}(?:\.\d{3})+")
+"""A number with what may be points between thousands."""
 _SEPARATOR: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 """The line before the header by which a file tells Excel its delimiter."""
 _UNREADABLE: Final = (OSError, EOFError, UnicodeError, zlib.error, csv.Error)
@@ -35,6 +40,9 @@ _LOOKED_AT: Final = 1_000
 """Objects of JSON lines by which their columns are known."""
 _PIECE: Final = 16_384
 """Bytes that are decompressed at once."""
+_COPIED: Final = 1 << 20
+_LAYERS: Final = 4
+"""Times that a file may be compressed."""
 _JOINED: Final = ("resources", "extra_specs")
 """Columns whose objects are written A=1|B=2; those of others are columns of their own, with a dot."""
 
@@ -81,13 +89,58 @@ def opened(path: Path, *, field: str) -> Iterator[Rows]:
                 rows, word = (_parquet if begun == b"PAR1" else _workbook)(path, whole, field), "row"
                 yield Rows(rows, word, raw.tell)
                 return
-            encoding = "utf-16" if begun[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-            if begun[1:2] == begun[3:4] == b"\0":
-                encoding = "utf-16-le"
-            with io.TextIOWrapper(plain, encoding=encoding, errors=_WESTERN, newline="") as text:
+            with io.TextIOWrapper(plain, encoding=_encoding(begun), errors=_WESTERN, newline="") as text:
                 yield Rows(*_of_text(path, text, field), raw.tell)
     except _UNREADABLE as error:
         raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
+
+
+def read_text(path: Path, *, field: str) -> str:
+    """The text of a file, decompressed. InvalidValue with ``field`` for what cannot be read."""
+    try:
+        with path.open("rb") as raw:
+            data = _decompressed(raw, field).read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise InvalidValue(f"{path}: more than {MOST_BYTES >> 30} GiB after decompression", field=field)
+        return data.decode(_encoding(data[:4]), errors=_WESTERN)
+    except _UNREADABLE as error:
+        raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
+
+
+@contextmanager
+def decompressed_file(path: Path, *, field: str) -> Iterator[Path]:
+    """A file that holds what a file holds, decompressed: itself, or one that is there within the body. InvalidValue
+    with ``field`` for what cannot be read."""
+    try:
+        with path.open("rb") as raw, tempfile.NamedTemporaryFile() as file:
+            plain = _decompressed(raw, field)
+            if plain is raw:
+                yield path
+                return
+            shutil.copyfileobj(plain, file, _COPIED)
+            file.flush()
+            yield Path(file.name)
+    except _UNREADABLE as error:
+        raise InvalidValue(f"{path}: cannot be read: {error}", field=field) from None
+
+
+def begins_with(path: Path, magic: bytes) -> bool:
+    """True for a file that begins so after decompression."""
+    try:
+        with path.open("rb") as raw:
+            return bool(_decompressed(raw, "trace").read(len(magic)) == magic)
+    except (*_UNREADABLE, InvalidValue):
+        return False
+
+
+def _encoding(begun: bytes) -> str:
+    """How a text is encoded that begins with four bytes."""
+    if begun[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    for at, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if begun[at : at + 1] == begun[at + 2 : at + 3] == b"\0" != begun[1 - at : 2 - at]:
+            return encoding
+    return "utf-8-sig"
 
 
 def place_of(path: Path, row: int, *, field: str) -> str:
@@ -101,11 +154,15 @@ def place_of(path: Path, row: int, *, field: str) -> str:
 
 
 def _decompressed(raw: io.BufferedReader, field: str) -> io.BufferedReader:
-    begun = raw.peek(4)[:4]
-    if begun[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    if begun == b"\x28\xb5\x2f\xfd":
-        return io.BufferedReader(_Zstandard(raw, field))
+    """What a file holds, also if it was compressed more than once."""
+    for _ in range(_LAYERS):
+        begun = raw.peek(4)[:4]
+        if begun[:2] == b"\x1f\x8b":
+            raw = io.BufferedReader(gzip.GzipFile(filename="", mode="rb", fileobj=raw))
+        elif begun == b"\x28\xb5\x2f\xfd":
+            raw = io.BufferedReader(_Zstandard(raw, field))
+        else:
+            break
     return raw
 
 
@@ -173,10 +230,37 @@ def _csv(first: str, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         before += 1
     delimiter = delimiter or max(",;\t", key=lambda mark: (first.count(mark), -",;\t".index(mark)))
     rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    numbered = ((before + rows.line_num, row) for row in rows)
     if delimiter == ",":
-        yield from ((before + rows.line_num, row) for row in rows)
-    else:
-        yield from ((before + rows.line_num, list(map(_plain, row))) for row in rows)
+        yield from numbered
+        return
+    begun = list(itertools.islice(numbered, _LOOKED_AT))
+    thousands = _with_thousands(begun, delimiter)
+    for number, row in itertools.chain(begun, numbered):
+        row = list(map(_plain, row))
+        for place in thousands:
+            if place < len(row) and _THOUSANDS.fullmatch(row[place]):
+                row[place] = row[place].replace(".", "")
+        yield number, row
+
+
+def _with_thousands(rows: Sequence[tuple[int, list[str]]], delimiter: str) -> list[int]:
+    """The columns in whose numbers points stand between thousands, by the first rows, the header first: where all have
+    three figures behind each point, and other numbers of the file a decimal comma. Where no number has decimals, and
+    semicolons separate fields as where commas are decimal, those columns that do not count GiB or percent."""
+    cells = [row for _, row in rows[1:]]
+    commas = any(_DECIMAL_COMMA.fullmatch(cell) for row in cells for cell in row)
+    points = any(_DECIMAL_POINT.fullmatch(cell) and not _THOUSANDS.fullmatch(cell) for row in cells for cell in row)
+    if points or not (commas or delimiter == ";"):
+        return []
+    header = rows[0][1] if rows else []
+    fractions = () if commas else ("gb", "gib", "percent")
+    return [
+        place
+        for place, name in enumerate(header)
+        if not name.strip().casefold().endswith(fractions)
+        and any(place < len(row) and _THOUSANDS.fullmatch(row[place]) for row in cells)
+    ]
 
 
 def _plain(cell: str) -> str:
@@ -251,11 +335,22 @@ def _parquet(path: Path, raw: IO[bytes], field: str) -> Iterator[tuple[int, list
         for batch in file.iter_batches(batch_size=_LOOKED_AT):
             columns: list[Sequence[Any]] = []
             for each, column in zip(batch.schema, batch.columns, strict=True):
+                column = _microseconds(library, column)
                 inner = library.types.is_struct(each.type) and each.name not in _JOINED
                 columns += [part.to_pylist() for part in column.flatten()] if inner else [column.to_pylist()]
             yield from ((next(number), list(map(_cell, row))) for row in zip(*columns, strict=True))
     except (OSError, ValueError) as error:
         raise InvalidValue(f"{path}: no Parquet file: {error}", field=field) from None
+
+
+def _microseconds(library: Any, column: Any) -> Any:
+    """A column of times without what Python's times do not have."""
+    types, kind = library.types, column.type
+    if getattr(kind, "unit", "") != "ns":
+        return column
+    if types.is_timestamp(kind):
+        return column.cast(library.timestamp("us", kind.tz), safe=False)
+    return column.cast(library.duration("us") if types.is_duration(kind) else library.time64("us"), safe=False)
 
 
 def _workbook(path: Path, raw: IO[bytes], field: str) -> Iterator[tuple[int, list[str]]]:
@@ -287,8 +382,8 @@ def _workbook(path: Path, raw: IO[bytes], field: str) -> Iterator[tuple[int, lis
 
 
 def _cell(cell: Any) -> str:
-    """A cell as CSV has it: nothing for null, 1 and 0 for true and false, ISO 8601 for dates, seconds for durations,
-    A|B for lists."""
+    """A cell as CSV has it: nothing for null, 1 and 0 for true and false, ISO 8601 for dates, H:MM:SS for durations,
+    A|B for lists, A=1|B=2 for maps."""
     if isinstance(cell, str):
         return cell
     if cell is None or cell != cell:
@@ -298,9 +393,15 @@ def _cell(cell: Any) -> str:
     if isinstance(cell, float):
         return str(int(cell)) if cell.is_integer() else repr(cell)
     if isinstance(cell, timedelta):
-        return _cell(cell.total_seconds())
+        minutes, seconds = divmod(cell.total_seconds(), 60)
+        return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{seconds:09.6f}"
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", errors="replace")
     if isinstance(cell, Mapping):
         return "|".join(f"{key}={_cell(each)}" for key, each in cell.items())
     if isinstance(cell, (list, tuple)):
-        return "|".join(map(_cell, cell))
+        return "|".join(
+            f"{each[0]}={_cell(each[1])}" if isinstance(each, tuple) and len(each) == 2 else _cell(each)
+            for each in cell
+        )
     return str(cell.isoformat()) if hasattr(cell, "isoformat") else str(cell)

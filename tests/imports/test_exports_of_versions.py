@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from hostler import InvalidValue
+from hostler import HostlerError, InvalidValue
+from hostler.drivers.imports.best_host import _query, answered
 from hostler.drivers.imports.command import read
 from hostler.drivers.imports.tables import number, tables
 
@@ -268,3 +269,17 @@ def test_true_is_read_in_the_words_of_excel(tmp_path: Path, word: str) -> None:
     hosts = f"Host,# Cores,# Memory,HT Active\nesx1,8,65536,{word}\n"
     cloud = read("rvtools", (write(tmp_path, "h.csv", hosts),))
     assert [host.vcpus for host in cloud.hosts.values()] == [16]
+
+
+def test_nanoseconds_of_parquet_are_no_obstacle(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    at = arrow.array([1_772_359_200_000_000_001], arrow.timestamp("ns", "UTC"))
+    parquet.write_table(arrow.table({"id": ["a"], "at": at}), tmp_path / "a")
+    assert tables(tmp_path / "a")[0].lines[0].text("id") == "a"
+
+
+@pytest.mark.parametrize("value", ["a\0b", "1_0", "\u0663", "2.0", "9" * 30])
+def test_best_host_refuses_what_is_no_amount_or_path(value: str) -> None:
+    for name in ("vcpus", "state"):
+        with pytest.raises(HostlerError, match=rf"{name}|cannot read"):
+            answered(_query(json.dumps({"state": "absent", "vcpus": "1"} | {name: value}).encode()))
