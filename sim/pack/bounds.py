@@ -3,9 +3,11 @@
     sum     the items' sizes together, in the dimension that is used most
     L2      Martello and Toth's, of one dimension: for a threshold k, items above capacity - k share a bin with none
             of at least k, and items above half the capacity with none such; what else is at least k goes beside these
+    parts   Fekete and Schepers' dual feasible functions u(k), of one dimension: where a bin holds k items of a size and
+            not k + 1, each of these is a k-th of a bin
     apart   items of which no two fit one bin, found greedily
 
-The latter two hold only where no size is negative.
+The latter three hold only where no size is negative.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 
 from .instance import Instance
 
+MOST_PARTS: Final = 12
+"""Items of a size that a bin holds up to which ``parts`` looks."""
+_EXACT: Final = 2**62
 MOST_PAIRS: Final = 4_000
 """Items up to which all pairs are compared."""
 
@@ -29,7 +34,7 @@ def lower_bound(instance: Instance) -> int:
     if np.any(instance.sizes < 0):
         return best
     for sizes, capacity in zip(instance.sizes.T, instance.capacity.tolist(), strict=True):
-        best = max(best, martello_toth(sizes, capacity))
+        best = max(best, martello_toth(sizes, capacity), parts(sizes, capacity))
     return max(best, apart(instance)) if len(instance) <= MOST_PAIRS else best
 
 
@@ -57,6 +62,22 @@ def martello_toth(sizes: NDArray[np.int64], capacity: int) -> int:
         beside = (above_half - large) * capacity - int(sums[alone] - sums[half])
         small = int(sums[half] - sums[min(low, half)])
         best = max(best, above_half + max(0, -(-(small - beside) // capacity)))
+    return best
+
+
+def parts(sizes: NDArray[np.int64], capacity: int) -> int:
+    """Fekete and Schepers' bound by the functions u(1) to u(MOST_PARTS), for one dimension of sizes that are not
+    negative: u(k) of a part x of a bin is x where (k + 1)x is whole, else the floor of (k + 1)x, divided by k."""
+    if capacity <= 0 or capacity > _EXACT // (MOST_PARTS + 1):
+        return 0
+    sizes = np.minimum(sizes, capacity)
+    best = 0
+    for k in range(1, MOST_PARTS + 1):
+        whole, rest = np.divmod(sizes * (k + 1), capacity)
+        # In units of a k-th of a bin divided by the capacity; summed without overflow.
+        exact = int(np.sum(sizes[rest == 0], dtype=object) or 0) * k
+        total = exact + int(whole[rest != 0].sum()) * capacity
+        best = max(best, -(-total // (k * capacity)))
     return best
 
 

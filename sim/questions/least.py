@@ -20,6 +20,7 @@ from ...placement.types.errors import InvalidValue
 from ...placement.types.request import RequestSpec
 from ..pack import bounds
 from ..pack.instance import Instance
+from ..run.empty_hosts import refused_by_empty_hosts
 from ..run.fleet_plan import FleetPlan, Hardware, place_of
 from ..run.holding import DIMENSIONS, asked, classes_of, could_hold, holds
 from ..trace.terms import Terms
@@ -34,12 +35,15 @@ def check_possible(plan: FleetPlan, workload: Guests) -> None:
     kinds = [(kind, plan.zones_of(kind.name)) for kind in plan.hardware]
     different = dict.fromkeys(workload.specs)
     wrong = [spec for spec in different if not any(could_hold(kind, spec, zones) for kind, zones in kinds)]
+    wrong = wrong or refused_by_empty_hosts(plan, different)
     if not wrong:
         return
     worst = max(wrong, key=lambda spec: (spec.flavor.memory_mb, spec.flavor.vcpus))
     flavor = worst.flavor
     what = f"{flavor.vcpus:,} vCPU, {flavor.memory_mb / 1024:,g} GiB, {flavor.root_gb:,} GiB of disk"
     wish = gpu_wish(flavor.extra_specs)
+    cells = [f"{key}={value}" for key, value in flavor.extra_specs.items() if key.startswith("hw:")]
+    what += f", {', '.join(cells[:4])}" if cells else ""
     what += f", {wish.count} GPU {'|'.join(wish.models)}".rstrip() if wish.count else ""
     where = f" in {worst.availability_zone}" if worst.availability_zone else ""
     problem = f"{workload.name}: a guest of {what} fits no host{where}, not even an empty one"
@@ -58,6 +62,8 @@ def _hint(plan: FleetPlan, spec: RequestSpec) -> str:
         hints.append("the hosts have no disk_gb")
     elif flavor.root_gb > disk:
         hints.append("the disk may be in MiB where GiB are expected")
+    if any(key.startswith("hw:") for key in flavor.extra_specs):
+        hints.append("hosts of a fleet file have no dedicated CPUs and no huge pages, those of --state may")
     hints.append("--refuse-impossible plays the trace all the same")
     return "; ".join(hints)
 

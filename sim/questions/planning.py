@@ -106,6 +106,7 @@ def sizes(
     # Who is refused, waits, runs elsewhere or is lost with a host does not press on the busiest moment.
     fewer_may_do = allowed or task.wait_hours or plan.failures or plan.maintenance
     proven = not fewer_may_do and plan.burst_above_percent is None
+    most = 2 * max(1, len(planned(task).zones)) * max(guests, bound)
     kept, search, trials, best = Kept(resume), Search(bound, proven=proven), list[Trial](), None
     while True:
         enough = search.enough
@@ -123,6 +124,11 @@ def sizes(
         hosts = search.candidate
         if hosts is None:
             return
+        if best is None and trials and trials[-1].hosts > most:
+            last = trials[-1]
+            problem = f"even with {last.hosts:,} {hardware}, {last.unserved:,} of {guests:,} guests are not served"
+            hint = "`hostler simulate run` tells what they lack; --target allows some"
+            raise InvalidValue(problem, field="target", hint=hint)
         tried = msgspec.structs.replace(task, counts={**task.counts, hardware: hosts}, most_unserved=allowed)
         outcome = _tried(tried, kept, watch)
         held = outcome.unserved <= allowed

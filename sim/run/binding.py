@@ -73,4 +73,6 @@ class Binding:
         """The rule that refused a guest though a host has room for its amounts."""
         if gpu_wish(spec.flavor.extra_specs).count:
             return "GPU"
-        return "server group" if grouped and stage in ("", "aggregates") else stage
+        # A resource that most other hosts lacked did not refuse it on the host that has room.
+        by_group = stage in ("", "aggregates", *RESOURCES) or stage.startswith("ServerGroup")
+        return "server group" if grouped and by_group else stage

@@ -379,9 +379,7 @@ def _wished(flavor: Flavor, told: Mapping[str, str]) -> Flavor:
     for part in _parts(told, "extra_specs"):
         name, sign, value = part.partition("=")
         if not name or not sign:
-            raise Wrong(
-                "extra_specs", f"is {told['extra_specs'][:40]!r}", hint="hw:numa_nodes=2|hw:cpu_policy=dedicated"
-            )
+            raise Wrong("extra_specs", f"is {told['extra_specs'][:40]!r}", hint="hw:numa_nodes=2|hw:cpu_policy=shared")
         more[name] = value
     expected = duration_s(told.get("expected_lifetime_s", ""))
     if expected is None:
