@@ -51,6 +51,9 @@ class Planning:
     pin: Annotated[list[str], Parameter(help="uuid of an instance that stays, repeatable", negative="")] = field(
         default_factory=list
     )
+    stopped: Annotated[
+        list[str], Parameter(help="uuid of an instance that does not run, whose move is cold, repeatable", negative="")
+    ] = field(default_factory=list)
     every: Annotated[bool, Parameter(name="--all", help="show all moves", negative="")] = False
 
 
@@ -128,6 +131,7 @@ def _planned(goal: Goal | dict[str, Any], planning: Planning, remote: Remote) ->
         made = engine.plan(goal, **options)
     else:
         asked = {"goal": goal, "kind": planning.kind, "per_host": planning.per_host, "pinned": planning.pin}
+        asked |= {"stopped": planning.stopped} if planning.stopped else {}
         made = remote.ask("plan", asked)
     if planning.output is not None:
         _write(planning.output, made.to_json())
@@ -147,6 +151,7 @@ def _offline(planning: Planning) -> tuple[Engine, PlanOptions]:
         "kind": planning.kind,
         "per_host": planning.per_host,
         "pinned": frozenset(planning.pin),
+        "stopped": frozenset(planning.stopped),
     }
     return engine, options
 

@@ -125,7 +125,7 @@ def check_no_sources(state: ServiceState, uuids: Sequence[str]) -> None:
 
 def derived(state: ServiceState, uuid: str) -> Asked:
     """A request for what an instance holds. InvalidValue if none can be derived."""
-    guests = Guests(state.fleet, None, "cold_migrate", frozenset())
+    guests = Guests(state.fleet, {"kind": "cold_migrate"})
     guest = guests.of(state.fleet.consumer_id(uuid, field="uuid"))
     if guest.request is None:
         raise InvalidValue(f"instance {uuid} cannot move: {guest.stays}", field="request", hint="give the request")

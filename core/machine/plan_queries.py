@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from ...placement.plan.checking import check_plan as checked
+from ...placement.plan.checking import cold
 from ...placement.plan.goals import Balance, Consolidate, Defragment, Drain, EvacuateProof, Goal, MakeRoom
 from ...placement.types.errors import HostlerError
 from ...placement.types.moves import MoveKind
@@ -43,17 +45,20 @@ class PlanMoves(Query, frozen=True):
     """The plan of moves that reaches a goal: ``{"do": "drain", "hosts": [...]}``, ``consolidate``, ``balance``,
     ``make_room``, ``defragment`` or ``evacuate_proof``, with the fields of the library's goals. Every rule is kept in
     every state between, quotas included; nothing is changed. ``per_host``: moves that may run on one host at a time, 0
-    for any number. ``pinned``: instances that stay. For readers of the cloud."""
+    for any number. ``pinned``: instances that stay. ``stopped``: instances that do not run, whose moves are cold where
+    those of others are live; of guests that back ends carry out the service knows it. For readers of the cloud."""
 
     goal: Drain | Consolidate | Balance | MakeRoomFor | DefragmentFor | EvacuateProof
     kind: MoveKind = "live_migrate"
     per_host: Annotated[int, msgspec.Meta(ge=0)] = 4
     most_moves: Annotated[int, msgspec.Meta(ge=0)] | None = None
     pinned: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
 
 
 class CheckPlan(Query, frozen=True):
-    """Whether every move of a plan is possible now, wave by wave. For readers of the cloud."""
+    """Whether every move of a plan is possible now, wave by wave. A guest of a back end that was stopped or started
+    since is a difference. For readers of the cloud."""
 
     plan: Plan
 
@@ -68,13 +73,19 @@ def plan_moves(state: ServiceState, user: str, query: PlanMoves) -> Plan:
         per_host=query.per_host,
         most_moves=query.most_moves,
         pinned=frozenset(query.pinned),
+        stopped=_Stopped(state, query.stopped),
+        stays=partial(_unsettled, state),
         admission=_Quotas(state) if state.tenants.limits else None,
     )
 
 
 def check_plan(state: ServiceState, user: str, query: CheckPlan) -> PlanCheck:
     """A plan against the state at hand."""
-    options: PlanOptions = {"asked": _Kept(state)}
+    options: PlanOptions = {
+        "asked": _Kept(state),
+        "stopped": _Stopped(state, cold(query.plan)),
+        "stays": partial(_unsettled, state),
+    }
     return checked(state.engine, query.plan, **options)
 
 
@@ -87,6 +98,25 @@ def _goal(
     if isinstance(goal, DefragmentFor):
         return Defragment(requests=tuple(state.request(each, None) for each in goal.requests), hosts=goal.hosts)
     return goal
+
+
+def _unsettled(state: ServiceState, uuid: str) -> str:
+    """Why a guest that a back end carries out cannot be moved now; empty if it can, and for others."""
+    life = state.lives.guests.get(uuid)
+    if life is None or (life.settled and life.status in ("active", "stopped")):
+        return ""
+    return f"it is {life.shown}" if life.shown not in ("active", "stopped") else "its volumes are being changed"
+
+
+class _Stopped:
+    """The instances that do not run: guests that a back end has stopped, and of others those that are named."""
+
+    def __init__(self, state: ServiceState, named: Iterable[str]) -> None:
+        self._guests, self._named = state.lives.guests, frozenset(named)
+
+    def __contains__(self, uuid: object) -> bool:
+        life = self._guests.get(uuid) if isinstance(uuid, str) else None
+        return uuid in self._named if life is None else life.status == "stopped"
 
 
 class _Kept:

@@ -12,8 +12,9 @@ from .trial import Trial
 
 def check_plan(engine: Engine, plan: Plan, **options: Unpack[PlanOptions]) -> PlanCheck:
     """Whether every move of ``plan`` is possible on the engine's fleet as it is now, wave by wave, with both ends held
-    during each wave. Changes nothing. A wave with a difference is the last that is checked. Options: ``asked`` and
-    ``pinned`` of ``PlanOptions``; the kind of the moves is the plan's. O(moves)."""
+    during each wave. Changes nothing. A wave with a difference is the last that is checked. Options: ``asked``,
+    ``pinned``, ``stopped`` and ``stays`` of ``PlanOptions``; the kinds of the moves are the plan's, and without
+    ``stopped`` its cold ones among live ones are of guests that do not run. O(moves)."""
     differences, fleet = list[Difference](), engine.fleet
     generation = fleet._store.row["generation"]
     changed = set[str]()
@@ -22,8 +23,10 @@ def check_plan(engine: Engine, plan: Plan, **options: Unpack[PlanOptions]) -> Pl
             row = fleet._names.find(name)
             if row < 0 or (made != ANY and int(generation[row]) != made):
                 changed.add(name)
-    if plan.waves:
-        options["kind"] = plan.moves[0].kind
+    kinds = {move.kind for move in plan.moves}
+    if kinds:
+        options.setdefault("stopped", cold(plan))
+        options["kind"] = "live_migrate" if "live_migrate" in kinds else plan.moves[0].kind
     trial = Trial(engine, options)
     for number, wave in enumerate(plan.waves, 1):
         for move in wave.moves:
@@ -35,6 +38,11 @@ def check_plan(engine: Engine, plan: Plan, **options: Unpack[PlanOptions]) -> Pl
         for move in wave.moves:
             trial.end(move.instance)
     return PlanCheck(valid=not differences, differences=tuple(differences), changed=tuple(sorted(changed)))
+
+
+def cold(plan: Plan) -> frozenset[str]:
+    """The instances whose moves are cold."""
+    return frozenset(move.instance for move in plan.moves if move.kind == "cold_migrate")
 
 
 def _begin(trial: Trial, move: PlannedMove) -> str | None:
@@ -52,6 +60,8 @@ def _begin(trial: Trial, move: PlannedMove) -> str | None:
         return "a move of it is under way"
     if guest.stays:
         return guest.stays
+    if guest.kind != move.kind:
+        return f"the instance {'does not run' if guest.kind == 'cold_migrate' else 'runs'}: {move.kind} is planned"
     try:
         refused = trial.begin(guest, fleet.row(move.target))
     except HostlerError as error:

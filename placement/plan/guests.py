@@ -15,7 +15,7 @@ from ...ext.tables import format_uuid
 from ..decide.moves import spec_for
 from ..fleet.fleet import Fleet
 from ..types.moves import MoveKind
-from ..types.plans import Asked
+from ..types.plans import Asked, PlanOptions
 from ..types.request import Flavor, Request, RequestSpec
 
 _PLAIN: Final = frozenset({"VCPU", "MEMORY_MB", "DISK_GB"})
@@ -24,7 +24,8 @@ _PLAIN: Final = frozenset({"VCPU", "MEMORY_MB", "DISK_GB"})
 @dataclass(frozen=True, slots=True)
 class Guest:
     """An instance on the host at ``row``. ``request``: what is asked of its new host; the source is left out by the
-    planner. ``stays``: why it may not move, empty if it may. ``derived``: the request follows from what it holds."""
+    planner. ``kind``: of its moves. ``stays``: why it may not move, empty if it may. ``derived``: the request follows
+    from what it holds."""
 
     uuid: str
     row: int
@@ -35,21 +36,24 @@ class Guest:
     request: Request | None
     memory_mb: int
     disk_mb: int
+    kind: MoveKind
     stays: str = ""
     derived: bool = False
 
+    @property
+    def copied_mb(self) -> tuple[int, int]:
+        """MiB of memory and of local disk that a move copies: a cold one copies no memory."""
+        return 0 if self.kind == "cold_migrate" else self.memory_mb, self.disk_mb
+
 
 class Guests:
-    """The guests of a fleet, read when they are asked for. ``asked``: what each was asked with, where it is known."""
+    """The guests of a fleet, read when they are asked for. The options are those of ``PlanOptions``."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        asked: Asked | Mapping[str, Request | RequestSpec] | None,
-        kind: MoveKind,
-        pinned: frozenset[str],
-    ) -> None:
-        self._fleet, self._kind, self._pinned = fleet, kind, pinned
+    def __init__(self, fleet: Fleet, options: PlanOptions) -> None:
+        asked = options.get("asked")
+        self._fleet, self._pinned = fleet, options.get("pinned", frozenset[str]())
+        self._kind: MoveKind = options.get("kind", "live_migrate")
+        self._stopped, self._stays = options.get("stopped", ()), options.get("stays")
         self._asked: Asked = (asked.get if isinstance(asked, Mapping) else asked) or (lambda uuid: None)
         self._specs: dict[tuple[RequestSpec, str | None], RequestSpec] = {}
         self._shapes: dict[int, RequestSpec | None] = {}
@@ -75,6 +79,8 @@ class Guests:
             stays = "a move of it is under way"
         elif note is not None and note.consumer_type not in (None, "INSTANCE"):
             stays = f"it is a consumer of type {note.consumer_type}"
+        elif self._stays is not None:
+            stays = self._stays(uuid)
         asked = self._asked(uuid) if not stays else None
         derived = asked is None and not stays
         if derived:
@@ -103,9 +109,14 @@ class Guests:
             request=request,
             memory_mb=int(memory_mb),
             disk_mb=int(disk_mb),
+            kind=self.kind_of(uuid),
             stays=stays,
             derived=derived and not stays,
         )
+
+    def kind_of(self, uuid: str) -> MoveKind:
+        """The kind of the moves of an instance: cold where it does not run, and those of others are live."""
+        return "cold_migrate" if self._kind == "live_migrate" and uuid in self._stopped else self._kind
 
     def immovable(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which of ``rows`` hold a guest that is known to stay without looking at what it was asked with. O(guests)."""

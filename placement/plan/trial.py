@@ -21,7 +21,7 @@ from ..fleet.consumers import Detail
 from ..fleet.fleet import Fleet
 from ..request.host_selection import names_hosts, selected, skips_filters
 from ..types.errors import DuplicateName, HostlerError
-from ..types.moves import MoveKind, PendingMove
+from ..types.moves import PendingMove
 from ..types.plans import PlanOptions
 from ..versions.history import Version
 from .guests import Guest, Guests
@@ -106,8 +106,7 @@ class Trial:
         """The fleet as the moves have left it."""
         self.context: DecisionContext = self.engine._context
         self.options = options
-        self.kind: MoveKind = options.get("kind", "live_migrate")
-        self.guests = Guests(self.fleet, options.get("asked"), self.kind, options.get("pinned", frozenset()))
+        self.guests = Guests(self.fleet, options)
         self.steps: list[Step] = []
         self.attempts = 0
         """Questions and moves that were tried; searches are limited by it."""
@@ -208,7 +207,7 @@ class Trial:
             source, target = fleet.name(guest.row), fleet.name(row)
             note_move(
                 fleet,
-                PendingMove(instance=guest.uuid, migration=migration, kind=self.kind, source=source, target=target),
+                PendingMove(instance=guest.uuid, migration=migration, kind=guest.kind, source=source, target=target),
             )
             return None
         except HostlerError as error:

@@ -119,12 +119,12 @@ class _Part:
 
     def _planned(self, step: Step, *, again: bool) -> PlannedMove:
         fleet, guest, cost = self._trial.fleet, step.guest, self._options.get("cost")
-        size = guest.memory_mb, guest.disk_mb
+        size = guest.copied_mb
         return PlannedMove(
             instance=guest.uuid,
             source=fleet.name(step.source),
             target=fleet.name(step.target),
-            kind=self._trial.kind,
+            kind=guest.kind,
             reason=step.reason,
             memory_mb=size[0],
             disk_mb=size[1],

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Final, Literal, Protocol, TypedDict
 
 import msgspec
@@ -21,8 +21,8 @@ Asked = Callable[[str], Request | RequestSpec | None]
 class PlannedMove(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A guest's move from node ``source`` to ``target``. It is valid while the guest is on ``source`` with the consumer
     generation ``generation``; ``source_generation`` and ``target_generation`` are those of the two providers when the
-    plan was made. ``memory_mb`` (MiB) and ``disk_mb`` (MiB of local disk) are what has to be copied; ``cost`` is their
-    sum, or what a cost model of the caller says."""
+    plan was made. ``memory_mb`` (MiB) and ``disk_mb`` (MiB of local disk) are what has to be copied, of a guest that
+    does not run the disk alone; ``cost`` is the sum of these, or what a cost model of the caller says."""
 
     instance: str
     source: str
@@ -176,13 +176,17 @@ class Admission(Protocol):
 class PlanOptions(TypedDict, total=False):
     """How plans are made. ``asked``: what each guest was asked with. ``kind``: of the moves. ``per_host``: moves that
     may run on one host at a time, in or out, 0 for any number. ``most_moves``: moves at most. ``pinned``: instances
-    that stay. ``cost``: of moving (instance, memory MiB, local disk MiB). ``admission``: limits beside the fleet."""
+    that stay. ``stopped``: instances that do not run, whose moves are cold where those of others are live. ``stays``:
+    why an instance may not move now, empty if it may. ``cost``: of moving (instance, memory MiB, local disk MiB).
+    ``admission``: limits beside the fleet."""
 
     asked: Asked | Mapping[str, Request | RequestSpec] | None
     kind: MoveKind
     per_host: int
     most_moves: int | None
     pinned: frozenset[str]
+    stopped: Container[str]
+    stays: Callable[[str], str] | None
     cost: Callable[[str, int, int], float] | None
     admission: Admission | None
 

@@ -112,7 +112,7 @@ def _uuids(fleet: Fleet, read: Guests) -> list[str]:
 def standing_uuids(path: Path) -> list[str]:
     """The guests of a state, sorted."""
     fleet = load(path)
-    return _uuids(fleet, Guests(fleet, None, "evacuate", frozenset()))
+    return _uuids(fleet, Guests(fleet, {"kind": "evacuate"}))
 
 
 class StandingGuests:
@@ -121,7 +121,7 @@ class StandingGuests:
 
     def __init__(self, fleet: Fleet, path: Path) -> None:
         self.requests = load_requests(path)
-        self._read = Guests(fleet, self.requests, "evacuate", frozenset())
+        self._read = Guests(fleet, {"asked": self.requests, "kind": "evacuate"})
         self.uuids = _uuids(fleet, self._read)
         self._specs = {uuid: self._spec(fleet, uuid) for uuid in self.uuids}
 

@@ -237,13 +237,18 @@ def test_guests_of_a_back_end_are_moved_by_it_and_taken_back(tmp_path: Path) -> 
             size = ("--vcpus", "1", "--memory-mb", "1024", "--wait")
             code, said = hostler("guest", "create", "--uuid", uuid_of(number), *size, *at)
             assert code == 0, said
+        code, said = hostler("guest", "stop", uuid_of(0), "--wait", *at)
+        assert code == 0, said
         nodes = {where(daemon, number) for number in range(3)}
         source = where(daemon, 0)
         assert "not-of-it" not in nodes
         plan, back = str(tmp_path / "plan.json"), str(tmp_path / "back.json")
         assert hostler("plan", "drain", source, "-o", plan, *at)[0] == 0
         moves = [move for wave in json.loads(Path(plan).read_text())["waves"] for move in wave["moves"]]
-        assert moves
+        assert {move["instance"]: move["kind"] for move in moves} == {
+            move["instance"]: "cold_migrate" if move["instance"] == uuid_of(0) else "live_migrate" for move in moves
+        }
+        assert uuid_of(0) in {move["instance"] for move in moves}
         assert "not-of-it" not in {move["target"] for move in moves}, "the back end could not move a guest there"
         assert "add --yes" in hostler("plan", "run", plan, *at)[1]
         code, said = hostler("plan", "run", plan, "--yes", *at)

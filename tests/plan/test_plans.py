@@ -363,3 +363,31 @@ def test_guests_of_groups_and_plain_ones_move_in_the_same_wave() -> None:
 
 
 __all__ = ["Policy", "spec_of"]
+
+
+def test_moves_of_instances_that_do_not_run_are_cold_and_copy_no_memory() -> None:
+    engine = Engine(fleet := Fleet())
+    add_hosts(
+        fleet,
+        [
+            Host(host=f"h{number}", vcpus_total=8, total_usable_ram_mb=8_192, total_usable_disk_gb=99)
+            for number in range(3)
+        ],
+    )
+    spec = RequestSpec(flavor=Flavor(name="m", vcpus=2, memory_mb=1_024, root_gb=1))
+    for number in range(2):
+        engine.place(Request(spec=spec, instance_uuids=(uuid_of(number),)))
+    nodes = tuple({fleet.consumer(uuid_of(number)).provider for number in range(2)})
+    for kind, kinds in (("live_migrate", ["cold_migrate", "live_migrate"]), ("evacuate", ["evacuate"] * 2)):
+        options: Any = {"asked": {uuid_of(0): spec, uuid_of(1): spec}, "kind": kind, "stopped": {uuid_of(0)}}
+        plan = engine.plan(Drain(hosts=nodes), **options)
+        moves = {move.instance: move for move in plan.moves}
+        assert [moves[uuid_of(number)].kind for number in range(2)] == kinds
+        if kind == "live_migrate":
+            assert (moves[uuid_of(0)].memory_mb, moves[uuid_of(0)].cost) == (0, moves[uuid_of(0)].disk_mb)
+            assert check_plan(engine, Plan.from_json(plan.to_json()), asked=options["asked"]).valid
+            assert plan.rollback().moves[-1].kind == plan.moves[0].kind
+            started = check_plan(engine, plan, asked=options["asked"], stopped=frozenset())
+            assert [each.reason for each in started.differences] == ["the instance runs: cold_migrate is planned"]
+    held = engine.plan(Drain(hosts=nodes), stays=lambda uuid: "it is locked" if uuid == uuid_of(1) else "")
+    assert [(each.instance, each.reason) for each in held.left] == [(uuid_of(1), "it is locked")]

@@ -16,8 +16,11 @@ from hostler.core.lifecycle_commands import (
     MoveGuest,
     StopGuest,
 )
+from hostler.core.machine.plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from hostler.drivers.model.driver import Faults
+from hostler.placement.plan.goals import Drain
 from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.plans import Plan
 
 from ..core.orders import uuid_of
 from .cloud import Model, Running, create, ready, volume
@@ -97,6 +100,30 @@ async def test_a_move_that_takes_too_long_is_given_up(autojump_clock: MockClock)
         model.wire.faults = Faults()
         await life.until(lambda: life.status(1) == "active")
         assert life.state.lives.guests[uuid_of(1)].node == source == model.of(uuid_of(1))[0].node
+
+
+async def test_plans_move_stopped_guests_cold_and_leave_those_that_are_not_settled(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+
+        def drained() -> Plan:
+            return plan_moves(life.state, "admin", PlanMoves(goal=Drain(hosts=(source,))))
+
+        live = drained()
+        assert [(move.kind, move.memory_mb > 0) for move in live.moves] == [("live_migrate", True)]
+        await life.submit(StopGuest(uuid=uuid_of(1)))
+        assert [each.reason for each in drained().left] == ["it is stopping"]
+        await life.until(lambda: life.status(1) == "stopped")
+        cold = drained()
+        assert [(move.kind, move.memory_mb) for move in cold.moves] == [("cold_migrate", 0)]
+        assert check_plan(life.state, "admin", CheckPlan(plan=cold)).valid
+        reason = "the instance does not run: live_migrate is planned"
+        found = check_plan(life.state, "admin", CheckPlan(plan=live)).differences
+        assert [each.reason for each in found] == [reason]
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="cold_migrate", target=cold.moves[0].target))
+        await life.until(lambda: life.status(1) == "stopped")
+        assert life.state.lives.guests[uuid_of(1)].node == cold.moves[0].target
 
 
 async def test_a_stopped_guest_moves_cold_only(autojump_clock: MockClock) -> None:
