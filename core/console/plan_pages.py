@@ -28,6 +28,16 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 .bar { background: #e5e7eb; height: 12px; border-radius: 3px; position: relative; min-width: 160px; }
 .bar i { position: absolute; inset: 0 auto 0 0; border-radius: 3px; background: #2563eb; }
 .bar b { position: absolute; top: -3px; bottom: -3px; width: 2px; background: #111827; }
+.moves small { display: none; }
+@media (max-width: 640px) {
+  main { padding: 16px 8px 40px; } section { padding: 12px; } .bar { min-width: 72px; }
+  .moves, .moves tbody { display: block; } .moves tr:first-child { display: none; }
+  .moves tr { display: grid; grid-template-columns: 1fr auto; column-gap: 8px; border-top: 1px solid #e5e7eb; }
+  .moves td { border: 0; padding: 2px 0; white-space: normal; overflow-wrap: anywhere; }
+  .moves td:first-child { position: static; } .moves td:nth-last-child(1) { grid-column: 1 / 3; color: #6b7280; }
+  .moves td.id { grid-column: 1 / 3; order: 1; font-size: 12px; color: #6b7280; } .moves td.size { text-align: right; }
+  .moves small { display: inline; color: #6b7280; }
+}
 .note { color: #6b7280; font-size: 13px; margin: 8px 0 0; }
 """
 
@@ -95,21 +105,26 @@ def _cell(memory_mb: int, most: int, *, is_empty: bool) -> str:
         return f"<td>{said}</td>"
     share = 0.15 + 0.75 * abs(memory_mb) / most
     colour = "37,99,235" if memory_mb > 0 else "217,119,6"
-    ink = "#fff" if share > 0.55 else "inherit"
+    ink = "#fff" if share > 0.55 and memory_mb > 0 else "inherit"
     return f'<td style="background:rgba({colour},{share:.2f});color:{ink}">{said}</td>'
 
 
 def _moves(made: Plan) -> str:
+    mixed = len({move.kind for move in made.moves}) > 1
     lines = [
-        f"<tr><td>{number}</td><td>{html.escape(move.instance)}</td><td>{html.escape(move.source)}</td>"
-        f"<td>{html.escape(move.target)}</td><td>{move.memory_mb:,}</td><td>{html.escape(move.reason)}</td></tr>"
+        f"<tr><td><small>wave </small>{number}</td><td class=id>{html.escape(move.instance)}</td>"
+        f"<td><small>from </small>{html.escape(move.source)}</td><td><small>to </small>{html.escape(move.target)}</td>"
+        f"<td class=size>{move.memory_mb:,}<small> MiB</small></td>"
+        + (f"<td>{move.kind.replace('_migrate', '')}</td>" if mixed else "")
+        + f"<td>{html.escape(move.reason)}</td></tr>"
         for number, wave in enumerate(made.waves, 1)
         for move in wave.moves
     ]
     if not lines:
         return ""
     more = f"<p class=note>The first {MOST_MOVES:,} of {len(lines):,} moves.</p>" if len(lines) > MOST_MOVES else ""
-    head = "<tr><th>wave</th><th>instance</th><th>from</th><th>to</th><th>memory MiB</th><th>reason</th></tr>"
+    head = "<tr><th>wave</th><th>instance</th><th>from</th><th>to</th><th>memory MiB</th>"
+    head += f"{'<th>kind</th>' if mixed else ''}<th>reason</th></tr>"
     table = f"<table class=moves>{head}{''.join(lines[:MOST_MOVES])}</table>"
     return f"<section><h2>Moves</h2><div class=wide>{table}</div>{more}</section>"
 
@@ -118,7 +133,8 @@ def _left(made: Plan) -> str:
     if not made.left:
         return ""
     lines = [
-        f"<tr><td>{html.escape(each.instance)}</td><td>{html.escape(each.node)}</td><td>{html.escape(each.reason)}</td>"
+        f"<tr><td class=id>{html.escape(each.instance)}</td><td>{html.escape(each.node)}</td>"
+        f"<td>{html.escape(each.reason)}</td>"
         for each in made.left[:MOST_MOVES]
     ]
     table = f"<table class=moves><tr><th>stays</th><th>on</th><th>because</th></tr>{'</tr>'.join(lines)}</tr></table>"

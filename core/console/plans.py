@@ -178,14 +178,18 @@ def _show(made: Plan, remote: Remote, *, every: bool) -> None:
     print(made.summary)
     if made.derived:
         print(f"{counted(made.derived, 'move')} of guests whose request is not known: judged by what they hold")
+    mixed = len({move.kind for move in made.moves}) > 1
     lines = [
-        [number, move.instance, move.source, move.target, move.memory_mb, move.reason]
+        [number, move.instance, move.source, move.target, move.memory_mb]
+        + ([move.kind] if mixed else [])
+        + [move.reason]
         for number, wave in enumerate(made.waves, 1)
         for move in wave.moves
     ]
     shown = lines if every else lines[:_SHOWN]
     if shown:
-        remote.lines(["wave", "instance", "from", "to", "memory MiB", "reason"], shown)
+        kind = ["kind"] if mixed else []
+        remote.lines(["wave", "instance", "from", "to", "memory MiB", *kind, "reason"], shown)
     if len(shown) < len(lines):
         print(f"and {len(lines) - len(shown)} more moves: --all shows them")
     for number, wave in enumerate(made.waves, 1):

@@ -40,11 +40,6 @@ class Guest:
     stays: str = ""
     derived: bool = False
 
-    @property
-    def copied_mb(self) -> tuple[int, int]:
-        """MiB of memory and of local disk that a move copies: a cold one copies no memory."""
-        return 0 if self.kind == "cold_migrate" else self.memory_mb, self.disk_mb
-
 
 class Guests:
     """The guests of a fleet, read when they are asked for. The options are those of ``PlanOptions``."""

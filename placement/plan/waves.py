@@ -119,7 +119,8 @@ class _Part:
 
     def _planned(self, step: Step, *, again: bool) -> PlannedMove:
         fleet, guest, cost = self._trial.fleet, step.guest, self._options.get("cost")
-        size = guest.copied_mb
+        size = guest.memory_mb, guest.disk_mb
+        copied_mb = sum(size) if guest.kind != "cold_migrate" else guest.disk_mb
         return PlannedMove(
             instance=guest.uuid,
             source=fleet.name(step.source),
@@ -128,7 +129,7 @@ class _Part:
             reason=step.reason,
             memory_mb=size[0],
             disk_mb=size[1],
-            cost=float(sum(size)) if cost is None else float(cost(guest.uuid, *size)),
+            cost=float(copied_mb) if cost is None else float(cost(guest.uuid, *size)),
             generation=ANY if again else guest.generation,
             source_generation=int(self._generations[step.source]),
             target_generation=int(self._generations[step.target]),

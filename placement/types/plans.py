@@ -21,8 +21,8 @@ Asked = Callable[[str], Request | RequestSpec | None]
 class PlannedMove(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A guest's move from node ``source`` to ``target``. It is valid while the guest is on ``source`` with the consumer
     generation ``generation``; ``source_generation`` and ``target_generation`` are those of the two providers when the
-    plan was made. ``memory_mb`` (MiB) and ``disk_mb`` (MiB of local disk) are what has to be copied, of a guest that
-    does not run the disk alone; ``cost`` is the sum of these, or what a cost model of the caller says."""
+    plan was made. ``memory_mb`` (MiB) and ``disk_mb`` (MiB of local disk) are its size; ``cost`` is what has to be
+    copied, of a cold move the disk alone, or what a cost model of the caller says."""
 
     instance: str
     source: str

@@ -166,6 +166,7 @@ def _finished(figure: Any, chart: Chart) -> Any:
     for legend in figure.legend:
         figure.add_layout(legend, "below")
         legend.orientation, legend.click_policy, legend.ncols = "horizontal", "hide", 2
+        legend.spacing = 14
         legend.border_line_color, legend.padding, legend.label_text_font_size = None, 2, "12px"
     return _styled(figure)
 

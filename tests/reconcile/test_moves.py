@@ -111,12 +111,12 @@ async def test_plans_move_stopped_guests_cold_and_leave_those_that_are_not_settl
             return plan_moves(life.state, "admin", PlanMoves(goal=Drain(hosts=(source,))))
 
         live = drained()
-        assert [(move.kind, move.memory_mb > 0) for move in live.moves] == [("live_migrate", True)]
+        assert [(move.kind, move.cost > 1_000) for move in live.moves] == [("live_migrate", True)]
         await life.submit(StopGuest(uuid=uuid_of(1)))
         assert [each.reason for each in drained().left] == ["it is stopping"]
         await life.until(lambda: life.status(1) == "stopped")
         cold = drained()
-        assert [(move.kind, move.memory_mb) for move in cold.moves] == [("cold_migrate", 0)]
+        assert [(move.kind, move.cost) for move in cold.moves] == [("cold_migrate", cold.moves[0].disk_mb)]
         assert check_plan(life.state, "admin", CheckPlan(plan=cold)).valid
         reason = "the instance does not run: live_migrate is planned"
         found = check_plan(life.state, "admin", CheckPlan(plan=live)).differences
