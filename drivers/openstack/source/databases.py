@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.extras import import_extra, not_importable
+from .dumps import is_database_file, load_dump
 
 CHUNK: Final = 5_000
 """Rows fetched at a time."""
@@ -40,13 +41,21 @@ class Database:
     """One database. ``name`` is what reports call it; no text of it names the password."""
 
     def __init__(self, name: str, url: str, *, kept: bool = False) -> None:
-        """InvalidValue for a URL that cannot be one, or whose driver is missing. ``kept``: the connection by which it
-        is read stays open until `close`, for readers that come again and again."""
+        """``url``: of the database, or the path of a dump of it or of a file of SQLite. InvalidValue for one that
+        cannot be, or whose driver is missing. ``kept``: the connection by which it is read stays open until `close`,
+        for readers that come again and again."""
         import_extra("sqlalchemy", "openstack", field=name)
         import sqlalchemy
         from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
         self.name = name
+        self._columns: dict[str, dict[str, Any]] = {}
+        self._kept: Any = None
+        if (path := _file_of(url)) is not None:
+            if not is_database_file(path):
+                self._engine, self.shown = _engine_on(load_dump(path, name)), str(path)
+                return
+            url = f"sqlite:///{path}"
         try:
             parsed = sqlalchemy.make_url(url_of(url))
             if parsed.drivername in _DRIVERS:
@@ -62,7 +71,6 @@ class Database:
                 self._engine = _engine(parsed)
             # A file is opened by each reader: it may have been replaced meanwhile.
             self._kept = _kept_engine(parsed) if kept and parsed.get_backend_name() != "sqlite" else None
-            self._columns: dict[str, dict[str, Any]] = {}
         except (ArgumentError, NoSuchModuleError, ValueError) as error:
             # The text of the first may have the URL in it, and so a password.
             why = str(error) if isinstance(error, NoSuchModuleError) else "it cannot be parsed"
@@ -121,6 +129,22 @@ class Database:
                 return {}
             self._columns[table] = {each["name"]: each["type"] for each in inspector.get_columns(table)}
         return self._columns[table]
+
+
+def _file_of(url: str) -> Path | None:
+    """The file that is given in place of a URL."""
+    path = Path(url)
+    try:
+        return path if "://" not in url and not url.startswith("@") and path.is_file() else None
+    except (OSError, ValueError):  # a URL that is no path
+        return None
+
+
+def _engine_on(connection: Any) -> Any:
+    """An engine that has this connection of SQLite only."""
+    import sqlalchemy
+
+    return sqlalchemy.create_engine("sqlite://", creator=lambda: connection, poolclass=sqlalchemy.pool.StaticPool)
 
 
 def _engine(url: Any) -> Any:

@@ -20,17 +20,19 @@ from .values import NovaSource, PlacementSource
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """The databases of a cloud. A URL may be @FILE: the first line of that file."""
+    """The databases of a cloud. A URL may be @FILE: the first line of that file; or the path of a dump in plain SQL, or
+    of a file of SQLite."""
 
-    placement: Annotated[str | None, Parameter(help="URL of Placement's database, or @FILE with it")] = None
+    placement: Annotated[str | None, Parameter(help="URL of Placement's database, @FILE with it, or a dump")] = None
     placement_api: Annotated[
         str | None, Parameter(help="in place of it, the endpoint of a Placement API; OS_TOKEN has the token")
     ] = None
-    nova_api: Annotated[str | None, Parameter(help="URL of Nova's API database, or @FILE with it")] = None
+    nova_api: Annotated[str | None, Parameter(help="URL of Nova's API database, @FILE with it, or a dump")] = None
     nova_cell: Annotated[
         list[str] | None,
         Parameter(
-            help="URL of a cell's database, or UUID=URL; without, those that the API database names", negative=""
+            help="URL of a cell's database or a dump of it, or UUID=URL; without, those that the API database names",
+            negative="",
         ),
     ] = None
 

@@ -1,0 +1,265 @@
+"""Dumps of the databases of Nova and Placement, as ``mysqldump``, ``mariadb-dump``, ``pg_dump`` in plain text or
+``sqlite3 .dump`` write them, taken into a database in memory: the tables that are read, with all their columns."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from ....placement.types.errors import InvalidValue
+from ....placement.types.extras import import_extra
+
+TABLES: Final = frozenset(
+    {
+        *("resource_classes", "resource_providers", "inventories", "allocations", "resource_provider_aggregates"),
+        *("placement_aggregates", "traits", "resource_provider_traits", "projects", "users", "consumers"),
+        *("consumer_types", "services", "compute_nodes", "instances", "instance_extra", "pci_devices", "migrations"),
+        *("cell_mappings", "aggregates", "aggregate_hosts", "aggregate_metadata", "instance_groups"),
+        *("instance_group_member", "instance_group_policy", "request_specs"),
+    }
+)
+"""Tables that are taken; others, such as of actions and events, are passed over."""
+_SQLITE: Final = b"SQLite format 3\0"
+_BEGINS: Final = ("CREATE TABLE", "INSERT INTO", "COPY ", "USE ")
+_NAMED: Final = re.compile(
+    r"""(?:CREATE\ TABLE(?:\ IF\ NOT\ EXISTS)?|INSERT\ INTO|COPY|USE)\s+
+        (?:[`"]?[\w-]+[`"]?\.)?[`"]?(?P<name>[\w-]+)[`"]?\s*(?:\((?P<columns>[^)']*)\))?""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_COLUMN: Final = re.compile(r"""^\s*(?P<begins>[`"]?(?P<name>\w+))[`"]?\s+(?P<type>[A-Za-z]+(?:\s*\(\d+\))?)""")
+_PART: Final = re.compile(
+    r"""(?:[^,('`"]|\((?:[^()]|\([^()]*\))*\)|'(?:[^'\\]|\\.|'')*'|`[^`]*`|"[^"]*")+""", re.DOTALL
+)
+"""A column or key in the parentheses of CREATE TABLE."""
+_KEYS: Final = frozenset({"primary", "unique", "constraint", "foreign", "check", "fulltext", "period"})
+"""What a key or constraint begins with, without quotes. Behind ``KEY`` is a name in quotes, as no type is."""
+_BACKSLASHES: Final = re.compile(
+    r"\s*(?:(?:_\w+\s+)?'(?P<text>(?:[^'\\]++|\\.|'')*+)'|(?P<plain>[^,()'\s]++))\s*(?P<end>[,)])", re.DOTALL
+)
+"""A value as MySQL writes it."""
+_STANDARD: Final = re.compile(
+    r"\s*(?:'(?P<text>(?:[^']++|'')*+)'|(?P<plain>[^,()'\s]++))(?:::[\w ]+)?\s*(?P<end>[,)])", re.DOTALL
+)
+_HEADER: Final = 5
+"""Lines among which the one is by which MySQL's programs name themselves."""
+_GAP: Final = re.compile(r"\s*,?\s*")
+_ESCAPES: Final = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "f": "\f", "v": "\v"}
+
+
+def is_database_file(path: Path) -> bool:
+    """True for a file of SQLite itself."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
+def load_dump(path: Path, field: str) -> sqlite3.Connection:
+    """A database in memory with the tables of a dump, which may be compressed by gzip or zstandard. InvalidValue, with
+    the line, for a file that is none, or that holds several databases. O(file)."""
+    made = sqlite3.connect(":memory:", check_same_thread=False)
+    reader = _Dump(path, field, made)
+    try:
+        with _opened(path, field) as text:
+            reader.read(text)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{path} cannot be read: {error}", field=field) from None
+    if not reader.columns:
+        hint = "a dump in plain SQL, by mysqldump or pg_dump, of one database with its tables"
+        raise InvalidValue(f"{path} is no dump of a database of Nova or Placement", field=field, hint=hint)
+    made.commit()
+    return made
+
+
+@contextmanager
+def _opened(path: Path, field: str) -> Iterator[IO[str]]:
+    with path.open("rb") as raw:
+        begun = raw.peek(5)[:5]
+        plain: Any = raw
+        if begun == b"PGDMP":
+            problem = f"{path} is an archive of pg_dump, not plain SQL"
+            raise InvalidValue(problem, field=field, hint=f"pg_restore -f FILE {path.name} makes plain SQL of it")
+        if begun[:2] == b"\x1f\x8b":
+            plain = gzip.GzipFile(fileobj=raw)
+        elif begun[:4] == b"\x28\xb5\x2f\xfd":
+            library = import_extra("zstandard", "imports", field=field)
+            plain = io.BufferedReader(library.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        with io.TextIOWrapper(plain, encoding="utf-8", newline="\n") as text:
+            yield text
+
+
+class _Dump:
+    """Takes the statements of a dump. ``columns``: of each table, with their types in SQLite."""
+
+    def __init__(self, path: Path, field: str, made: sqlite3.Connection) -> None:
+        self._path, self._field, self._made = path, field, made
+        self.columns: dict[str, dict[str, str]] = {}
+        self._databases: set[str] = set()
+        self._line, self._backslashes = 0, False
+
+    def read(self, text: IO[str]) -> None:
+        """Take all statements. InvalidValue for one that cannot be read."""
+        lines = self._counted(text)
+        for line in lines:
+            self._backslashes |= self._line <= _HEADER and line.startswith(("-- MySQL dump", "-- MariaDB dump"))
+            if not line.upper().startswith(_BEGINS):
+                continue
+            word, named = line[:4].upper(), _NAMED.match(line)
+            name = named["name"] if named is not None else ""
+            if word == "USE ":
+                self._databases.add(name)
+                if len(self._databases) > 1:
+                    raise self._wrong(f"it holds several databases, {', '.join(sorted(self._databases))}")
+            elif word == "COPY" and named is not None and "FROM STDIN" in line.upper():
+                rows = self._copied(lines)
+                self._insert(name, _names(named["columns"]), rows if name in TABLES else _passed(rows))
+            elif word == "CREA" and name in TABLES:
+                self._create(name, line, lines)
+            elif word == "INSE" and name in TABLES and named is not None:
+                self._insert(name, _names(named["columns"]), self._valued(line, lines))
+
+    def _counted(self, text: IO[str]) -> Iterator[str]:
+        for self._line, line in enumerate(text, 1):
+            yield line
+
+    def _wrong(self, problem: str) -> InvalidValue:
+        hint = "dump one database, in plain SQL, with its tables"
+        return InvalidValue(f"{self._path}, line {self._line}: {problem[:200]}", field=self._field, hint=hint)
+
+    def _create(self, name: str, line: str, lines: Iterator[str]) -> None:
+        statement = [line]
+        while not statement[-1].rstrip().endswith(";"):
+            statement.append(next(lines, ";"))
+        body = "".join(statement).partition("(")[2].rpartition(")")[0]
+        found = (_COLUMN.match(part) for part in _PART.findall(body))
+        columns = {each["name"]: _type(each["type"]) for each in found if each and each["begins"].lower() not in _KEYS}
+        if not columns:
+            raise self._wrong(f"the table {name} has no columns")
+        told = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+        self._made.execute(f'DROP TABLE IF EXISTS "{name}"')
+        self._made.execute(f'CREATE TABLE "{name}" ({told})')
+        self.columns[name] = columns
+
+    def _insert(self, name: str, named: Sequence[str], rows: Iterator[list[Any]]) -> None:
+        if name not in TABLES:
+            for _ in rows:
+                pass
+            return
+        if name not in self.columns:
+            raise self._wrong(f"rows of {name}, of which no CREATE TABLE tells the columns")
+        kinds = self.columns[name]
+        columns = list(named) or list(kinds)
+        flags = [at for at, column in enumerate(columns) if kinds.get(column) == "BOOLEAN"]
+        told = ", ".join(f'"{column}"' for column in columns)
+        command = f'INSERT INTO "{name}" ({told}) VALUES ({", ".join("?" * len(columns))})'
+
+        def checked() -> Iterator[list[Any]]:
+            for row in rows:
+                if len(row) != len(columns):
+                    raise self._wrong(f"{len(row)} values, but {len(columns)} columns of {name}")
+                for at in flags:
+                    row[at] = _FLAGS.get(str(row[at]).lower(), row[at])
+                yield row
+
+        try:
+            self._made.executemany(command, checked())
+        except sqlite3.Error as error:
+            raise self._wrong(f"rows of {name}: {error}") from None
+
+    def _copied(self, lines: Iterator[str]) -> Iterator[list[Any]]:
+        """Rows after COPY of PostgreSQL."""
+        for line in lines:
+            if line.rstrip("\r\n") == "\\.":
+                return
+            yield [None if cell == "\\N" else _unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
+        raise self._wrong("it ends within the rows of a table")
+
+    def _valued(self, line: str, lines: Iterator[str]) -> Iterator[list[Any]]:
+        """Rows of an INSERT, which MySQL writes in one line, and others with what their texts have of lines."""
+        backslashes = self._backslashes or "`" in line.partition("(")[0]
+        parts, quotes = [line], line.count("'")
+        while not parts[-1].rstrip().endswith(";") or (quotes % 2 and not backslashes):
+            more = next(lines, None)
+            if more is None:
+                raise self._wrong("it ends within a statement")
+            parts.append(more)
+            quotes += more.count("'")
+        statement = "".join(parts)
+        begun = re.search(r"\bVALUES\s*(?=\()", statement, re.IGNORECASE)
+        if begun is None:
+            raise self._wrong("INSERT without VALUES")
+        yield from self._tuples(statement, begun.end(), _BACKSLASHES if backslashes else _STANDARD, backslashes)
+
+    def _tuples(self, statement: str, at: int, value: re.Pattern[str], backslashes: bool) -> Iterator[list[Any]]:
+        while statement[at : at + 1] == "(":
+            at += 1
+            row: list[Any] = []
+            while True:
+                found = value.match(statement, at)
+                if found is None:
+                    raise self._wrong(f"no value: {statement[at : at + 40]!r}")
+                at = found.end()
+                text = found["text"]
+                row.append(_plain(found["plain"]) if text is None else _quoted(text, backslashes))
+                if found["end"] == ")":
+                    break
+            yield row
+            gap = _GAP.match(statement, at)
+            at = at if gap is None else gap.end()
+        if statement[at:].strip() not in (";", ""):
+            raise self._wrong(f"what is behind the rows: {statement[at : at + 40]!r}")
+
+
+_FLAGS: Final = {"t": 1, "true": 1, "f": 0, "false": 0}
+
+
+def _passed(rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    """No rows, after all of a table that is not taken."""
+    for _ in rows:
+        pass
+    return iter(())
+
+
+def _names(columns: str | None) -> list[str]:
+    return [name.strip().strip('`"') for name in (columns or "").split(",") if name.strip()]
+
+
+def _type(told: str) -> str:
+    """The type of SQLite for one of another database, as SQLAlchemy understands it."""
+    kind = re.sub(r"\s", "", told.lower())
+    if kind in ("tinyint(1)", "boolean", "bool"):
+        return "BOOLEAN"
+    if kind.startswith(("datetime", "timestamp")):
+        return "DATETIME"
+    if kind.startswith(("float", "double", "real", "numeric", "decimal")):
+        return "FLOAT"
+    return "INTEGER" if "int" in kind or "serial" in kind else "TEXT"
+
+
+def _quoted(text: str, backslashes: bool) -> str:
+    if backslashes and "\\" in text:
+        text = re.sub(r"\\(.)|''", lambda found: "'" if found[1] is None else _ESCAPES.get(found[1], found[1]), text)
+        return text
+    return text.replace("''", "'")
+
+
+def _unescaped(cell: str) -> str:
+    if "\\" not in cell:
+        return cell
+    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), cell)
+
+
+def _plain(text: str) -> Any:
+    """A value without quotes."""
+    if text.upper() == "NULL":
+        return None
+    if text[:2].lower() == "0x":
+        return bytes.fromhex(text[2:]).decode("utf-8", errors="replace")
+    return _FLAGS.get(text.lower(), text)
+
+
+__all__ = ["TABLES", "is_database_file", "load_dump"]
