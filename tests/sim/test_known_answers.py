@@ -73,3 +73,11 @@ def test_what_binds_is_the_server_group_where_a_host_had_room(
     tmp_path: Path, rows: list[str], more: str, hosts: int
 ) -> None:
     assert run(task(tmp_path, rows, more, hosts=hosts)).outcome.refusals == {"server group": 1}
+
+
+def test_the_functions_have_a_name_that_stays() -> None:
+    from hostler.sim import api
+    from hostler.sim.questions import api as questions
+
+    assert set(api.__all__) == set(questions.__all__)
+    assert all(getattr(api, name) is getattr(questions, name) for name in api.__all__)
