@@ -35,6 +35,10 @@ CLEARED: Final = 64
 """Moves at most for one request where no fewest were found."""
 CLEARINGS: Final = 24
 """Hosts on which that is tried."""
+HOSTS_A_STEP: Final = 64
+"""Hosts that are looked at for the prospects of a guest in the time of one question."""
+LOOKED_AT: Final = 512
+"""Hosts of which it is looked whether their guests that can leave free enough."""
 _NEVER: Final = 10**6
 
 
@@ -55,6 +59,8 @@ class RoomSearch:
     def __init__(self, trial: Trial, reason: str, allowed: NDArray[np.bool_] | None = None) -> None:
         self._trial, self._reason, self._allowed = trial, reason, allowed
         self._until = 0
+        self._stuck: dict[tuple[int, str], bool] = {}
+        """By what plain guests ask: whether no host has room for one as the trial stands when it is asked first."""
 
     def make(
         self,
@@ -91,20 +97,40 @@ class RoomSearch:
         """Have guests leave one of the hosts that need the fewest moves, those first that free most of what is missing;
         all others where that is not enough."""
         trial, classes = self._trial, list(scan.signature.resources)
-        for prospect in [each for each in prospects if each.least <= most][:CLEARINGS]:
+        tried = 0
+        for prospect in [each for each in prospects if each.least <= most][:LOOKED_AT]:
             row, mark = prospect.row, trial.hold()
-            guests = [guest for guest in trial.guests.on(row) if not guest.stays and guest.uuid not in keep]
-            chosen = fewest_freeing(trial, guests, classes, prospect.missing, most)
+            chosen = fewest_freeing(trial, self._movable(row, keep), classes, prospect.missing, most)
+            if not chosen:
+                continue
+            if tried == CLEARINGS:
+                return None
+            tried += 1
             self._until = trial.attempts + 2 * most
             if (
-                chosen
-                and self._leave(chosen, row, 0, keep)
+                self._leave(chosen, row, 0, keep)
                 and self._rest_leaves(scan, row, keep, mark.steps + most)
                 and scan.refusing(row) is None
             ):
                 return row
             trial.back(mark)
         return None
+
+    def _movable(self, row: int, keep: frozenset[str]) -> list[Guest]:
+        """The guests on a row that another host has room for as it is, as far as is known."""
+        guests = self._trial.guests.on(row)
+        return [each for each in guests if not each.stays and each.uuid not in keep and not self._is_stuck(each)]
+
+    def _is_stuck(self, guest: Guest) -> bool:
+        """True if no host has room for a guest as the trial stands; False for guests in groups, which is not known."""
+        request = guest.request
+        if request is None or request.server_group is not None:
+            return False
+        key = id(request.spec), request.project_id
+        if key not in self._stuck:
+            scan = self._trial.scan(guest)
+            self._stuck[key] = scan is None or not scan.passing().any()
+        return self._stuck[key]
 
     def _rest_leaves(self, scan: OnRow, row: int, keep: frozenset[str], most: int) -> bool:
         """Have further guests leave a row, the smallest first, until the request passes or none can."""
@@ -175,13 +201,16 @@ class RoomSearch:
     def _free(self, scan: OnRow, prospect: Prospect, budget: int, keep: frozenset[str]) -> bool:
         """Make room on one host with at most ``budget`` moves."""
         trial, row = self._trial, prospect.row
+        trial.attempts += 1
         guests = [guest for guest in trial.guests.on(row) if not guest.stays and guest.uuid not in keep]
         table = trial.guests.amounts()
         classes = list(scan.signature.resources)
         held = {guest.uuid: table[guest.shape, classes] for guest in guests}
         useful = [guest for guest in guests if (held[guest.uuid] * (prospect.missing > 0)).any()] or guests
         for size in range(max(prospect.least, 1), budget + 1):
-            for chosen in _sets(useful, held, prospect.missing, size):
+            # Without further moves, a guest leaves only for a host that has room.
+            able = useful if size < budget else [guest for guest in useful if not self._is_stuck(guest)]
+            for chosen in _sets(able, held, prospect.missing, size):
                 mark = trial.hold()
                 if self._leave(chosen, row, budget - size, keep) and scan.refusing(row) is None:
                     return True
@@ -225,6 +254,10 @@ class RoomSearch:
         """Make room for a guest that moves."""
         source = self._trial.fleet._rows_of_service_host(self._trial.fleet._service_host(guest.row))
         for budget in range(1, most + 1):
+            # All hosts and guests are looked at, which of many takes as long as many questions.
+            self._trial.attempts += self._trial.fleet.rows // HOSTS_A_STEP
+            if self._trial.attempts > self._until:
+                return None
             for prospect in self.prospects(scan):
                 if prospect.least > budget or self._trial.attempts > self._until:
                     break
@@ -281,7 +314,7 @@ def _sets(
 ) -> list[tuple[Guest, ...]]:
     """Sets of guests that free what is missing, those first that hold the least memory, then the least in all. Of many
     guests, those count that free the most of it."""
-    if size > len(guests):
+    if not 0 < size <= len(guests):
         return []
     amounts = np.array([held[guest.uuid] for guest in guests])
     count = len(guests)

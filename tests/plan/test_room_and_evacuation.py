@@ -276,3 +276,12 @@ def test_room_is_made_with_more_moves_than_a_search_for_the_fewest_tries() -> No
     assert room(carried_out(engine, plan, asked), 16) == 1
     fewer = engine.plan(MakeRoom(request=wanted(16)), asked=asked, most_moves=11)
     assert (fewer.complete, fewer.moves) == (False, ())
+
+
+def test_hosts_whose_large_guest_has_no_other_host_do_not_hide_the_others() -> None:
+    """Of 30 hosts one guest would have to leave that no host has room for; of two, seven small ones."""
+    made = cloud({f"n{host:02}": [11] if host < 30 else [1] * 10 for host in range(32)}, vcpus=16)
+    engine, asked = engine_of(made)
+    plan = engine.plan(MakeRoom(request=wanted(13)), asked=asked)
+    assert plan.complete, plan.summary
+    assert len(plan.moves) == 7
