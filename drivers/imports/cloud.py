@@ -78,6 +78,7 @@ class HostDraft:
     reserved_memory_mb: int = 0
     reserved_disk_gb: int = 0
     hypervisor: str | None = "QEMU"
+    traits: frozenset[str] = frozenset()
     disabled: str = ""
     aggregates: dict[str, Aggregate] = field(default_factory=dict)
 
@@ -231,6 +232,7 @@ class CloudDraft:
             reserved_ram_mb=host.reserved_memory_mb,
             reserved_disk_gb=host.reserved_disk_gb,
             hypervisor_type=host.hypervisor,
+            traits=host.traits,
             aggregates=tuple(aggregates.values()),
             instances=instances,
         )

@@ -1,18 +1,20 @@
 """OpenStack, from the listings of its command line in JSON or CSV: ``hypervisor list --long``, ``server list --all
 --long``, ``flavor list --long``, ``aggregate show``, ``server group list --long`` and ``resource provider inventory
-list``; and from Nova's table ``instances``."""
+list``, ``trait list`` and ``usage show``; and from Nova's table ``instances``."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...placement.types.errors import InvalidValue
 from ...placement.types.host import Aggregate
 from ...placement.types.request import Flavor
+from ...placement.types.validation import is_custom, standard_traits
 from .cloud import CloudDraft, GuestDraft, HostDraft, memory_mb, size, uuid_from
 from .tables import Line, Table
 
@@ -32,13 +34,14 @@ def read(found: Sequence[Table]) -> CloudDraft:
             continue
         kinds.setdefault(_kind(table), []).append(table)
     hypervisors = _lines(kinds, "hypervisors")
-    inventories = _Inventories(kinds.get("inventories", ()), [line.text("Hypervisor Hostname") for line in hypervisors])
+    names = [line.text("Hypervisor Hostname") for line in hypervisors]
+    inventories, traits, usages = (_OfHosts(kinds.get(kind, ()), names) for kind in ("inventories", "traits", "usages"))
     for line in hypervisors:
-        _hypervisor(cloud, line, inventories)
-    for table in inventories.others:
+        _hypervisor(cloud, line, inventories, traits)
+    for table in (*inventories.others, *traits.others, *usages.others):
         for line in table.lines:
             why = f"{table.name!r}, the name of the file, is not the name of a hypervisor"
-            cloud.report.drop(line, line.text("resource_class"), why)
+            cloud.report.drop(line, line.text("resource_class", "name"), why)
     for line in _lines(kinds, "aggregates"):
         _aggregate(cloud, line)
     members = _groups(cloud, _lines(kinds, "groups"))
@@ -47,6 +50,7 @@ def read(found: Sequence[Table]) -> CloudDraft:
         _server(cloud, line, flavors, members)
     for line in _lines(kinds, "instances"):
         _instance(cloud, line, members)
+    _compare(cloud, usages)
     return cloud
 
 
@@ -61,20 +65,23 @@ def _kind(table: Table) -> str:
         ("groups", ("Members",)),
         ("servers", ("ID", "Status")),
         ("inventories", ("resource_class", "total")),
+        ("usages", ("resource_class", "usage")),
         ("instances", ("uuid", "host", "vcpus", "memory_mb")),
         ("aggregates", ("Name", "Availability Zone")),
         ("aggregates", ("name", "availability_zone", "hosts")),
     ):
         if table.has(*columns):
             return kind
+    if [column.lower() for column in table.columns] == ["name"]:
+        return "traits"
     shown = ", ".join(table.columns[:8])
     hint = "export with --long; hypervisors, servers, flavors, aggregates, server groups and inventories are read"
     raise InvalidValue(f"{table.file} is none of the listings of OpenStack: its columns are {shown}", hint=hint)
 
 
-class _Inventories:
-    """Inventories of one provider a table, by the hypervisor that the table's file is named after: ``others`` are those
-    of none."""
+class _OfHosts:
+    """Tables of one provider each, by the hypervisor that the table's file is named after: ``others`` are those of
+    none."""
 
     def __init__(self, found: Sequence[Table], hypervisors: Sequence[str]) -> None:
         self._of: dict[str, list[Table]] = {}
@@ -93,12 +100,17 @@ class _Inventories:
             else:
                 self._of.setdefault(name, []).append(table)
 
+    @property
+    def hypervisors(self) -> list[str]:
+        """Those that have a table."""
+        return list(self._of)
+
     def lines(self, hypervisor: str) -> list[Line]:
         """The lines of a hypervisor's tables."""
         return [line for table in self._of.get(hypervisor, ()) for line in table.lines]
 
 
-def _hypervisor(cloud: CloudDraft, line: Line, inventories: _Inventories) -> None:
+def _hypervisor(cloud: CloudDraft, line: Line, inventories: _OfHosts, traits: _OfHosts) -> None:
     name = line.text("Hypervisor Hostname")
     down = line.text("State").lower() == "down"
     disabled = line.text("Status").lower() == "disabled"
@@ -117,6 +129,7 @@ def _hypervisor(cloud: CloudDraft, line: Line, inventories: _Inventories) -> Non
         return
     for each in inventories.lines(name):
         _inventory(cloud, host, each)
+    host.traits = frozenset(_traits(cloud, traits.lines(name)))
     if not host.vcpus or not host.memory_mb:
         why = "vCPUs or Memory MB is empty: list with --os-compute-api-version 2.87, or give its inventories"
         cloud.report.drop(line, name, why)
@@ -141,6 +154,37 @@ def _inventory(cloud: CloudDraft, host: HostDraft, line: Line) -> None:
         host.disk_gb, host.reserved_disk_gb, host.disk_ratio = total, reserved, ratio
     else:
         cloud.report.drop(line, name, "only VCPU, MEMORY_MB and DISK_GB of hosts are taken")
+
+
+def _traits(cloud: CloudDraft, lines: Sequence[Line]) -> Iterator[str]:
+    """The traits of a host that are known here, or custom."""
+    for line in lines:
+        name = line.text("name")
+        if name in standard_traits() or is_custom(name):
+            yield name
+        else:
+            cloud.report.drop(line, name, "it is newer than os-traits here: upgrade that")
+
+
+def _compare(cloud: CloudDraft, usages: _OfHosts) -> None:
+    """Say where guests take other amounts than Placement counts. O(guests + lines)."""
+    taken: dict[str | None, Counter[str]] = {name: Counter() for name in usages.hypervisors}
+    for guest in cloud.guests if taken else ():
+        own = taken.get(cloud.known_host(guest.host))
+        if own is not None:
+            own.update(VCPU=guest.flavor.vcpus, MEMORY_MB=guest.flavor.memory_mb)
+    for hypervisor in usages.hypervisors:
+        for line in usages.lines(hypervisor):
+            name = line.text("resource_class")
+            try:
+                used = size(line, "usage")
+            except ValueError as error:
+                cloud.report.drop(line, name, str(error))
+                continue
+            own = taken[hypervisor]
+            if name in ("VCPU", "MEMORY_MB") and used != own[name]:
+                there = f"guests of the files take {own[name]:,} {name} of {hypervisor}"
+                cloud.report.note(f"{there}, {used:,} are used in Placement")
 
 
 def _aggregate(cloud: CloudDraft, line: Line) -> None:

@@ -283,3 +283,23 @@ def test_best_host_refuses_what_is_no_amount_or_path(value: str) -> None:
     for name in ("vcpus", "state"):
         with pytest.raises(HostlerError, match=rf"{name}|cannot read"):
             answered(_query(json.dumps({"state": "absent", "vcpus": "1"} | {name: value}).encode()))
+
+
+def test_traits_and_usages_of_providers_are_of_the_host_that_their_file_is_named_after(tmp_path: Path) -> None:
+    files = {
+        "h": [OLD_HYPERVISOR],
+        "f": [FLAVOR],
+        "s": [{"ID": f"{UUID}1", "Status": "ACTIVE", "Image ID": "u", "Flavor": "m", "Host": "cmp1"}],
+        "cmp1.example.json": [{"name": name} for name in ("HW_CPU_X86_AVX2", "CUSTOM_FAST", "HW_FUTURE")],
+        "cmp1.csv": '"resource_class","usage"\n"VCPU",2\n"MEMORY_MB",8192\n',
+        "cmp9.csv": '"name"\n"CUSTOM_FAST"\n',
+    }
+    cloud = openstack(tmp_path, **files)
+    (host,) = cloud.hosts.values()
+    assert host.traits == {"HW_CPU_X86_AVX2", "CUSTOM_FAST"}
+    assert dropped(cloud) == {
+        "HW_FUTURE": "it is newer than os-traits here: upgrade that",
+        "CUSTOM_FAST": "'cmp9', the name of the file, is not the name of a hypervisor",
+    }
+    said = "guests of the files take 4,096 MEMORY_MB of cmp1.example, 8,192 are used in Placement"
+    assert [note for note in cloud.report.notes if "are used" in note] == [said]
