@@ -90,7 +90,7 @@ def is_packing_trace(path: Path) -> bool:
 
 
 def _uri(path: Path) -> str:
-    """The address of a SQLite file that nobody writes."""
+    """The address of a SQLite file, which is only read."""
     return f"file:{quote(str(path))}?mode=ro&immutable=1"
 
 

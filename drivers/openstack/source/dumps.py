@@ -60,7 +60,7 @@ def is_database_file(path: Path) -> bool:
 
 def load_dump(path: Path, field: str) -> sqlite3.Connection:
     """A database in memory with the tables of a dump, which may be compressed by gzip or zstandard. InvalidValue, with
-    the line, for a file that is none, or that holds several databases. O(file)."""
+    the line, for another file, or one that holds several databases. O(file)."""
     made = sqlite3.connect(":memory:", check_same_thread=False)
     reader = _Dump(path, field, made)
     try:
