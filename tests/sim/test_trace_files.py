@@ -37,7 +37,9 @@ def lifetimes(workload: Workload) -> list[int]:
     return [int(each) for each in workload.departure_s - workload.arrival_s]
 
 
-@pytest.mark.parametrize("data", [ONE.decode().encode("utf-16-be"), gzip.compress(gzip.compress(ONE))])
+@pytest.mark.parametrize(
+    "data", [ONE.decode().encode("utf-16-be"), gzip.compress(gzip.compress(ONE))], ids=["UTF-16", "compressed twice"]
+)
 def test_what_a_file_holds_is_found_by_its_content(tmp_path: Path, data: bytes) -> None:
     assert lifetimes(read(tmp_path, data)) == [3_600]
 
