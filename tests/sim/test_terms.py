@@ -67,8 +67,8 @@ def test_custom_resources_and_traits_find_the_hosts_that_have_them(tmp_path: Pat
 def test_a_guest_of_two_numa_cells_is_refused_where_a_host_has_one(tmp_path: Path) -> None:
     text = "arrival_s,vcpus,memory_gb,extra_specs\n0,2,2,hw:numa_nodes=2\n"
     assert played(tmp_path, text, plan(1, numa_cells=2), policy="best-fit")[0].refused == 0
-    one_cell = {"fleet": plan(1, numa_cells=1), "policy": "best-fit", "refuse_impossible": True}
-    assert played(tmp_path, text, **one_cell)[0].refused == 1
+    outcome, _ = played(tmp_path, text, plan(1, numa_cells=1), policy="best-fit", refuse_impossible=True)
+    assert outcome.refused == 1
 
 
 def test_a_project_is_known_to_the_engine(tmp_path: Path) -> None:
