@@ -140,6 +140,34 @@ class MoveGuest(OnGuest, frozen=True, tag="move_guest"):
     seconds: Seconds = MOVE_SECONDS
 
 
+class ResizeGuest(OnGuest, frozen=True, tag="resize_guest"):
+    """Have a guest get the CPUs and memory of another flavor, which is all that is read of the request: its own disk
+    stays as large as it is. Its node holds both sizes until the back end has resized it, or it is known to have kept
+    its size; where its node has no room, it moves cold to another one of its back end that has. A guest that runs is
+    stopped for it, and started again. ``target``, for cloud admins: the node. It is given up after ``seconds``. Answers
+    the decision."""
+
+    request: Asked
+    target: str | None = None
+    seconds: Seconds = MOVE_SECONDS
+
+
+class SnapshotGuest(OnGuest, frozen=True, tag="snapshot_guest"):
+    """Have an image made of the disk that a guest has of its own, running or stopped; not of its volumes. Guests of the
+    project can be made from it: its ``image`` is then ``snapshot:UUID``. ``snapshot``: its uuid, made if left out. It
+    is given up after ``seconds``. A guest that has snapshots is not deleted."""
+
+    name: Text = ""
+    snapshot: str = ""
+    seconds: Seconds = MOVE_SECONDS
+
+
+class DeleteGuestSnapshot(OnGuest, frozen=True, tag="delete_guest_snapshot"):
+    """Have a snapshot of a guest removed from its back end. InUse while there are guests that were made from it."""
+
+    snapshot: str
+
+
 class AttachVolume(OnGuest, frozen=True, tag="attach_volume"):
     """Attach a volume that a back end carries out to a guest of the same project, running or stopped."""
 
@@ -199,12 +227,14 @@ class NodeReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tru
 
 class ReportBackend(Lifecycle, frozen=True, tag="report_backend"):
     """All nodes of a back end, as they were ``at`` a time. A node that was there before and is left out is down.
-    ``attaches``: guests on them can have volumes."""
+    ``attaches``: guests on them can have volumes. ``can``: what else the back end can do with guests (adopt, console,
+    move, resize, snapshot)."""
 
     name: Name
     at: float
     nodes: tuple[NodeReport, ...]
     attaches: bool = True
+    can: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class PoolReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -289,6 +319,38 @@ class RefuseAttachment(OnClaim, frozen=True, tag="refuse_attachment"):
     text: str = ""
 
 
+class OnSnapshotClaim(OnGuest, frozen=True):
+    """Base of what the reconciler tells of one claim of a snapshot of a guest; refused if it is not the present one."""
+
+    snapshot: str
+    claim: Claim
+
+
+class BeginSnapshot(OnSnapshotClaim, frozen=True, tag="begin_snapshot"):
+    """The reconciler is about to make a snapshot on its back end."""
+
+
+class ConfirmSnapshot(OnSnapshotClaim, frozen=True, tag="confirm_snapshot"):
+    """The back end has the snapshot, under its own name ``key``."""
+
+    key: str = ""
+
+
+class FailSnapshot(OnSnapshotClaim, frozen=True, tag="fail_snapshot"):
+    """The snapshot cannot be made. What is left of it is removed next."""
+
+    failure: FailureClass
+    text: str = ""
+
+
+class LoseSnapshot(OnSnapshotClaim, frozen=True, tag="lose_snapshot"):
+    """The back end no longer has a snapshot that it had, although its removal was not wanted."""
+
+
+class ClearSnapshot(OnSnapshotClaim, frozen=True, tag="clear_snapshot"):
+    """The back end has nothing of the snapshot: after a failure, or because its removal was wanted."""
+
+
 class BeginVolume(OnVolumeClaim, frozen=True, tag="begin_volume"):
     """The reconciler is about to make a volume on its back end."""
 
@@ -319,7 +381,17 @@ class ClearVolume(OnVolumeClaim, frozen=True, tag="clear_volume"):
     """The back end has nothing of the volume: after a failure, or because its removal was wanted."""
 
 
-GuestCommand = StartGuest | StopGuest | DeleteGuest | MoveGuest | AttachVolume | DetachVolume
+GuestCommand = (
+    StartGuest
+    | StopGuest
+    | DeleteGuest
+    | MoveGuest
+    | ResizeGuest
+    | SnapshotGuest
+    | DeleteGuestSnapshot
+    | AttachVolume
+    | DetachVolume
+)
 ProgressCommand = (
     BeginBuild
     | ConfirmGuest
@@ -332,7 +404,15 @@ ProgressCommand = (
     | RefuseAttachment
 )
 VolumeProgressCommand = BeginVolume | ConfirmVolume | FailVolume | LoseVolume | ClearVolume
+SnapshotProgressCommand = BeginSnapshot | ConfirmSnapshot | FailSnapshot | LoseSnapshot | ClearSnapshot
 BackendCommand = SetBackend | SetInstallation | ReportBackend | ReportPools
 LifecycleCommand = (
-    CreateGuest | AdoptGuest | CreateVolume | GuestCommand | ProgressCommand | VolumeProgressCommand | BackendCommand
+    CreateGuest
+    | AdoptGuest
+    | CreateVolume
+    | GuestCommand
+    | ProgressCommand
+    | VolumeProgressCommand
+    | SnapshotProgressCommand
+    | BackendCommand
 )

@@ -78,6 +78,9 @@ class Reconciling(Protocol):
     async def check(self, name: str) -> None:
         """Have a back end's driver check that it answers. HostlerError otherwise."""
 
+    async def console(self, uuid: str) -> Any:
+        """How the console of a guest is reached, as a plain value. HostlerError."""
+
 
 class Shadow(Protocol):
     """The shadow policy, as far as protocols ask for it."""

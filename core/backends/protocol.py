@@ -11,7 +11,22 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from .values import Can, Connection, Facts, Guest, GuestSpec, Mark, Node, Page, Pool, Power, Volume, VolumeSpec
+from .values import (
+    Can,
+    Connection,
+    ConsoleAddress,
+    Facts,
+    Guest,
+    GuestSpec,
+    Mark,
+    Node,
+    Page,
+    Pool,
+    Power,
+    Snapshot,
+    Volume,
+    VolumeSpec,
+)
 
 
 class Driver(Protocol):
@@ -96,6 +111,49 @@ class AdoptingDriver(ComputeDriver, Protocol):
         none."""
 
 
+class ResizingDriver(ComputeDriver, Protocol):
+    """A compute driver that gives guests another size (``Can.RESIZE``)."""
+
+    async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        """Give a guest another size on its node. One that runs is stopped for it, and started again. No change if it
+        has that size. After a failure it has one of the two sizes, and ``get_guest`` tells which; it may be off.
+        NotFound if there is none; Capacity, Quota and Permanent leave it the size that it had."""
+        ...
+
+
+class SnapshottingDriver(ComputeDriver, Protocol):
+    """A compute driver that makes images of the disks of guests (``Can.SNAPSHOT``)."""
+
+    def snapshots(self) -> AsyncIterator[Page[Snapshot]]:
+        """All images that Hostler made of guests, those of other installations included, page by page, as
+        ``nodes``."""
+        ...
+
+    async def get_snapshot(self, uuid: str) -> Snapshot:
+        """The snapshot of this installation with this uuid. NotFound if there is none."""
+        ...
+
+    async def snapshot_guest(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        """Make an image of the disk that a guest has of its own, as it is at one moment, whether the guest runs or not.
+        ``mark`` is that of the image, which outlasts the guest. It may still be building when this returns.
+        Repeatable: the same mark again returns the image that is there; what an attempt that was cut off has left is
+        made again. Conflict if there is one of this uuid with another claim. NotFound if there is no such guest,
+        Permanent if it has no disk of its own. Errors leave nothing behind that counts as made."""
+        ...
+
+    async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
+        """Remove a snapshot, whole or not, as ``delete_guest``. Conflict while it is in use."""
+
+
+class ConsoleDriver(ComputeDriver, Protocol):
+    """A compute driver that tells how consoles are reached (``Can.CONSOLE``)."""
+
+    async def console(self, uuid: str) -> ConsoleAddress:
+        """How the console of a guest is reached now. NotFound if there is no such guest, Conflict while it does not
+        run, Permanent if it has none."""
+        ...
+
+
 class StorageDriver(Driver, Protocol):
     """Pools and volumes."""
 
@@ -171,3 +229,18 @@ def moves(driver: AnyDriver) -> TypeGuard[MovingDriver]:
 def adopts(driver: AnyDriver) -> TypeGuard[AdoptingDriver]:
     """True for a compute driver that marks guests which it has not made."""
     return Can.ADOPT in driver.facts.can
+
+
+def resizes(driver: AnyDriver) -> TypeGuard[ResizingDriver]:
+    """True for a compute driver that gives guests another size."""
+    return Can.RESIZE in driver.facts.can
+
+
+def snapshots(driver: AnyDriver) -> TypeGuard[SnapshottingDriver]:
+    """True for a compute driver that makes images of the disks of guests."""
+    return Can.SNAPSHOT in driver.facts.can
+
+
+def has_consoles(driver: AnyDriver) -> TypeGuard[ConsoleDriver]:
+    """True for a compute driver that tells how consoles are reached."""
+    return Can.CONSOLE in driver.facts.can

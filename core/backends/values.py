@@ -13,7 +13,9 @@ import msgspec
 Power = Literal["on", "off"]
 GuestState = Literal["building", "off", "on", "paused", "error", "deleting"]
 VolumeState = Literal["building", "available", "in_use", "error", "deleting"]
+SnapshotState = Literal["building", "available", "error", "deleting"]
 NodeState = Literal["up", "down", "maintenance"]
+ConsoleKind = Literal["vnc", "spice", "serial", "url"]
 Item = TypeVar("Item")
 
 
@@ -34,6 +36,12 @@ class Can(Flag):
     """The service itself joins a second creation with the same uuid to the first one."""
     ADOPT = auto()
     """Guests that Hostler did not make can be given a mark, and lose it again (``adopt_guest``, ``disown_guest``)."""
+    RESIZE = auto()
+    """Guests can be given another number of CPUs and amount of memory (``resize_guest``)."""
+    SNAPSHOT = auto()
+    """Images can be made of the disks of guests (``snapshot_guest``)."""
+    CONSOLE = auto()
+    """It tells how the console of a guest is reached (``console``)."""
 
 
 class Facts(NamedTuple):
@@ -124,6 +132,27 @@ class Volume(NamedTuple):
     pool: str
     size_gb: int
     state: VolumeState
+
+
+class Snapshot(NamedTuple):
+    """An image of a guest's disk as the back end has it. ``key``: the back end's own name of it, which new guests are
+    made from. ``mark``: of the snapshot itself; None if Hostler did not make it."""
+
+    key: str
+    mark: Mark | None
+    name: str
+    state: SnapshotState
+
+
+class ConsoleAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """How the console of a guest is reached. ``address``: HOST:PORT of ``vnc`` and ``spice``, the device on ``node`` of
+    ``serial``, a ``url``. ``note``: how to connect, for people. It may hold a secret that the back end has made for
+    this one use, and is kept nowhere."""
+
+    kind: ConsoleKind
+    address: str
+    node: str
+    note: str = ""
 
 
 class Page(NamedTuple, Generic[Item]):

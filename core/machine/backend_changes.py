@@ -60,6 +60,7 @@ def report_nodes(state: ServiceState, command: ReportBackend, now: float) -> int
     lives.set_nodes(command.name, list({**dict.fromkeys(known.nodes), **names}))
     lives.backends[command.name].reported = command.at
     lives.backends[command.name].attaches = command.attaches
+    lives.backends[command.name].can = list(command.can)
     lives.backends[command.name].reports = {node.name: node for node in command.nodes}
     return reported.applied
 

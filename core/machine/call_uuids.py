@@ -33,7 +33,7 @@ from ..lifecycle_commands import GuestVolume, Lifecycle
 from ..region_commands import PlaceAcross
 from ..storage_commands import AskedVolume, StorageBase
 from .group_queries import ServerGroups
-from .lifecycle_queries import Guests, ShowGuest, VolumeLives
+from .lifecycle_queries import Guests, GuestSnapshots, ShowGuest, VolumeLives
 from .queries import Explain, Fits, FitsMany, Instance
 from .ranking import Rank
 from .region_queries import RegionGuests, RegionOf
@@ -52,13 +52,13 @@ from .what_if import WhatIf
 _CALLS: Final = (
     *(Hold, ConfirmHold, Release, Spawned, Move, Resize, BeginMove, ConfirmMove, RevertMove, StorageBase, Lifecycle),
     *(Asked, AskedVolume, GuestVolume, Instance, ShowGuest, ShowVolume, Volumes, VolumeSnapshots, VolumeBackups),
-    *(ServerGroups, VolumeGroups, VolumeLives, Guests, RegionGuests, RegionOf, PlaceAcross, WhatIf),
+    *(ServerGroups, VolumeGroups, VolumeLives, Guests, GuestSnapshots, RegionGuests, RegionOf, PlaceAcross, WhatIf),
     *(Explain, Fits, FitsMany, Rank, ExplainVolume, FitsVolume, RankVolume),
 )
 _NAMES: Final = frozenset(
     (
         *("uuid", "uuids", "instance_uuids", "migration", "volume_id", "volume", "source", "group"),
-        *("snapshot_id", "backup_id", "group_id", "guest", "after"),
+        *("snapshot_id", "backup_id", "group_id", "guest", "snapshot", "after"),
     )
 )
 """Fields with uuids of instances, migrations, volumes, snapshots, backups and volume groups. ``after``: of lists by

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 
 from ...placement.storage.decision import PoolSelection
-from ...placement.storage.with_guests import Locality
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
 from ..backends.errors import FailureClass
@@ -26,25 +25,28 @@ from ..lifecycle_commands import (
     CreateGuest,
     CreateVolume,
     DeleteGuest,
+    DeleteGuestSnapshot,
     DetachVolume,
     EndMigration,
     FailBuild,
     FailVolume,
-    GuestVolume,
     LoseGuest,
     LoseVolume,
     MoveGuest,
+    OnSnapshotClaim,
     OnVolumeClaim,
     RefuseAttachment,
     ReportBackend,
     ReportPools,
+    ResizeGuest,
     SetBackend,
     SetInstallation,
+    SnapshotGuest,
     StartGuest,
     StopGuest,
 )
-from ..storage_commands import DeleteVolumes, PlaceTogether
-from . import adoptions, backend_changes, guest_moves, guests, placing, volume_lives, volumes
+from . import adoptions, backend_changes, guest_moves, guest_snapshots, guests, volume_lives
+from .guest_placing import WantedVolumes, placed, placed_with
 from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of
 from .state import ServiceState
 
@@ -52,13 +54,6 @@ MAX_TEXT: Final = 1_000
 LETTING_GO: Final = 3
 """Revision of the rules (``orders.RULES``) from which on a guest that is lost, or is built again, lets go of its
 volumes."""
-
-
-class WantedVolumes(msgspec.Struct, frozen=True, array_like=True):
-    """The volumes of a guest as they were asked for."""
-
-    volumes: tuple[GuestVolume, ...] = ()
-    locality: Locality | None = None
 
 
 def change_lives(state: ServiceState, command: Any, now: float) -> Any:
@@ -76,6 +71,10 @@ def change_lives(state: ServiceState, command: Any, now: float) -> Any:
             return _delete(state, state.lives.guest(uuid), now)
         case MoveGuest(uuid=uuid):
             return guest_moves.begin(state, state.lives.guest(uuid), command, now)
+        case ResizeGuest(uuid=uuid):
+            return guest_moves.begin_resize(state, state.lives.guest(uuid), command, now)
+        case SnapshotGuest(uuid=uuid) | DeleteGuestSnapshot(uuid=uuid) | OnSnapshotClaim(uuid=uuid):
+            return guest_snapshots.change(state, state.lives.guest(uuid), command, now)
         case AttachVolume(uuid=uuid):
             return volume_lives.attach(state, state.lives.guest(uuid), command)
         case DetachVolume(uuid=uuid):
@@ -100,7 +99,7 @@ def check_not_carried_out(state: ServiceState, uuids: Any) -> None:
     lives = state.lives.guests
     for uuid in uuids if lives else ():
         if uuid in lives:
-            hint = "use start_guest, stop_guest, move_guest and delete_guest"
+            hint = "use start_guest, stop_guest, move_guest, resize_guest and delete_guest"
             raise InUse(f"back end {lives[uuid].backend or 'none'} carries out guest {uuid}", field="uuid", hint=hint)
 
 
@@ -113,6 +112,7 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
         raise InvalidValue("one guest is made at a time", field="request.instance_uuids")
     if asked.server_group is not None and not isinstance(asked.server_group, str):
         raise InvalidValue("the server group is one that the service keeps", field="request.server_group")
+    group = asked.server_group
     for uuid in asked.instance_uuids:
         if uuid in lives.guests:
             raise DuplicateName(f"there is a guest {uuid}", field="request.instance_uuids")
@@ -121,10 +121,13 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
         raise InvalidValue("no back end that is enabled has nodes", field="request", hint=hint)
     for number, each in enumerate(command.volumes):
         volume_lives.check_made_new(state, each.request, f"volumes[{number}].request")
+    snapshot = guest_snapshots.of_image(state, command.image, asked.project_id)
+    if snapshot is not None:
+        asked = guest_snapshots.on_backend_of(state, asked, snapshot)
     flavor = state.spec_of(asked).flavor
     spec = bytes(state.kept_spec(asked))
     wanted = WantedVolumes(command.volumes, command.locality)
-    decision, chosen = _placed_with(state, asked, wanted, now)
+    decision, chosen = placed_with(state, asked, wanted, now)
     if not decision.placed:
         return decision
     (selection,) = decision.selections
@@ -136,11 +139,11 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
         vcpus=flavor.vcpus,
         memory_mb=flavor.memory_mb,
         disk_gb=flavor.root_gb + flavor.ephemeral_gb,
-        image=command.image,
+        image=command.image if snapshot is None else guest_snapshots.IMAGE + snapshot.uuid,
         networks=command.networks,
         user_data=command.user_data,
         spec=spec,
-        server_group=asked.server_group,
+        server_group=group,
         attempts=command.attempts,
         build_seconds=command.build_seconds,
         desired="stopped" if command.stopped else "active",
@@ -152,45 +155,12 @@ def _create(state: ServiceState, command: CreateGuest, now: float) -> Decision:
 
 
 def _adopt(state: ServiceState, command: AdoptGuest, now: float) -> Decision:
-    decision, life = adoptions.begin(state, command, now, _placed)
+    decision, life = adoptions.begin(state, command, now, placed)
     if life is not None:
         state.lives.guests[life.uuid] = life
         _claim(state, life, decision, now)
         life.key = command.key
     return decision
-
-
-def _placed_with(
-    state: ServiceState, asked: Asked, wanted: WantedVolumes, now: float, failed_pools: Sequence[str] = ()
-) -> tuple[Decision, Sequence[PoolSelection]]:
-    """Place a guest with the volumes that are made for it, all or nothing, on back ends. InvalidValue, with nothing
-    placed, if one is on a node or pool that belongs to none."""
-    chosen: Sequence[PoolSelection] = ()
-    if wanted.volumes:
-        requests = tuple(each.request for each in wanted.volumes)
-        suited = volume_lives.on_attaching(state, asked)
-        together = PlaceTogether(request=suited, volumes=requests, locality=wanted.locality)
-        joint = volumes.place_with_guest(state, together, now, tuple(failed_pools))
-        if joint.guest is None:
-            sequence = state.engine.sequence
-            none: dict[str, int] = {}
-            refused = Decision(sequence=sequence, request_id=asked.request_id, considered=0, removed=none)
-            return msgspec.structs.replace(refused, refusal=joint.refusal), ()
-        decision, chosen = joint.guest, [each.selected for each in joint.volumes] if joint.placed else ()
-        if joint.placed and suited is not asked:
-            state.requests.keep((decision.selected.instance_uuid,), state.kept_spec(asked))
-    else:
-        decision = _placed(state, asked, now)
-    if decision.placed:
-        node = decision.selections[0].node
-        others = [each.backend_id for each in chosen if state.lives.backend_of_pool(each.backend_id) is None]
-        if others or state.lives.backend_of(node) is None:
-            guests.release(state, (decision.selections[0].instance_uuid,))
-            if chosen:
-                volumes.delete(state, DeleteVolumes(uuids=tuple(each.volume_id for each in chosen)))
-            what = f"pool {others[0]}" if others else f"node {node}"
-            raise InvalidValue(f"{what}, which was selected, belongs to no back end", field="request")
-    return decision, chosen
 
 
 def _claim_volumes(
@@ -206,10 +176,6 @@ def _claim_volumes(
         volume_lives.keep_placed(state, each, selection, life.build_seconds, now, guest=life.uuid)
     life.volumes = [selection.volume_id for selection in chosen]
     life.wanted = msgspec.msgpack.encode(WantedVolumes(tuple(own), wanted.locality))
-
-
-def _placed(state: ServiceState, asked: Asked, now: float) -> Decision:
-    return placing.place_one(state, asked, now)
 
 
 def _claim(state: ServiceState, life: GuestLife, decision: Decision, now: float) -> None:
@@ -261,6 +227,7 @@ def _check_not_deleted(life: GuestLife) -> None:
 
 
 def _delete(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
+    guest_snapshots.check_none(life)
     life.desired, life.changed = "deleted", now
     if life.status == "placed" or not life.node or life.gone:  # no call was made, or nothing is left
         return _gone(state, life, now)
@@ -304,7 +271,7 @@ def _place_again(state: ServiceState, life: GuestLife, now: float) -> Decision:
     wanted = WantedVolumes()
     if life.wanted and not life.built:
         wanted = msgspec.msgpack.decode(life.wanted, type=WantedVolumes)
-    decision, chosen = _placed_with(state, asked, wanted, now, life.failed_pools)
+    decision, chosen = placed_with(state, asked, wanted, now, life.failed_pools)
     if not decision.placed:
         return decision
     state.requests.keep((life.uuid,), life.spec)

@@ -30,6 +30,12 @@ class ShowGuest(Query, frozen=True):
     uuid: str
 
 
+class GuestSnapshots(Query, frozen=True):
+    """The snapshots of one guest, in the order of their uuids. For readers of its project."""
+
+    uuid: str
+
+
 class VolumeLives(Query, frozen=True):
     """Volumes that back ends carry out, in the order of their uuids, behind the one named ``after``: of a ``project``,
     a ``guest``, a ``backend``, in a ``status``, each where it is given. Readers of the cloud see all, others those of
@@ -48,11 +54,11 @@ class ListBackends(Query, frozen=True):
 
 
 class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A guest: ``status`` is placed, building, active, stopped, starting, stopping, moving (to ``target``), clearing
-    (what is left of a failed build is removed), deleting or error. Memory in MiB, disk in GiB. ``volumes``: their
-    uuids. ``settled``: nothing is to be done for it. ``failure`` and ``reason``: class and text of the last failed
-    build, move or attachment since it last was well. ``changed``: time of the last change of its status, in seconds
-    since the epoch."""
+    """A guest: ``status`` is placed, building, active, stopped, starting, stopping, moving or resizing (to ``target``),
+    clearing (what is left of a failed build is removed), deleting or error. Memory in MiB, disk in GiB. ``volumes``:
+    their uuids. ``settled``: nothing is to be done for it. ``failure`` and ``reason``: class and text of the last
+    failed build, move, resize or attachment since it last was well. ``changed``: time of the last change of its status,
+    in seconds since the epoch."""
 
     uuid: str
     name: str
@@ -74,6 +80,22 @@ class GuestLine(msgspec.Struct, frozen=True, kw_only=True):
     volumes: list[str] = []
     target: str | None = None
     settled: bool = True
+
+
+class GuestSnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the guest ``guest``: ``status`` is placed, building, available, clearing, deleting or error.
+    ``key``: the back end's own name of it. ``failure``, ``reason`` and ``changed`` as of guests."""
+
+    uuid: str
+    name: str
+    guest: str
+    status: str
+    backend: str
+    key: str
+    claim: int
+    changed: float
+    failure: FailureClass | None = None
+    reason: str | None = None
 
 
 class VolumeLifeLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,12 +158,46 @@ def guests(state: ServiceState, user: str, query: Guests) -> list[GuestLine]:
 def show_guest(state: ServiceState, user: str, query: ShowGuest) -> GuestLine:
     """The answer. NotAllowed alike for guests of others and those that are not there; UnknownName for readers of the
     cloud. O(1)."""
-    life = state.lives.guests.get(query.uuid)
-    if state.tenants.role(user, CLOUD) >= RANK["reader"]:
-        return _line(state.lives.guest(query.uuid))
-    if life is None or state.tenants.role(user, project_scope(life.project_id)) < RANK["reader"]:
-        raise no_instance(query.uuid, "uuid")
-    return _line(life)
+    return _line(_readable_guest(state, user, query.uuid, "reader"))
+
+
+def guest_snapshots(state: ServiceState, user: str, query: GuestSnapshots) -> list[GuestSnapshotLine]:
+    """The answer. Errors as for ``show_guest``. O(snapshots of the guest)."""
+    guest = _readable_guest(state, user, query.uuid, "reader")
+    found = []
+    for uuid, life in sorted(guest.snapshots.items()):
+        fault = life.fault
+        found.append(
+            GuestSnapshotLine(
+                uuid=uuid,
+                name=life.name,
+                guest=guest.uuid,
+                status=life.shown,
+                backend=life.backend,
+                key=life.key,
+                claim=life.claim,
+                changed=life.changed,
+                failure=None if fault is None else fault.failure,
+                reason=None if fault is None else fault.text,
+            )
+        )
+    return found
+
+
+def _readable_guest(state: ServiceState, user: str, uuid: str, role: str) -> GuestLife:
+    """A guest for those with a role in its project or the cloud; errors as for ``show_guest``."""
+    if state.tenants.role(user, CLOUD) >= RANK[role]:
+        return state.lives.guest(uuid)
+    life = state.lives.guests.get(uuid)
+    if life is None or state.tenants.role(user, project_scope(life.project_id)) < RANK[role]:
+        raise no_instance(uuid, "uuid")
+    return life
+
+
+def guest_for(state: ServiceState, user: str, uuid: str) -> GuestLife:
+    """A guest for members of its project. NotAllowed alike for guests of others and those that are not there;
+    UnknownName for members of the cloud. O(1)."""
+    return _readable_guest(state, user, uuid, "member")
 
 
 def volume_lives(state: ServiceState, user: str, query: VolumeLives) -> list[VolumeLifeLine]:

@@ -19,7 +19,8 @@ GuestStatus = Literal["placed", "building", "active", "stopped", "clearing", "er
 """placed: claimed, no call made. building: calls may have been made, not confirmed. active, stopped: confirmed.
 clearing: the build failed, and what may be left is to be removed. error: nothing is done until a user decides."""
 SHOWN: Final = (
-    *("placed", "building", "active", "stopped", "starting", "stopping", "moving", "deleting", "clearing", "error"),
+    *("placed", "building", "active", "stopped", "starting", "stopping", "moving", "resizing", "deleting"),
+    *("clearing", "error"),
 )
 VolumeStatus = Literal["placed", "building", "available", "clearing", "error"]
 """As of guests; available: confirmed."""
@@ -37,15 +38,50 @@ class Fault(msgspec.Struct, frozen=True):
 class GuestMove(msgspec.Struct, kw_only=True, frozen=True):
     """A move of a guest: its target, the consumer that holds its source (empty: none), whether calls may have been
     made (``begun``), and when it is given up, in seconds since the epoch. ``claim``: of an evacuation, the number of
-    the guest on its target; of others that of the guest."""
+    the guest on its target; of others that of the guest. A resize has the size (``vcpus``, ``memory_mb``) and the
+    ``spec`` that the guest is to have; its target may be its source."""
 
-    kind: MoveKind
+    kind: MoveKind | Literal["resize"]
     host: str
     node: str
     migration: str
     claim: int
     until: float
     begun: bool = False
+    vcpus: int = 0
+    memory_mb: int = 0
+    spec: bytes = b""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """CPUs and MiB of memory that a resize is to."""
+        return self.vcpus, self.memory_mb
+
+
+class SnapshotLife(msgspec.Struct, kw_only=True):
+    """One snapshot of a guest. ``backend``: where it is. ``claim``, ``until``, ``changed``, ``key`` and ``fault`` as of
+    guests."""
+
+    uuid: str
+    name: str
+    backend: str
+    claim: int
+    until: float
+    changed: float
+    desired: Literal["available", "deleted"] = "available"
+    status: VolumeStatus = "placed"
+    key: str = ""
+    fault: Fault | None = None
+
+    @property
+    def shown(self) -> str:
+        """The status as users see it."""
+        return "deleting" if self.desired == "deleted" else self.status
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing is to be done."""
+        return self.desired != "deleted" and self.status in ("available", "error")
 
 
 class GuestLife(msgspec.Struct, kw_only=True):
@@ -58,7 +94,8 @@ class GuestLife(msgspec.Struct, kw_only=True):
     ``failed_pools``: pools in which these could not be made. ``built``: it was confirmed once, so that its volumes hold
     data. ``gone``: the back end has nothing of it, and its volumes are being removed. ``detaching``: when each
     volume that it is to let go is given up, in seconds since the epoch, by uuid. ``adopting``: it is a stranger's that
-    is to be marked; it is neither made nor removed. ``adopted``: when it was (0.0: it was made)."""
+    is to be marked; it is neither made nor removed. ``adopted``: when it was (0.0: it was made). ``snapshots``:
+    those of its disk, by uuid."""
 
     uuid: str
     project_id: str
@@ -96,6 +133,7 @@ class GuestLife(msgspec.Struct, kw_only=True):
     detaching: dict[str, float] = {}
     adopting: bool = False
     adopted: float = 0.0
+    snapshots: dict[str, SnapshotLife] = {}
 
     @property
     def shown(self) -> str:
@@ -103,7 +141,7 @@ class GuestLife(msgspec.Struct, kw_only=True):
         if self.desired == "deleted":
             return "deleting"
         if self.move is not None:
-            return "moving"
+            return "resizing" if self.move.kind == "resize" else "moving"
         if self.status == "active" and self.desired == "stopped":
             return "stopping"
         if self.status == "stopped" and self.desired == "active":
@@ -115,13 +153,23 @@ class GuestLife(msgspec.Struct, kw_only=True):
         """True if nothing is to be done: what was observed is what is desired, or a user has to decide."""
         if self.desired == "deleted" or self.move is not None:
             return False
+        if self.snapshots and not all(each.settled for each in self.snapshots.values()):
+            return False
         return self.status == "error" or (self.status == self.desired and self.volumes == self.attached)
 
-    def consumer_on(self, node: str) -> str | None:
-        """Uuid of the consumer that holds what the guest takes on a node; None for a node that is not its own. During a
-        move its source is held by a consumer of the move."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """CPUs and MiB of memory."""
+        return self.vcpus, self.memory_mb
+
+    def consumer_on(self, node: str, size: tuple[int, int] | None = None) -> str | None:
+        """Uuid of the consumer that holds what the guest takes on a node, where it was seen to have a size (CPUs and
+        MiB; None: not known); None for a node that is not its own. During a move its source is held by a consumer of
+        the move, and on one node during a resize the old size."""
         if self.move is None:
             return self.uuid if node == self.node else None
+        if self.move.kind == "resize" and node == self.node == self.move.node and size != self.move.size:
+            return self.move.migration or None
         if node == self.move.node:
             return self.uuid
         return self.move.migration or None if node == self.node else None
@@ -228,10 +276,36 @@ def change_of(life: GuestLife) -> GuestChange:
     )
 
 
+class SnapshotChange(GuestChange, frozen=True, kw_only=True, omit_defaults=True):
+    """A snapshot of a guest after a command: ``uuid`` is the guest's, ``status`` and ``claim`` are the snapshot's."""
+
+    snapshot: str
+
+    @property
+    def sentence(self) -> str:
+        """It in words, for events."""
+        return f"snapshot {self.snapshot} {self.status}" + (f": {self.reason}" if self.reason else "")
+
+
+def snapshot_change_of(guest: GuestLife, life: SnapshotLife) -> SnapshotChange:
+    """How a snapshot of a guest is now."""
+    fault = life.fault if life.status in ("error", "clearing") else None
+    return SnapshotChange(
+        uuid=guest.uuid,
+        status=life.shown,
+        backend=life.backend,
+        claim=life.claim,
+        failure=None if fault is None else fault.failure,
+        reason=None if fault is None else fault.text,
+        snapshot=life.uuid,
+    )
+
+
 class BackendLife(msgspec.Struct):
     """What the state knows of a back end: whether it may be used, its nodes with their host names, and the name under
     which its pools are known (``NAME@KIND``; empty: it has none). ``reported`` and ``pools_reported``: times of the
-    newest inventories. ``reports``: the newest report of each node. ``attaches``: its guests can have volumes."""
+    newest inventories. ``reports``: the newest report of each node. ``attaches``: its guests can have volumes.
+    ``can``: what else it can do with guests."""
 
     enabled: bool = True
     reason: str = ""
@@ -242,6 +316,7 @@ class BackendLife(msgspec.Struct):
     pools_reported: float = 0.0
     reports: dict[str, NodeReport] = {}
     attaches: bool = True
+    can: list[str] = []
 
 
 @dataclass
@@ -260,6 +335,7 @@ class Lives:
     def __post_init__(self) -> None:
         self._backend_of = {node: name for name, each in self.backends.items() for node in each.nodes}
         self._backend_of_pools = {each.volume_host: name for name, each in self.backends.items() if each.volume_host}
+        self._guest_of = {uuid: life.uuid for life in self.guests.values() for uuid in life.snapshots}
 
     def guest(self, uuid: str) -> GuestLife:
         """The life of a guest. UnknownName if no back end carries it out. O(1)."""
@@ -283,6 +359,20 @@ class Lives:
         if found is None:
             raise UnknownName(f"no back end has a volume {uuid[:40]}", field=field)
         return found
+
+    def guest_of_snapshot(self, uuid: str) -> GuestLife | None:
+        """The guest that has a snapshot; None if there is no such snapshot. O(1)."""
+        return self.guests.get(self._guest_of.get(uuid, ""))
+
+    def add_snapshot(self, guest: GuestLife, snapshot: SnapshotLife) -> None:
+        """A guest has one more snapshot."""
+        guest.snapshots[snapshot.uuid] = snapshot
+        self._guest_of[snapshot.uuid] = guest.uuid
+
+    def drop_snapshot(self, guest: GuestLife, snapshot: SnapshotLife) -> None:
+        """A guest no longer has a snapshot."""
+        del guest.snapshots[snapshot.uuid]
+        del self._guest_of[snapshot.uuid]
 
     def backend_of_pool(self, backend_id: str) -> str | None:
         """The back end of a pool (``NAME@KIND#POOL``); None if it has none. O(1)."""

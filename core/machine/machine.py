@@ -68,7 +68,7 @@ from .destinations import select_destinations
 from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
-from .lives import GuestChange, VolumeChange
+from .lives import GuestChange, SnapshotChange, VolumeChange
 from .orders import INSTANCES_BY_TYPE, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
@@ -421,6 +421,7 @@ _ON_CLAIMS: Final = (Release, Move, Resize, BeginMove, ConfirmMove, RevertMove)
 """Commands that change what a guest holds, which back ends that carry it out would not follow."""
 _RESULTS: Final[dict[str, Any]] = {
     "guest": GuestChange,
+    "guest_snapshot": SnapshotChange,
     "volume_life": VolumeChange,
     "decision": Decision,
     "placed": PlacedMany,

@@ -28,10 +28,12 @@ from .host_detail import CellDetail, HostFacts, PciPoolDetail, cells_of, facts_o
 from .instance_queries import InstanceLine, Instances, instances, many_instances
 from .lifecycle_queries import (
     Guests,
+    GuestSnapshots,
     ListBackends,
     ShowGuest,
     VolumeLives,
     backends,
+    guest_snapshots,
     guests,
     show_guest,
     volume_lives,
@@ -441,6 +443,7 @@ QUESTIONS: Final[dict[type[Query], Callable[[ServiceState, str, Any], Any]]] = {
     ServerGroups: server_groups,
     Guests: guests,
     ShowGuest: show_guest,
+    GuestSnapshots: guest_snapshots,
     VolumeLives: volume_lives,
     ListBackends: backends,
     ListPools: pools,

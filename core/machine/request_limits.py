@@ -28,7 +28,15 @@ from ..engine_commands import (
     Spawned,
     Specs,
 )
-from ..lifecycle_commands import AdoptGuest, CreateGuest, CreateVolume, MoveGuest, ReportBackend, ReportPools
+from ..lifecycle_commands import (
+    AdoptGuest,
+    CreateGuest,
+    CreateVolume,
+    MoveGuest,
+    ReportBackend,
+    ReportPools,
+    ResizeGuest,
+)
 from ..region_commands import PlaceAcross
 from ..storage_commands import (
     AskedVolume,
@@ -199,7 +207,7 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     match command:
         case CreateGuest(request=request, volumes=volumes) if volumes:
             return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
-        case MoveGuest():
+        case MoveGuest() | ResizeGuest():
             return SHAPE_COST + int(SHAPE_COST_PER_HOST * hosts)
         case (
             Place(request=request)

@@ -329,6 +329,8 @@ def _on(command: Any) -> list[str]:
             return [volume]
         case f.AttachVolume() | f.DetachVolume() | f.ConfirmAttachment() | f.RefuseAttachment():
             return [command.uuid, command.volume]
+        case f.SnapshotGuest() | f.DeleteGuestSnapshot() | f.OnSnapshotClaim():
+            return [command.uuid, *([command.snapshot] if command.snapshot else ())]
         case g.ClaimInRegion(request=request, region=region):
             return [*request.instance_uuids[:NAMED], f"project:{request.project_id}", f"region:{region}"]
         case g.SettleRegionClaim(decision=decision, project=project):

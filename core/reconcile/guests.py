@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -20,57 +20,30 @@ from ..backends.errors import (
     Permanent,
     Quota,
     Transient,
-    Unknown,
 )
-from ..backends.protocol import ComputeDriver, attaches, computes, moves
-from ..backends.values import Can, Connection, Guest, GuestSpec, Mark
+from ..backends.protocol import ComputeDriver, computes, moves
+from ..backends.values import Can, Guest, GuestSpec, Mark
 from ..lifecycle_commands import (
     BeginBuild,
     BeginMigration,
     ClearClaim,
-    ConfirmAttachment,
     ConfirmGuest,
     EndMigration,
     FailBuild,
-    LifecycleCommand,
     LoseGuest,
     MoveGuest,
-    RefuseAttachment,
     SetBackend,
 )
-from ..machine.lives import GuestLife, GuestMove, Lives, VolumeLife
-from . import adoption
+from ..machine.guest_snapshots import IMAGE as SNAPSHOT_IMAGE
+from ..machine.lives import GuestLife, GuestMove
+from . import adoption, resizing
+from .attachments import Attachments
 from .backend import Backend
+from .desk import BUILDING_POLL, Desk
 from .user_data import create_guest, read_user_data
 
 T = TypeVar("T")
-BUILDING_POLL: Final = 2.0
-"""Seconds between two looks at a guest that its back end is building."""
-DETACH_WAIT: Final = 5.0
-"""Seconds that one request to let a volume go may take: a guest may never let it go, and other steps wait."""
-
 log = logging.getLogger("hostler.reconcile")
-
-
-class Desk(Protocol):
-    """Where the facts are, and where commands go."""
-
-    @property
-    def lives(self) -> Lives:
-        """The facts as they are now."""
-        ...
-
-    def now(self) -> float:
-        """Seconds since the epoch, as commands carry them."""
-        ...
-
-    async def submit(self, command: LifecycleCommand) -> Any:
-        """Have a command carried out. HostlerError if it is refused."""
-        ...
-
-    async def connection(self, volume: VolumeLife, node: str) -> Connection:
-        """How a node reaches a volume, as its back end says. DriverError."""
-        ...
 
 
 class GuestSteps:
@@ -82,6 +55,7 @@ class GuestSteps:
         """Guests whose listing differed from what is known, to be looked up."""
         self.orphans: dict[str, set[int]] = {}
         """By uuid: claims of guests that were sighted twice and have no claim, or had gone."""
+        self._attachments = Attachments(desk, backend, self.suspects)
         self.adopted_orphans: set[tuple[str, int]] = set()
         """Those of them that were adopted: they are not removed, and are strangers again."""
 
@@ -197,12 +171,23 @@ class GuestSteps:
             vcpus=life.vcpus,
             memory_mb=life.memory_mb,
             disk_gb=life.disk_gb,
-            image=self._backend.image(life.image),
+            image=self._image(life),
             networks=tuple(self._backend.network(name) for name in life.networks),
             volumes=tuple(volumes),
             user_data=user_data,
             power="off" if life.desired == "stopped" else "on",
         )
+
+    def _image(self, life: GuestLife) -> str:
+        """The back end's name of a guest's image."""
+        if not life.image.startswith(SNAPSHOT_IMAGE):
+            return self._backend.image(life.image)
+        uuid = life.image.removeprefix(SNAPSHOT_IMAGE)
+        owner = self._desk.lives.guest_of_snapshot(uuid)
+        snapshot = None if owner is None else owner.snapshots[uuid]
+        if snapshot is None or snapshot.backend != self._backend.name or snapshot.shown != "available":
+            raise Permanent(f"back end {self._backend.name} no longer has snapshot {uuid}")
+        return snapshot.key
 
     async def _confirm(self, uuid: str, claim: int, guest: Guest, *, outside: bool = False) -> None:
         power: Any = "on" if guest.state in ("on", "paused") else "off"
@@ -237,7 +222,7 @@ class GuestSteps:
                     raise  # else a volume may be what prevents it
         if life.volumes == life.attached:
             return None
-        return await self._change_volumes(driver, life)
+        return await self._attachments.change(driver, life)
 
     async def _set_power(self, driver: ComputeDriver, life: GuestLife) -> float | None:
         uuid, claim = life.uuid, life.claim
@@ -255,62 +240,6 @@ class GuestSteps:
             return BUILDING_POLL  # a guest may take its time to shut down
         await self._confirm(uuid, claim, guest)
         return 0.0
-
-    # volumes
-
-    async def _change_volumes(self, driver: ComputeDriver, life: GuestLife) -> float:
-        """Detach or attach one volume."""
-        leaving = next((each for each in life.attached if each not in life.volumes), None)
-        if leaving is not None:
-            return await self._detach(driver, life, leaving)
-        coming = next(each for each in life.volumes if each not in life.attached)
-        await self._attach(driver, life, coming)
-        return 0.0
-
-    async def _detach(self, driver: ComputeDriver, life: GuestLife, leaving: str) -> float:
-        """Ask for a volume, again and again until the time for it is over: then the guest keeps it."""
-        uuid, claim = life.uuid, life.claim
-        error: DriverError = Transient("the guest has not let the volume go in time")
-        try:
-            if not attaches(driver):
-                raise Permanent(f"back end {self._backend.name} detaches no volumes")
-            gone = False
-            with trio.move_on_after(DETACH_WAIT):
-                # A driver whose detach returns nothing returns when the guest has let go.
-                gone = await self._call("detach", lambda: driver.detach(uuid, leaving)) is not False
-            if gone:
-                await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=leaving, attached=False))
-                return 0.0
-        except NotFound:
-            self.suspects.add(uuid)
-            return BUILDING_POLL
-        except Permanent as caught:
-            error = caught
-        except (Transient, Unknown, Conflict, Capacity, Quota) as caught:
-            if not self._is_late(life, leaving):
-                raise
-            error = caught
-        if not self._is_late(life, leaving) and not isinstance(error, Permanent):
-            return BUILDING_POLL
-        kept = RefuseAttachment(uuid=uuid, claim=claim, volume=leaving, failure=error.failure, text=error.text)
-        await self._desk.submit(kept)
-        return 0.0
-
-    def _is_late(self, life: GuestLife, leaving: str) -> bool:
-        return self._desk.now() >= life.detaching.get(leaving, float("inf"))
-
-    async def _attach(self, driver: ComputeDriver, life: GuestLife, coming: str) -> None:
-        uuid, claim = life.uuid, life.claim
-        try:
-            if not attaches(driver):
-                raise Permanent(f"back end {self._backend.name} attaches no volumes")
-            connection = await self._desk.connection(self._desk.lives.volume(coming), life.node)
-            await self._call("attach", lambda: driver.attach(uuid, connection))
-        except (Permanent, Capacity, Quota, NotFound) as error:
-            refused = RefuseAttachment(uuid=uuid, claim=claim, volume=coming, failure=error.failure, text=error.text)
-            await self._desk.submit(refused)
-        else:
-            await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=coming, attached=True))
 
     # moving
 
@@ -346,6 +275,8 @@ class GuestSteps:
         try:
             if move.kind == "evacuate":
                 guest = await self._evacuated(driver, life, move, found)
+            elif move.kind == "resize":
+                guest = await resizing.resized(self._backend, driver, uuid, move, found, self._desk.now())
             else:
                 guest = await self._migrated(driver, uuid, move, found)
         except (Permanent, Capacity, Quota, NotFound, Conflict, Transient) as error:
@@ -354,7 +285,8 @@ class GuestSteps:
                 raise
             await self._stay(driver, life, move, error)
             return 0.0
-        if guest.node != move.node or guest.state in ("building", "deleting"):
+        there = guest.node == move.node and (move.kind != "resize" or (guest.vcpus, guest.memory_mb) == move.size)
+        if not there or guest.state in ("building", "deleting"):
             return BUILDING_POLL
         power: Any = "on" if guest.state in ("on", "paused") else "off"
         await self._desk.submit(EndMigration(uuid=uuid, claim=claim, moved=True, power=power, key=guest.key))
@@ -401,7 +333,11 @@ class GuestSteps:
             await self._delete(driver, uuid, move.claim, move.node)
         else:
             found = await self._found(driver, uuid, life.node, move.node)
-            if found is not None and found.node == move.node:
+            if move.kind == "resize":
+                if found is not None and resizing.is_done(found, move):
+                    return  # as below
+                found = await resizing.put_back(self._backend, driver, life, found)
+            elif found is not None and found.node == move.node:
                 return  # it has moved after all: the next step confirms it
             if found is not None and found.state in ("on", "paused", "off"):
                 stayed = "off" if found.state == "off" else "on"  # stopped for a cold move, it is started again

@@ -9,18 +9,31 @@ from typing import Final, TypeVar
 
 import trio
 
-from ..backends.protocol import AnyDriver, ComputeDriver, StorageDriver, attaches, computes, stores
-from ..backends.values import Guest, Node, Page, Pool
+from ..backends.protocol import (
+    AnyDriver,
+    ComputeDriver,
+    SnapshottingDriver,
+    StorageDriver,
+    attaches,
+    computes,
+    snapshots,
+    stores,
+)
+from ..backends.values import Can, Guest, Node, Page, Pool
 from ..lifecycle_commands import NodeReport, PoolReport, ReportBackend, ReportPools
 from ..machine.lives import GuestLife
 from .backend import Backend
-from .guests import Desk, GuestSteps
+from .desk import Desk
+from .guests import GuestSteps
 from .sightings import Sightings
+from .snapshots import SnapshotSteps
 from .volumes import VolumeSteps
-from .work_queue import USUAL, VOLUME
+from .work_queue import SNAPSHOT, USUAL, VOLUME
 
 T = TypeVar("T")
 STRANGERS: Final = 10_000
+ABILITIES: Final = (Can.ADOPT, Can.CONSOLE, Can.MOVE, Can.RESIZE, Can.SNAPSHOT)
+"""Capabilities that are reported, by name, so that commands on guests are refused that their back end cannot do."""
 PARTS: Final = 500
 """Guests that are looked at between two turns of other tasks."""
 
@@ -28,9 +41,18 @@ PARTS: Final = 500
 class Inventory:
     """What is seen of one back end, again and again."""
 
-    def __init__(self, desk: Desk, backend: Backend, steps: GuestSteps, volume_steps: VolumeSteps) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        backend: Backend,
+        steps: GuestSteps,
+        volume_steps: VolumeSteps,
+        snapshot_steps: SnapshotSteps,
+    ) -> None:
         self._desk, self._backend, self._steps, self._volume_steps = desk, backend, steps, volume_steps
-        self._guests, self._volumes = Sightings(backend.config.grace), Sightings(backend.config.grace)
+        self._snapshot_steps = snapshot_steps
+        grace = backend.config.grace
+        self._guests, self._volumes, self._snapshots = Sightings(grace), Sightings(grace), Sightings(grace)
         self._reported: tuple[NodeReport, ...] | None = None
         self._pools_reported: tuple[PoolReport, ...] | None = None
         self.strangers: list[Guest] = []
@@ -44,13 +66,15 @@ class Inventory:
             await self._look_at_volumes(driver)
         if computes(driver):
             await self._look_at_guests(driver)
+            if snapshots(driver):
+                await self._look_at_snapshots(driver)
         self.completed += 1
 
     async def _look_at_guests(self, driver: ComputeDriver) -> None:
         at = self._desk.now()
         guests = await self._all("guests", driver.guests)
         nodes = await self._all("nodes", driver.nodes)
-        await self._report(at, nodes, guests, attaches=attaches(driver))
+        await self._report(at, nodes, guests, driver)
         await self._compare(at, guests, frozenset(node.name for node in nodes if node.state != "down"))
 
     async def _all(self, operation: str, listing: Callable[[], AsyncIterator[Page[T]]]) -> list[T]:
@@ -59,8 +83,9 @@ class Inventory:
 
         return await self._backend.call(operation, read)
 
-    async def _report(self, at: float, nodes: list[Node], guests: list[Guest], *, attaches: bool) -> None:
-        lives = self._desk.lives
+    async def _report(self, at: float, nodes: list[Node], guests: list[Guest], driver: ComputeDriver) -> None:
+        lives, attaching = self._desk.lives, attaches(driver)
+        can = tuple(str(each.name).lower() for each in ABILITIES if each in driver.facts.can)
         ours: dict[str, list[str]] = {}
         running: dict[str, int] = {}
         down = {node.name for node in nodes if node.state == "down"}
@@ -71,7 +96,7 @@ class Inventory:
         for guest in guests:
             running[guest.node] = running.get(guest.node, 0) + 1
             owner = self._life_of(guest)
-            consumer = None if owner is None else owner.consumer_on(guest.node)
+            consumer = None if owner is None else owner.consumer_on(guest.node, (guest.vcpus, guest.memory_mb))
             if consumer is not None:
                 ours.setdefault(guest.node, []).append(consumer)
         reports = tuple(
@@ -91,9 +116,10 @@ class Inventory:
             for node in nodes
         )
         backend = lives.backends.get(self._backend.name)
-        known = backend is not None and backend.reported and backend.attaches == attaches
-        if reports != self._reported or not known:
-            await self._desk.submit(ReportBackend(name=self._backend.name, at=at, nodes=reports, attaches=attaches))
+        same = backend is not None and (backend.attaches, tuple(backend.can)) == (attaching, can)
+        if reports != self._reported or backend is None or not backend.reported or not same:
+            name = self._backend.name
+            await self._desk.submit(ReportBackend(name=name, at=at, nodes=reports, attaches=attaching, can=can))
             self._reported = reports
 
     def _life_of(self, guest: Guest) -> GuestLife | None:
@@ -145,6 +171,33 @@ class Inventory:
         if self._steps.is_elsewhere(life, guest):
             return True
         return life.node in nodes_up and (guest.state in ("on", "paused")) != (life.status == "active")
+
+    # snapshots
+
+    async def _look_at_snapshots(self, driver: SnapshottingDriver) -> None:
+        at, lives, name = self._desk.now(), self._desk.lives, self._backend.name
+        found = await self._all("snapshots", driver.snapshots)
+        there = set[str]()
+        self._snapshots.begin()
+        for snapshot in found:
+            mark = snapshot.mark
+            if mark is None or mark.installation != lives.installation:
+                continue
+            guest = lives.guest_of_snapshot(mark.uuid)
+            life = None if guest is None else guest.snapshots[mark.uuid]
+            if life is not None and life.claim == mark.claim and life.backend == name:
+                there.add(mark.uuid)
+            elif self._snapshots.sight(mark.uuid, mark.claim):
+                self._snapshot_steps.orphans.setdefault(mark.uuid, set()).add(mark.claim)
+                self._backend.queue.add(SNAPSHOT + mark.uuid, priority=USUAL)
+        for number, guest in enumerate(list(lives.guests.values())):
+            if number % PARTS == PARTS - 1:
+                await trio.lowlevel.checkpoint()
+            for life in guest.snapshots.values():
+                made = life.backend == name and life.changed < at and life.status == "available"
+                if made and life.uuid not in there:
+                    self._snapshot_steps.suspects.add(life.uuid)
+                    self._backend.queue.add(SNAPSHOT + life.uuid, priority=USUAL)
 
     # volumes
 

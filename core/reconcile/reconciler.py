@@ -16,21 +16,24 @@ import trio
 from ...placement.storage.decision import VolumeDecision
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, UnknownName
-from ..backends.errors import Denied, DriverError, Transient
-from ..backends.protocol import OpenDriver, stores
-from ..backends.values import Connection
+from ..backends.errors import Denied, DriverError, NotFound, Permanent, Transient
+from ..backends.protocol import OpenDriver, has_consoles, stores
+from ..backends.values import Connection, ConsoleAddress
 from ..lifecycle_commands import (
     AdoptGuest,
     CreateGuest,
     CreateVolume,
+    DeleteGuestSnapshot,
     Lifecycle,
     LifecycleCommand,
     OnGuest,
+    OnSnapshotClaim,
     OnVolumeClaim,
     SetBackend,
     SetInstallation,
+    SnapshotGuest,
 )
-from ..machine.lives import GuestLife, Lives, VolumeChange, VolumeLife
+from ..machine.lives import GuestLife, Lives, SnapshotChange, VolumeChange, VolumeLife
 from ..machine.orders import AnyCommand, Order
 from ..service import Service
 from ..storage_commands import DeleteVolumes
@@ -39,9 +42,10 @@ from ..tenancy.tenants import RECONCILER
 from .backend import Backend, BackendConfig
 from .guests import GuestSteps
 from .inventory import Inventory
+from .snapshots import SnapshotSteps
 from .status import BackendStatus, ReconcileStatus, StrangerLine
 from .volumes import VolumeSteps
-from .work_queue import URGENT, USUAL, VOLUME
+from .work_queue import SNAPSHOT, URGENT, USUAL, VOLUME
 
 REFUSED_WAIT: Final = 1.0
 """Seconds until the next step after the service did not take a command."""
@@ -57,7 +61,8 @@ class _Part:
         self.owner, self.backend = owner, backend
         self.steps = GuestSteps(owner, backend, user_data)
         self.volume_steps = VolumeSteps(owner, backend, self.steps.deny)
-        self.inventory = Inventory(owner, backend, self.steps, self.volume_steps)
+        self.snapshot_steps = SnapshotSteps(owner, backend, self.steps.deny)
+        self.inventory = Inventory(owner, backend, self.steps, self.volume_steps, self.snapshot_steps)
         self._look_now = trio.Event()
 
     def enabled(self) -> bool:
@@ -76,6 +81,9 @@ class _Part:
         for life in lives.guests.values():
             if life.backend == name:
                 self.owner.look_at(life.uuid)
+            for snapshot in life.snapshots.values():
+                if snapshot.backend == name:
+                    self.owner.look_at_snapshot(snapshot.uuid)
         for volume in lives.volumes.values():
             if volume.backend == name:
                 self.owner.look_at_volume(volume.uuid)
@@ -99,6 +107,8 @@ class _Part:
         try:
             if key.startswith(VOLUME):
                 again = await self.volume_steps.step(key.removeprefix(VOLUME))
+            elif key.startswith(SNAPSHOT):
+                again = await self.snapshot_steps.step(key.removeprefix(SNAPSHOT))
             else:
                 again = await self.steps.step(key)
             if again is None:
@@ -238,6 +248,11 @@ class Reconciler:
             if isinstance(outcome, Decision):
                 for selection in outcome.selections:
                     self._look_at_all_of(selection.instance_uuid)
+        elif isinstance(command, OnSnapshotClaim | DeleteGuestSnapshot):
+            self.look_at_snapshot(command.snapshot)
+        elif isinstance(command, SnapshotGuest):
+            if isinstance(outcome, SnapshotChange):
+                self.look_at_snapshot(outcome.snapshot)
         elif isinstance(command, OnGuest):
             self._look_at_all_of(command.uuid)
         elif isinstance(command, OnVolumeClaim):
@@ -260,6 +275,9 @@ class Reconciler:
         if key.startswith(VOLUME):
             self.look_at_volume(key.removeprefix(VOLUME), after)
             return
+        if key.startswith(SNAPSHOT):
+            self.look_at_snapshot(key.removeprefix(SNAPSHOT), after)
+            return
         life = self.lives.guests.get(key)
         if life is not None and not life.settled:
             self._queue(life, after)
@@ -271,6 +289,15 @@ class Reconciler:
         if life is not None and part is not None:
             urgent = life.desired == "deleted" or life.status == "clearing"
             part.backend.queue.add(VOLUME + uuid, after, URGENT if urgent else USUAL)
+
+    def look_at_snapshot(self, uuid: str, after: float = 0.0) -> None:
+        """Have a snapshot of a guest looked at, if something is to be done for it."""
+        guest = self.lives.guest_of_snapshot(uuid)
+        life = None if guest is None else guest.snapshots[uuid]
+        part = None if life is None or life.settled else self._parts.get(life.backend)
+        if life is not None and part is not None:
+            urgent = life.desired == "deleted" or life.status == "clearing"
+            part.backend.queue.add(SNAPSHOT + uuid, after, URGENT if urgent else USUAL)
 
     def _look_at_all_of(self, uuid: str) -> None:
         """Have a guest and its volumes looked at."""
@@ -348,6 +375,20 @@ class Reconciler:
         if backend.driver is None:
             raise DriverError(f"back end {name} is not open: {backend.problem or 'it is being opened'}")
         await backend.call("check", backend.driver.check)
+
+    async def console(self, uuid: str) -> ConsoleAddress:
+        """How the console of a guest is reached. UnknownName if there is no such guest; DriverError, a Permanent one
+        where its back end tells no consoles."""
+        life = self.lives.guest(uuid)
+        part = self._parts.get(life.backend)
+        if part is None or not life.node:
+            raise NotFound(f"guest {uuid} is on no back end now")
+        backend, driver = part.backend, part.backend.driver
+        if driver is None or not part.enabled():
+            raise Transient(f"back end {backend.name}, which has the guest, is not in use now")
+        if not has_consoles(driver):
+            raise Permanent(f"back end {backend.name}, which has the guest, tells no consoles", field="uuid")
+        return await backend.call("console", lambda: driver.console(uuid))
 
     async def until_settled(self) -> None:
         """Return once every guest and volume is as desired, or in error. For tests and programs that wait."""

@@ -12,7 +12,7 @@ from ..backends.values import Mark, Volume, VolumeSpec
 from ..lifecycle_commands import BeginVolume, ClearVolume, ConfirmVolume, FailVolume, LoseVolume
 from ..machine.lives import VolumeLife
 from .backend import Backend
-from .guests import BUILDING_POLL, Desk
+from .desk import BUILDING_POLL, Desk
 from .work_queue import VOLUME
 
 T = TypeVar("T")

@@ -13,6 +13,8 @@ URGENT: Final = 0
 USUAL: Final = 1
 VOLUME: Final = "volume/"
 """What keys of volumes begin with; those of guests are their uuids."""
+SNAPSHOT: Final = "snapshot/"
+"""What keys of snapshots of guests begin with."""
 
 
 class WorkQueue:

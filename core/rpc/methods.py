@@ -20,6 +20,7 @@ from .. import engine_commands as p
 from .. import lifecycle_commands as f
 from .. import region_commands as g
 from .. import storage_commands as s
+from ..backends.values import ConsoleAddress
 from ..cluster_status import MemberLine, SnapshotList
 from ..machine import catalog_queries as k
 from ..machine import group_queries as gq
@@ -35,7 +36,7 @@ from ..machine import volume_backend_queries as vb
 from ..machine import volume_queries as vq
 from ..machine import volume_ranking as vr
 from ..machine import what_if as w
-from ..machine.lives import GuestChange
+from ..machine.lives import GuestChange, SnapshotChange
 from ..machine.region_summary import RegionSummary
 from ..reconcile.status import ReconcileStatus, StrangerLine
 from ..shadow.status import ShadowStatus
@@ -126,6 +127,13 @@ class CheckBackend(Params, frozen=True):
     """Have the driver of a back end check that it answers. For cloud admins."""
 
     name: Annotated[str, msgspec.Meta(max_length=255)]
+
+
+class Console(Params, frozen=True):
+    """Have the back end of a guest tell how its console is reached now. The answer may hold a secret that the back end
+    has made for it, and is kept nowhere. For members of the guest's project."""
+
+    uuid: Annotated[str, msgspec.Meta(max_length=255)]
 
 
 class ListRegions(Params, frozen=True):
@@ -221,6 +229,9 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     f.StopGuest: GuestChange,
     f.DeleteGuest: GuestChange,
     f.MoveGuest: Decision,
+    f.ResizeGuest: Decision,
+    f.SnapshotGuest: SnapshotChange,
+    f.DeleteGuestSnapshot: SnapshotChange,
     f.AttachVolume: GuestChange,
     f.DetachVolume: GuestChange,
     f.CreateVolume: VolumeDecision,
@@ -299,6 +310,7 @@ _QUESTIONS: Final[dict[str, tuple[type[Any], Any]]] = {
     "tokens": (t.Tokens, list[t.TokenLine]),
     "guests": (lq.Guests, list[lq.GuestLine]),
     "guest": (lq.ShowGuest, lq.GuestLine),
+    "guest_snapshots": (lq.GuestSnapshots, list[lq.GuestSnapshotLine]),
     "volume_lives": (lq.VolumeLives, list[lq.VolumeLifeLine]),
     "backends": (lq.ListBackends, list[lq.BackendLine]),
     "flavors": (k.Flavors, list[k.FlavorLine]),
@@ -335,6 +347,7 @@ _SESSION: Final[dict[str, tuple[type[Any], Any]]] = {
     "shadow_status": (ShowShadow, ShadowStatus),
     "strangers": (ListStrangers, list[StrangerLine]),
     "check_backend": (CheckBackend, None),
+    "console": (Console, ConsoleAddress),
     "members": (Members, list[MemberLine]),
     "lead": (Lead, str),
     "snapshot_files": (SnapshotFiles, SnapshotList),

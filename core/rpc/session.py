@@ -20,6 +20,7 @@ from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
 from ..errors import DeadlineExceeded, InternalError
 from ..machine.call_uuids import with_canonical_uuids
+from ..machine.lifecycle_queries import guest_for
 from ..machine.replicated import unpacked
 from ..machine.request_limits import PART_SHAPES
 from ..service import Identity, Reconciling, Regions, Service, Shadow
@@ -48,6 +49,7 @@ from .methods import (
     Backup,
     Batch,
     CheckBackend,
+    Console,
     Hello,
     Issue,
     ListRegions,
@@ -338,6 +340,10 @@ class Session:
             case CheckBackend(name=name):
                 check = partial(self._reconciler("cloud_admin").check, name)
                 self._outlet.spawn(lambda: self._answer(reply, check))
+            case Console(uuid=uuid):
+                guest = guest_for(self.service.state, self.service.user(self.identity), uuid).uuid
+                console = partial(self._reconciling().console, guest)
+                self._outlet.spawn(lambda: self._answer(reply, console))
             case Members() | Lead() | SnapshotFiles() | SnapshotPart():
                 self._outlet.spawn(
                     lambda: self._answer(reply, partial(of_cluster, self.service, self.identity, params))
@@ -349,6 +355,9 @@ class Session:
     def _reconciler(self, role: str) -> Reconciling:
         """The reconciler, for those with a role of the cloud. InvalidValue if there is none."""
         self.service.state.tenants.require(self.service.user(self.identity), role, CLOUD)
+        return self._reconciling()
+
+    def _reconciling(self) -> Reconciling:
         if self.service.reconciler is None:
             hint = "name one in [backends] of the configuration"
             raise InvalidValue("this service has no back ends", field="backends", hint=hint)

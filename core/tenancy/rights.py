@@ -34,7 +34,10 @@ from ..lifecycle_commands import (
     CreateGuest,
     CreateVolume,
     DeleteGuest,
+    DeleteGuestSnapshot,
     DetachVolume,
+    ResizeGuest,
+    SnapshotGuest,
     StartGuest,
     StopGuest,
 )
@@ -128,6 +131,8 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
     match command:
         case BeginMove(target=str()) if rules >= HOSTS_BY_ADMINS and tenants.role(user, CLOUD) < RANK["cloud_admin"]:
             raise admission.refused("target")
+        case ResizeGuest(target=str()) if tenants.role(user, CLOUD) < RANK["cloud_admin"]:
+            raise admission.refused("target")
     match command:
         case (
             Place(request=request)
@@ -135,6 +140,7 @@ def check(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
             | CreateGuest(request=request)
             | ClaimInRegion(request=request)
             | Resize(request=request)
+            | ResizeGuest(request=request)
             | BeginMove(kind="resize", request=Asked() as request)
         ):
             _check_requests(tenants, user, (request,), facts, rules)
@@ -176,6 +182,9 @@ def needs(tenants: Tenants, user: str, command: Any, facts: Facts, rules: int) -
             StartGuest(uuid=uuid)
             | StopGuest(uuid=uuid)
             | DeleteGuest(uuid=uuid)
+            | ResizeGuest(uuid=uuid)
+            | SnapshotGuest(uuid=uuid)
+            | DeleteGuestSnapshot(uuid=uuid)
             | AttachVolume(uuid=uuid)
             | DetachVolume(uuid=uuid)
         ):

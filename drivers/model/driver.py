@@ -16,7 +16,9 @@ import trio
 from ..protocol import (
     Can,
     Capacity,
+    Conflict,
     Connection,
+    ConsoleAddress,
     Denied,
     DriverContext,
     DriverError,
@@ -29,13 +31,15 @@ from ..protocol import (
     Page,
     Pool,
     Power,
+    Snapshot,
+    SnapshotState,
     Transient,
     Unknown,
     Volume,
     VolumeSpec,
     read_options,
 )
-from .world import ModelGuest, ModelVolume, World, provisioned_gb, reachable, used_on
+from .world import ModelGuest, ModelSnapshot, ModelVolume, World, provisioned_gb, reachable, used_on
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -148,7 +152,7 @@ class ModelDriver:
         self._wire, self._world, self._installation = wire, wire.world, installation
         self._page = options.page
         self._threads = trio.CapacityLimiter(FILE_THREADS) if options.file is not None else None
-        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH | Can.MOVE | Can.ADOPT
+        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH | Can.MOVE | Can.ADOPT | Can.RESIZE | Can.SNAPSHOT | Can.CONSOLE
         self.facts = Facts("model", "1", can, options.poll, options.concurrency, timeout=60.0)
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -231,6 +235,44 @@ class ModelDriver:
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Remove a guest."""
         await self._call(lambda: self._world.delete_guest(self._installation, uuid, claim))
+
+    async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        """Give a guest another size."""
+        return self._seen(
+            await self._call(lambda: self._world.resize_guest(self._installation, uuid, vcpus, memory_mb))
+        )
+
+    async def console(self, uuid: str) -> ConsoleAddress:
+        """A guest's console, which nothing answers at."""
+        guest = await self._call(lambda: self._world.guest(self._installation, uuid))
+        if guest.power != "on" or self._world.is_building(guest):
+            raise Conflict(f"guest {uuid} does not run")
+        return ConsoleAddress(kind="url", address=f"model://{guest.node}/{guest.key}", node=guest.node)
+
+    async def snapshots(self) -> AsyncIterator[Page[Snapshot]]:
+        """All snapshots."""
+        async for page in self._pages(self._snapshots):
+            yield page
+
+    def _snapshots(self) -> list[Snapshot]:
+        with self._world.content(change=False) as there:
+            return [self._snapshot(each) for each in there.snapshots.values()]
+
+    def _snapshot(self, made: ModelSnapshot) -> Snapshot:
+        state: SnapshotState = "building" if self._world.is_building(made) else "available"
+        return Snapshot(made.key, Mark.parse(made.mark), made.name, state)
+
+    async def get_snapshot(self, uuid: str) -> Snapshot:
+        """The snapshot of a uuid."""
+        return self._snapshot(await self._call(lambda: self._world.snapshot(self._installation, uuid)))
+
+    async def snapshot_guest(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        """Make a snapshot of a guest."""
+        return self._snapshot(await self._call(lambda: self._world.snapshot_guest(guest, mark, name)))
+
+    async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
+        """Remove a snapshot."""
+        await self._call(lambda: self._world.delete_snapshot(self._installation, uuid, claim))
 
     async def adopt_guest(self, key: str, mark: Mark) -> Guest:
         """Mark a stranger's guest."""

@@ -75,7 +75,16 @@ class ModelVolume(msgspec.Struct, kw_only=True):
     broken: bool = False
 
 
-Owned = TypeVar("Owned", ModelGuest, ModelVolume)
+class ModelSnapshot(msgspec.Struct, kw_only=True):
+    """A snapshot of a guest of the model."""
+
+    key: str
+    mark: str
+    name: str
+    ready_at: float = 0.0
+
+
+Owned = TypeVar("Owned", ModelGuest, ModelVolume, ModelSnapshot)
 
 
 class Content(msgspec.Struct):
@@ -85,6 +94,7 @@ class Content(msgspec.Struct):
     pools: dict[str, ModelPool] = {}
     guests: dict[str, ModelGuest] = {}
     volumes: dict[str, ModelVolume] = {}
+    snapshots: dict[str, ModelSnapshot] = {}
     made: int = 0
     """Objects made so far; keys are numbered by it."""
 
@@ -155,6 +165,8 @@ class World:
                 return msgspec.structs.replace(known)
             if want.image == IMAGES_REFUSED:
                 raise Permanent(f"there is no image {want.image}")
+            if want.image.startswith("snapshot-") and want.image not in there.snapshots:
+                raise NotFound(f"there is no image {want.image}")
             _check_room(there, want.node, want.memory_mb, want.disk_gb)
             there.made += 1
             ready = self._clock() + self.build_seconds
@@ -203,6 +215,23 @@ class World:
                 guest.node, guest.power = node, ran
             return msgspec.structs.replace(guest)
 
+    def resize_guest(self, installation: str, uuid: str, vcpus: int, memory_mb: int) -> ModelGuest:
+        """Give a guest another size. Conflict while it is built. It is stopped first, and stays off if its node has no
+        room for it."""
+        with self.content() as there:
+            guest = _guest(there, installation, uuid)
+            same, ran = (guest.vcpus, guest.memory_mb) == (vcpus, memory_mb), guest.power
+            if not same:
+                if self.is_building(guest):
+                    raise Conflict(f"guest {uuid} is being built")
+                guest.power, guest.paused = "off", False
+        with self.content() as there:
+            guest = _guest(there, installation, uuid)
+            if not same:
+                _check_room(there, guest.node, memory_mb - guest.memory_mb, 0)
+                guest.vcpus, guest.memory_mb, guest.power = vcpus, memory_mb, ran
+            return msgspec.structs.replace(guest)
+
     def delete_guest(self, installation: str, uuid: str, claim: int | None) -> None:
         """Remove a guest of a claim, if it is there. Transient if it can be on nodes that are down only."""
         with self.content() as there:
@@ -244,9 +273,43 @@ class World:
                 guest.volumes.remove(volume)
             return True
 
-    def is_building(self, guest: ModelGuest) -> bool:
-        """True before the guest is built."""
-        return self._clock() < guest.ready_at
+    def is_building(self, made: ModelGuest | ModelSnapshot) -> bool:
+        """True before the guest or snapshot is built."""
+        return self._clock() < made.ready_at
+
+    # snapshots
+
+    def snapshot(self, installation: str, uuid: str) -> ModelSnapshot:
+        """A copy of the snapshot of an installation. NotFound if there is none."""
+        with self.content(change=False) as there:
+            known = _of(there.snapshots, installation, uuid)
+            if known is None:
+                raise NotFound(f"there is no snapshot {uuid}")
+            return msgspec.structs.replace(known)
+
+    def snapshot_guest(self, guest: str, mark: Mark, name: str) -> ModelSnapshot:
+        """Make a snapshot of a guest, or return the one that was made by the same mark."""
+        with self.content() as there:
+            known = _of(there.snapshots, mark.installation, mark.uuid)
+            if known is not None:
+                if known.mark != str(mark):
+                    raise Conflict(f"snapshot {mark.uuid} exists with another claim")
+                return msgspec.structs.replace(known)
+            if self.is_building(_guest(there, mark.installation, guest)):
+                raise Conflict(f"guest {guest} is being built")
+            there.made += 1
+            key = f"snapshot-{there.made}"
+            made = ModelSnapshot(key=key, mark=str(mark), name=name, ready_at=self._clock() + self.build_seconds)
+            there.snapshots[key] = made
+            self.creations.append(made.mark)
+            return msgspec.structs.replace(made)
+
+    def delete_snapshot(self, installation: str, uuid: str, claim: int | None) -> None:
+        """Remove a snapshot of a claim, if it is there."""
+        with self.content() as there:
+            known = _of(there.snapshots, installation, uuid)
+            if known is not None and claim in (None, _mark(known.mark).claim):
+                del there.snapshots[known.key]
 
     # volumes
 

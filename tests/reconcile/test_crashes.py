@@ -19,11 +19,14 @@ from hostler.core.lifecycle_commands import (
     AttachVolume,
     CreateVolume,
     DeleteGuest,
+    DeleteGuestSnapshot,
     DetachVolume,
     GuestCommand,
     GuestVolume,
     LifecycleCommand,
     MoveGuest,
+    ResizeGuest,
+    SnapshotGuest,
     StartGuest,
     StopGuest,
 )
@@ -31,6 +34,7 @@ from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
 from hostler.core.writer.writer import Writer
 from hostler.drivers.model.driver import Faults
+from hostler.drivers.protocol import Mark
 from hostler.placement.types.errors import HostlerError
 
 from ..core.orders import asked
@@ -114,6 +118,11 @@ class World:
         known_volumes = sorted(self.machine.state.lives.volumes)
         commands: list[GuestCommand] = [StartGuest(uuid=uuid), StopGuest(uuid=uuid), DeleteGuest(uuid=uuid)]
         commands += [MoveGuest(uuid=uuid, kind=kind, seconds=60.0) for kind in ("live_migrate", "cold_migrate")]
+        request = asked(vcpus=self.chance.choice([1, 2]), memory_mb=self.chance.choice([1_024, 20_000]), project="p")
+        commands += [ResizeGuest(uuid=uuid, request=request, seconds=60.0)] * 2
+        commands += [SnapshotGuest(uuid=uuid, seconds=60.0)]
+        snapshots = sorted(self.machine.state.lives.guests[uuid].snapshots)
+        commands += [DeleteGuestSnapshot(uuid=uuid, snapshot=each) for each in snapshots] * 3
         for other in self.chance.sample(known_volumes, min(1, len(known_volumes))):
             commands += [AttachVolume(uuid=uuid, volume=other), DetachVolume(uuid=uuid, volume=other)]
         return self.chance.choice(commands)
@@ -143,7 +152,7 @@ class World:
         state, installation = life.state, life.state.lives.installation
         state.fleet.check()
         found = [
-            (mark.uuid, mark.claim, model.name, guest.node, guest.power)
+            (mark.uuid, mark.claim, model.name, guest.node, guest.power, guest.vcpus, guest.memory_mb)
             for model in self.models
             for mark, guest in model.guests()
             if mark is not None and mark.installation == installation
@@ -153,7 +162,7 @@ class World:
             assert each.settled
             if each.status in ("active", "stopped"):
                 power = "on" if each.status == "active" else "off"
-                wanted.append((each.uuid, each.claim, each.backend, each.node, power))
+                wanted.append((each.uuid, each.claim, each.backend, each.node, power, each.vcpus, each.memory_mb))
         assert sorted(found) == sorted(wanted), "desired is observed, once"
         for model, stranger in zip(self.models, self.strangers, strict=True):
             assert stranger in [guest.key for mark, guest in model.guests() if mark is None]
@@ -169,9 +178,21 @@ class World:
             assert state.fleet.consumer(each.uuid).provider == each.node
         assert state.usage.of("project:p").get("instances", 0) == len(holding)
         self._check_volumes(life)
+        self._check_snapshots(life)
         used = sum(state.fleet.inventory(name)["VCPU"][1] for name in state.lives.backends["a"].nodes)
         on_a = sum(each.vcpus for each in holding if each.backend == "a")
         assert used == on_a + 1 + len(left[0]), "the guests, and the strangers"
+
+    def _check_snapshots(self, life: Running) -> None:
+        found = []
+        for model in self.models:
+            with model.world.content(change=False) as there:
+                marks = [Mark.parse(each.mark) for each in there.snapshots.values()]
+            found += [(mark.uuid, mark.claim, model.name) for mark in marks if mark is not None]
+        lives = [each for guest in life.state.lives.guests.values() for each in guest.snapshots.values()]
+        there = [each for each in lives if each.status == "available"]
+        assert sorted(found) == sorted((each.uuid, each.claim, each.backend) for each in there), "as desired, once"
+        assert {each.status for each in lives} <= {"available", "error"}
 
     def _check_volumes(self, life: Running) -> None:
         lives, disks = life.state.lives, self.models[1]

@@ -1,0 +1,57 @@
+"""Giving a guest another size on its back end: the calls of one step, forward and back. Which of the two it is at, the
+back end is asked."""
+
+from __future__ import annotations
+
+from ..backends.errors import NotFound, Permanent, Transient
+from ..backends.protocol import ComputeDriver, moves, resizes
+from ..backends.values import Guest
+from ..machine.lives import GuestLife, GuestMove
+from .backend import Backend
+
+
+def is_done(found: Guest, move: GuestMove) -> bool:
+    """True for a guest that has the size, on the node, that it is to have."""
+    return found.node == move.node and (found.vcpus, found.memory_mb) == move.size
+
+
+async def resized(
+    backend: Backend, driver: ComputeDriver, uuid: str, move: GuestMove, found: Guest | None, now: float
+) -> Guest:
+    """Bring a guest to the node and size that it is to have, or find it so. Returns it, which may not be there yet.
+    DriverError; Transient once its time is over."""
+    if found is None:
+        raise NotFound(f"back end {backend.name} has no guest {uuid}")
+    if is_done(found, move) or found.state in ("building", "deleting"):
+        return found
+    if now >= move.until:
+        raise Transient("it was not resized in time")
+    if found.state == "paused":
+        raise Permanent("the guest is paused: stopping it would end what it does", hint="let it go on first")
+    if found.node != move.node:
+        if not moves(driver):
+            raise Permanent(f"back end {backend.name} moves no guests")
+        found = await backend.call("move_guest", lambda: driver.move_guest(uuid, move.node, live=False))
+        return found if is_done(found, move) else await _to_size(backend, driver, uuid, move.size)
+    return await _to_size(backend, driver, uuid, move.size)
+
+
+async def _to_size(backend: Backend, driver: ComputeDriver, uuid: str, size: tuple[int, int]) -> Guest:
+    if not resizes(driver):
+        raise Permanent(f"back end {backend.name} resizes no guests")
+    return await backend.call("resize_guest", lambda: driver.resize_guest(uuid, *size))
+
+
+async def put_back(backend: Backend, driver: ComputeDriver, life: GuestLife, found: Guest | None) -> Guest | None:
+    """Have a guest whose resize has failed be on its node with its size. Returns it, None if there is none.
+    DriverError: the next step tries again."""
+    uuid = life.uuid
+    if found is None:
+        return None
+    if found.state in ("building", "deleting"):
+        raise Transient(f"guest {uuid} is {found.state}")
+    if (found.vcpus, found.memory_mb) != life.size:
+        found = await _to_size(backend, driver, uuid, life.size)
+    if found.node != life.node and moves(driver):
+        found = await backend.call("move_guest", lambda: driver.move_guest(uuid, life.node, live=False))
+    return found
