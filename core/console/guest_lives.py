@@ -1,5 +1,6 @@
-"""``hostler guest create``, ``adopt``, ``strangers``, ``start``, ``stop``, ``move``, ``attach``, ``detach``,
-``delete``, ``lives`` and ``events``: guests that back ends carry out."""
+"""``hostler guest create``, ``adopt``, ``strangers``, ``start``, ``stop``, ``move``, ``resize``, ``snapshot``,
+``snapshots``, ``delete-snapshot``, ``console``, ``attach``, ``detach``, ``delete``, ``lives`` and ``events``: guests
+that back ends carry out."""
 
 from __future__ import annotations
 
@@ -34,6 +35,11 @@ def add_commands(guest: App) -> None:
     guest.command(start_guest, name="start")
     guest.command(stop_guest, name="stop")
     guest.command(move_guest, name="move")
+    guest.command(resize_guest, name="resize")
+    guest.command(snapshot_guest, name="snapshot")
+    guest.command(list_snapshots, name="snapshots")
+    guest.command(delete_snapshot, name="delete-snapshot")
+    guest.command(show_console, name="console")
     guest.command(attach_volume, name="attach")
     guest.command(detach_volume, name="detach")
     guest.command(delete_guest, name="delete")
@@ -180,6 +186,77 @@ def move_guest(
     return 0
 
 
+def resize_guest(
+    uuid: str,
+    *,
+    to: Annotated[str | None, Parameter(help="the node; its own or the best one if left out")] = None,
+    wait: Wait = False,
+    ask: Asked = SMALL,
+    remote: Remote = LOCAL,
+) -> int:
+    """Have a guest get other CPUs and memory: --vcpus and --memory-mb, or those of --flavor. It is stopped for it, and
+    started again if it ran. Exit code 3: no room; with --wait, 4: it has kept its size."""
+    with remote.client() as client:
+        guest = client.call("guest", {"uuid": uuid})
+        has = {"vcpus": guest.vcpus, "memory_mb": guest.memory_mb, "disk_gb": guest.disk_gb}
+        sized = {name: value for name, value in has.items() if getattr(ask, name) is None}
+        wanted = replace(ask, project=ask.project or guest.project_id)
+        request = (replace(wanted, **sized) if ask.flavor is None else wanted).asked()
+        decision = client.call("resize_guest", {"uuid": uuid, "request": request, "target": to})
+        if decision.refusal is not None:
+            remote.show(decision) if remote.as_json else print(f"not resized: {decision.refusal.sentence}")
+            return REFUSED
+        if wait:
+            return _until_settled(remote, client, uuid) or _unless(client, uuid, lambda each: each.failure is None)
+    remote.show(decision) if remote.as_json else print(f"{uuid} is resized on {decision.selections[0].node}")
+    return 0
+
+
+def snapshot_guest(
+    uuid: str,
+    *,
+    name: Annotated[str, Parameter(help="shown to users; need not be unique")] = "",
+    snapshot: Annotated[str, Parameter(help="its uuid; made if left out")] = "",
+    wait: Wait = False,
+    remote: Remote = LOCAL,
+) -> int:
+    """Have an image made of the disk that a guest has of its own; ``guest create --image snapshot:UUID`` makes guests
+    from it. Exit code 4 with --wait: it cannot be made."""
+    with remote.client() as client:
+        answer = client.call("snapshot_guest", {"uuid": uuid, "name": name, "snapshot": snapshot})
+        if wait:
+            return _until_made(remote, client, uuid, answer.snapshot)
+    remote.show(answer) if remote.as_json else print(f"{answer.snapshot} {answer.status}")
+    return 0
+
+
+def list_snapshots(uuid: str, *, remote: Remote = LOCAL) -> int:
+    """The snapshots of a guest."""
+    return remote.listed(
+        remote.ask("guest_snapshots", {"uuid": uuid}),
+        ["uuid", "name", "status", "back end", "key", "reason"],
+        lambda each: [each.uuid, each.name, each.status, each.backend, each.key, each.reason],
+    )
+
+
+def delete_snapshot(uuid: str, snapshot: str, *, remote: Remote = LOCAL) -> int:
+    """Have SNAPSHOT of a guest removed."""
+    with remote.client() as client:
+        answer = client.call("delete_guest_snapshot", {"uuid": uuid, "snapshot": snapshot})
+    remote.show(answer) if remote.as_json else print(f"{snapshot} {answer.status}")
+    return 0
+
+
+def show_console(uuid: str, *, remote: Remote = LOCAL) -> int:
+    """How the console of a guest that runs is reached: the address of its screen, its serial line, or a URL, which may
+    hold a secret."""
+    found = remote.ask("console", {"uuid": uuid})
+    remote.show(found) if remote.as_json else print(
+        f"{found.kind} {found.address}" + (f"\n{found.note}" if found.note else "")
+    )
+    return 0
+
+
 def attach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
     """Attach VOLUME, which a back end has, to a guest. Exit code 4 with --wait: it cannot be attached."""
     code = _do(remote, "attach_volume", uuid, wait=wait, volume=volume)
@@ -271,6 +348,25 @@ def _until_settled(remote: Remote, client: BlockingClient, uuid: str) -> int:
     elif found is not None and found.status == "error":
         print(f"{uuid}: {found.reason}")
     return FAILED if found is not None and found.status == "error" else 0
+
+
+def _until_made(remote: Remote, client: BlockingClient, uuid: str, snapshot: str) -> int:
+    """Wait for a snapshot of a guest, and print what has become of it."""
+    end, found = time.monotonic() + remote.within, None
+    while time.monotonic() < end:
+        lines = client.call("guest_snapshots", {"uuid": uuid})
+        found = next((each for each in lines if each.uuid == snapshot), None)
+        if found is None or found.status in ("available", "error"):
+            break
+        time.sleep(LOOK_SECONDS)
+    else:
+        print(f"{snapshot} is still {'placed' if found is None else found.status} after {remote.within:g} s")
+        return 1
+    if remote.as_json:
+        remote.show(found)
+    else:
+        print(f"{snapshot} " + ("deleted" if found is None else f"{found.status} {found.reason or found.key}"))
+    return 0 if found is not None and found.status == "available" else FAILED
 
 
 def _unless(client: BlockingClient, uuid: str, right: Callable[[Any], bool]) -> int:

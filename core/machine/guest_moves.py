@@ -18,6 +18,8 @@ from .state import ServiceState
 MAX_TEXT: Final = 1_000
 EVACUATING_UNSETTLED: Final = 3
 """Revision of the rules (``orders.RULES``) from which on guests are evacuated that were not yet as desired."""
+KEEPING_REQUESTS: Final = 7
+"""The revision from which on a guest whose move is reverted keeps what it was asked with."""
 
 
 def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) -> Decision:
@@ -34,7 +36,10 @@ def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) 
     if lives.backend_of(selection.node) != life.backend:
         guests.end_move(state, life.uuid, confirm=False)
         raise InvalidValue(f"node {selection.node}, which was selected, is of no back end", field="target")
-    state.requests.keep_during_move(life.uuid, life.spec)
+    if state.rules >= KEEPING_REQUESTS:
+        state.requests.keep((life.uuid,), life.spec)
+    else:
+        state.requests.keep_during_move(life.uuid, life.spec)
     life.move = GuestMove(
         kind=command.kind,
         host=selection.host,

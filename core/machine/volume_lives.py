@@ -29,6 +29,7 @@ from .state import ServiceState
 MAX_TEXT: Final = 1_000
 REFUSING_SOURCES: Final = 3
 BOOTING_BY_GUEST: Final = 3
+DETACHING_UNCONFIRMED: Final = 7
 """Revisions of the rules (``orders.RULES``) from which on this is so."""
 
 
@@ -163,6 +164,8 @@ def detach(state: ServiceState, guest: GuestLife, command: DetachVolume, now: fl
     if command.volume == guest.volumes[0] and _boots_from_volume(state, guest):
         raise InvalidValue(f"guest {guest.uuid} boots from volume {command.volume}", field="volume")
     guest.volumes.remove(command.volume)
+    if command.volume not in guest.attached and state.rules >= DETACHING_UNCONFIRMED:
+        guest.attached.append(command.volume)  # the call that attaches it may be under way
     guest.detaching[command.volume] = now + command.seconds
     return change_of(guest)
 

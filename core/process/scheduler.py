@@ -18,6 +18,7 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.from_builtins import from_msgspec
 from ...placement.types.request import Request
+from ..backends.values import ConsoleAddress
 from ..engine_commands import Place, asked
 from ..failures import Failures
 from ..http.config import MEMORY
@@ -30,6 +31,7 @@ from ..lifecycle_commands import (
     AttachVolume,
     CreateGuest,
     DeleteGuest,
+    DeleteGuestSnapshot,
     DetachVolume,
     GuestCommand,
     GuestVolume,
@@ -37,13 +39,15 @@ from ..lifecycle_commands import (
     MoveKind,
     OnGuest,
     OnVolumeClaim,
+    ResizeGuest,
+    SnapshotGuest,
     StartGuest,
     StopGuest,
 )
 from ..machine import lifecycle_queries
 from ..machine.event_log import Event, History
-from ..machine.lifecycle_queries import GuestLine
-from ..machine.lives import GuestChange, VolumeChange
+from ..machine.lifecycle_queries import GuestLine, GuestSnapshotLine
+from ..machine.lives import GuestChange, SnapshotChange, VolumeChange
 from ..machine.machine import ServiceMachine
 from ..machine.orders import AnyCommand, Order
 from ..machine.question import Query
@@ -176,6 +180,37 @@ class Scheduler:
         """Have a guest go to another node of its back end; see the command ``move_guest``."""
         decision: Decision = await self.submit(MoveGuest(uuid=uuid, target=target, kind=kind, seconds=seconds))
         return decision
+
+    async def resize_guest(
+        self, uuid: str, request: Request, *, target: str | None = None, seconds: float = MOVE_SECONDS
+    ) -> Decision:
+        """Have a guest get the size of the flavor of a request; see the command ``resize_guest``."""
+        command = ResizeGuest(uuid=uuid, request=asked(request), target=target, seconds=seconds)
+        decision: Decision = await self.submit(command)
+        return decision
+
+    async def snapshot_guest(
+        self, uuid: str, *, name: str = "", snapshot: str = "", seconds: float = MOVE_SECONDS
+    ) -> SnapshotChange:
+        """Have an image made of the disk of a guest; see the command ``snapshot_guest``. ``until_settled`` waits for
+        it."""
+        command = SnapshotGuest(uuid=uuid, name=name, snapshot=snapshot, seconds=seconds)
+        change: SnapshotChange = await self.submit(command)
+        return change
+
+    async def delete_snapshot(self, uuid: str, snapshot: str) -> SnapshotChange:
+        """Have a snapshot of a guest removed. InUse while guests that were made from it are there."""
+        change: SnapshotChange = await self.submit(DeleteGuestSnapshot(uuid=uuid, snapshot=snapshot))
+        return change
+
+    def guest_snapshots(self, uuid: str) -> list[GuestSnapshotLine]:
+        """The snapshots of a guest. UnknownName if no back end has it."""
+        lines: list[GuestSnapshotLine] = self.ask(lifecycle_queries.GuestSnapshots(uuid=uuid))
+        return lines
+
+    async def console(self, uuid: str) -> ConsoleAddress:
+        """How the console of a guest is reached now; it may hold a secret. DriverError if it has none."""
+        return await self._reconciling().console(uuid)
 
     async def attach_volume(self, uuid: str, volume: str) -> GuestChange:
         """Have a volume attached to a guest."""

@@ -181,7 +181,10 @@ class GuestSteps:
     def _image(self, life: GuestLife) -> str:
         """The back end's name of a guest's image."""
         if not life.image.startswith(SNAPSHOT_IMAGE):
-            return self._backend.image(life.image)
+            name = self._backend.image(life.image)
+            if self._desk.lives.is_snapshot(self._backend.name, name):  # which is its project's
+                raise Permanent(f"there is no image {name}", hint=f"name a snapshot as {SNAPSHOT_IMAGE}UUID")
+            return name
         uuid = life.image.removeprefix(SNAPSHOT_IMAGE)
         owner = self._desk.lives.guest_of_snapshot(uuid)
         snapshot = None if owner is None else owner.snapshots[uuid]

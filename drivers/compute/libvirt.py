@@ -5,227 +5,45 @@ same guest waits for it there."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 import libvirt
-import msgspec
 import trio
 
 from ..protocol import (
     Can,
     Conflict,
     Connection,
+    ConsoleAddress,
     DriverContext,
     DriverError,
-    Facts,
     Guest,
     GuestSpec,
-    GuestState,
     Mark,
-    Node,
     NotFound,
     Page,
     Permanent,
     Power,
+    Snapshot,
     Transient,
     Unknown,
     read_options,
 )
-from ..threads import Threads
 from .libvirt_disks import DISK, make_disk, make_seed
-from .libvirt_domain import let_go, present, set_mark, tree_of
-from .libvirt_host import KIB_PER_MIB, Host, connected, guarded, used_on
-from .libvirt_xml import GIB, check_spec, domain_xml, free_target, mark_of, volume_xml, volumes_of
+from .libvirt_domain import console_of, defined_xml, let_go, present, resized_xml, set_mark, tree_of
+from .libvirt_host import Host, connected
+from .libvirt_reading import LibvirtReader, Options, unnamed
+from .libvirt_snapshots import image_of, listed, make_image, remove_image
+from .libvirt_xml import check_spec, domain_xml, free_target, mark_of, volume_xml, volumes_of
 
 T = TypeVar("T")
-CLOSE_SECONDS: Final = 30.0
-"""How long calls that were cancelled may take to end before the connection is closed."""
-
-STATES: Final[Mapping[int, GuestState]] = {
-    0: "error",
-    1: "on",
-    2: "on",
-    3: "paused",
-    4: "on",
-    5: "off",
-    6: "off",
-    7: "on",
-}
-"""virDomainState: none, running, blocked, paused, shutting down, shut off, crashed, suspended by its power
-management."""
 
 
-class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Options: the connection ``uri`` and the ``node`` name (default: the host's), or several ``hosts`` (node name ->
-    uri) between which guests move, with the ``migration_uris`` of those that others reach under another name than
-    libvirt tells; the ``domain_type`` (kvm, qemu, or the connection's own); the ``machine`` type; the libvirt storage
-    ``pool`` for root disks, without which guests have none (of several hosts it is one that all of them share);
-    ``unsafe_migration``: move guests live although libvirt does not know that caches of their disks are coherent;
-    ``shutdown_seconds`` that a guest has to shut down before it is switched off."""
-
-    uri: str = "qemu:///system"
-    node: str | None = None
-    hosts: dict[str, str] = {}
-    migration_uris: dict[str, str] = {}
-    unsafe_migration: bool = False
-    domain_type: str | None = None
-    machine: str | None = None
-    pool: str | None = None
-    poll: Annotated[float, msgspec.Meta(gt=0)] = 15.0
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-    shutdown_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-
-
-class LibvirtDriver:
-    """One host or several."""
-
-    def __init__(self, hosts: Sequence[Host], options: Options, installation: str) -> None:
-        self._hosts, self._options, self._installation = {each.name: each for each in hosts}, options, installation
-        self._threads = Threads(options.concurrency)
-        for each in hosts:
-            each.alone = len(hosts) == 1
-        self._type = hosts[0].type
-        version = next((each.version for each in hosts if each.version), "")
-        can = Can.COMPUTE | Can.ADOPT if self._type == "test" else Can.COMPUTE | Can.ADOPT | Can.ATTACH
-        if len(hosts) > 1:
-            can |= Can.MOVE
-        self.facts = Facts("libvirt", version, can, options.poll, options.concurrency, timeout=300.0)
-
-    # threads
-
-    async def _run(self, work: Callable[[], T], uuid: str = "") -> T:
-        """Do work in a thread, after what was begun before for the same guest."""
-        return await self._threads.run(lambda: guarded(work), uuid)
-
-    async def aclose(self) -> None:
-        """Close the connections once no thread uses them."""
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await self._threads.ended()
-            for host in self._hosts.values():
-                await trio.to_thread.run_sync(host.close)
-
-    async def check(self) -> None:
-        """Ask each host for the library's version. DriverError if none answers."""
-        lost: DriverError | None = None
-        for host in self._hosts.values():
-            try:
-                await self._run(lambda host=host: host.connection().getLibVersion())  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                return
-            except (Transient, Unknown) as error:
-                lost = error
-        if lost is not None:
-            raise _unnamed(lost)
-
-    # what there is
-
-    async def nodes(self) -> AsyncIterator[Page[Node]]:
-        """The hosts. Of several, one that does not answer is down."""
-        lost = list[DriverError]()
-        for host in self._hosts.values():
-            try:
-                host.last_seen = await self._run(lambda host=host: self._node(host))  # type: ignore[misc]  # as above
-            except (Transient, Unknown) as error:
-                if len(self._hosts) == 1:
-                    raise _unnamed(error) from error.__cause__
-                lost.append(error)
-                if host.last_seen is not None:
-                    host.last_seen = host.last_seen._replace(state="down")
-            if host.last_seen is not None:
-                yield Page((host.last_seen,))
-        self._check_not_all(lost)
-
-    def _node(self, host: Host) -> Node:
-        connection = host.connection()
-        info = connection.getInfo()
-        memory_mb = int(info[1])
-        with suppress(libvirt.libvirtError):  # the test driver has none
-            memory_mb = int(connection.getMemoryStats(-1)["total"]) // KIB_PER_MIB
-        total_gb = used_gb = 0
-        if self._options.pool is not None:
-            _, capacity, _, available = connection.storagePoolLookupByName(self._options.pool).info()
-            total_gb = capacity // GIB
-            used_gb = total_gb - available // GIB
-        used = used_on(connection)
-        return Node(host.name, int(info[2]), memory_mb, total_gb, *used, used_gb, hypervisor=host.type.upper())
-
-    async def guests(self) -> AsyncIterator[Page[Guest]]:
-        """All domains, a page of each host that answers."""
-        lost = list[DriverError]()
-        for host in self._hosts.values():
-            try:
-                yield Page(tuple(await self._run(lambda host=host: self._listed(host))))  # type: ignore[misc]  # as above
-            except (Transient, Unknown) as error:
-                lost.append(error)
-        self._check_not_all(lost)
-
-    def _check_not_all(self, lost: Sequence[DriverError]) -> None:
-        """An error if no host answered: then the back end does not."""
-        if len(lost) == len(self._hosts):
-            raise _unnamed(lost[0]) from lost[0].__cause__
-
-    def _listed(self, host: Host) -> list[Guest]:
-        found = []
-        for domain in host.connection().listAllDomains():
-            with suppress(libvirt.libvirtError):  # it went away meanwhile
-                found.append(self._seen(host, domain))
-        return found
-
-    def _seen(self, host: Host, domain: Any) -> Guest:
-        tree = ElementTree.fromstring(domain.XMLDesc())
-        uuid = domain.UUIDString()
-        return Guest(
-            key=uuid,
-            mark=mark_of(tree, uuid),
-            name=tree.findtext("title") or domain.name(),
-            node=host.name,
-            state=STATES.get(domain.state()[0], "error"),
-            vcpus=int(tree.findtext("vcpu", "0")),
-            memory_mb=-(-int(tree.findtext("memory", "0")) // KIB_PER_MIB),
-            volumes=tuple(volumes_of(tree)),
-        )
-
-    async def get_guest(self, uuid: str) -> Guest:
-        """Look a domain up by its uuid, which is the guest's."""
-        return await self._run(lambda: self._seen(*self._domain(uuid)), uuid)
-
-    def _domain(self, uuid: str) -> tuple[Host, Any]:
-        """The domain of a guest of this installation, and its host. Of several (one was made when the host of another
-        was down, or a move was cut off) the one of the newest claim, and of that the one that runs. NotFound if there
-        is none."""
-        found, lost = self._domains(uuid)
-        if found:
-            return max(found, key=lambda each: (self._claim(each[1]), each[1].isActive()))
-        self._check_answered(uuid, lost)
-        raise NotFound(f"there is no guest {uuid}")
-
-    def _domains(self, uuid: str) -> tuple[list[tuple[Host, Any]], dict[str, DriverError]]:
-        """All domains of a guest of this installation, and the errors of hosts that did not answer."""
-        found: list[tuple[Host, Any]] = []
-        lost = dict[str, DriverError]()
-        for host in self._hosts.values():
-            try:
-                with host.asked():
-                    domain = host.domain(uuid)
-                    if domain is not None and self._claim(domain) >= 0:
-                        found.append((host, domain))
-            except (Transient, Unknown) as error:
-                lost[host.name] = error
-        return found, lost
-
-    def _check_answered(self, uuid: str, lost: Mapping[str, DriverError]) -> None:
-        """Transient if a guest may be on hosts that do not answer, which are its ``nodes``."""
-        if lost:
-            text = "; ".join(str(error) for error in lost.values())
-            nodes = lost if len(lost) < len(self._hosts) else ()  # if none answers, the back end does not
-            raise Transient(f"guest {uuid} may be on a host that does not answer: {text}"[:1_000], nodes=nodes)
-
-    def _claim(self, domain: Any) -> int:
-        """The claim for which a domain was made; -1 if it is not of this installation."""
-        mark = mark_of(ElementTree.fromstring(domain.XMLDesc()), domain.UUIDString())
-        return mark.claim if mark is not None and mark.installation == self._installation else -1
+class LibvirtDriver(LibvirtReader):
+    """Changes of guests on one host or several."""
 
     # changes
 
@@ -259,7 +77,8 @@ class LibvirtDriver:
             disk = make_disk(host.connection(), self._options.pool, want)
             seed = make_seed(host.connection(), self._options.pool, want)
             real = self._type != "test"
-            xml = domain_xml(want, kind=kind, machine=self._options.machine, disk=disk, seed=seed, real=real)
+            screen, machine = self._options.vnc, self._options.machine
+            xml = domain_xml(want, kind=kind, machine=machine, disk=disk, seed=seed, real=real, vnc=screen)
             domain = host.connection().defineXML(xml)
         elif self._claim(domain) < 0:
             raise Conflict(f"domain {want.mark.uuid} is not of this installation")
@@ -301,6 +120,73 @@ class LibvirtDriver:
             if domain.isActive():
                 domain.destroy()
             return self._seen(host, domain)
+
+    async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        """Define a domain with another size; one that runs is shut down for it."""
+        found = await self.get_guest(uuid)
+        if (found.vcpus, found.memory_mb) == (vcpus, memory_mb):
+            return found
+        if found.state != "off":
+            await self.set_power(uuid, "off")
+        return await self._run(lambda: self._resize(uuid, vcpus, memory_mb, start=found.state != "off"), uuid)
+
+    def _resize(self, uuid: str, vcpus: int, memory_mb: int, *, start: bool) -> Guest:
+        host, domain = self._domain(uuid)
+        with host.asked():
+            if domain.isActive():
+                raise Conflict(f"domain {uuid} runs")
+            domain = host.connection().defineXML(resized_xml(domain, vcpus, memory_mb))
+            if start:
+                domain.create()
+            return self._seen(host, domain)
+
+    async def console(self, uuid: str) -> ConsoleAddress:
+        """The screen of a domain, or its serial line."""
+        return await self._run(lambda: self._console(uuid), uuid)
+
+    def _console(self, uuid: str) -> ConsoleAddress:
+        host, domain = self._domain(uuid)
+        with host.asked():
+            if not domain.isActive():
+                raise Conflict(f"domain {uuid} does not run")
+            return console_of(domain, host.name, host.uri)
+
+    # snapshots
+
+    async def snapshots(self) -> AsyncIterator[Page[Snapshot]]:
+        """The images in the storage pool, which all hosts share."""
+        yield Page(tuple(await self._run(lambda: self._on_pool(lambda pool: list(listed(pool))))))
+
+    async def get_snapshot(self, uuid: str) -> Snapshot:
+        """Look an image up by its name."""
+        return await self._run(lambda: self._on_pool(lambda pool: image_of(pool, self._installation, uuid)), uuid)
+
+    async def snapshot_guest(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        """Copy the disk of a domain."""
+        return await self._run(lambda: self._snapshot(guest, mark), guest)
+
+    def _snapshot(self, guest: str, mark: Mark) -> Snapshot:
+        if self._options.pool is None:
+            raise Permanent("the back end has no storage pool for snapshots", hint="set the option pool")
+        host, domain = self._domain(guest)
+        with host.asked():
+            pool = host.connection().storagePoolLookupByName(self._options.pool)
+            return make_image(host.connection(), pool, domain, mark, real=self._type != "test")
+
+    async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
+        """Remove an image."""
+        await self._run(lambda: self._on_pool(lambda pool: remove_image(pool, self._installation, uuid, claim)), uuid)
+
+    def _on_pool(self, work: Callable[[Any], T]) -> T:
+        """Work on the storage pool, by the first host that answers."""
+        lost = list[DriverError]()
+        for host in self._hosts.values():
+            try:
+                with host.asked():
+                    return work(host.connection().storagePoolLookupByName(self._options.pool or ""))
+            except (Transient, Unknown) as error:
+                lost.append(error)
+        raise unnamed(lost[0]) from lost[0].__cause__
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Switch a domain off, undefine it, and remove its disk."""
@@ -435,7 +321,7 @@ class LibvirtDriver:
         elif source is not target:
             if domain.isActive():
                 raise Conflict(f"domain {uuid} runs")
-            target.connection().defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+            target.connection().defineXML(defined_xml(domain))
             domain.undefineFlags(self._undefine_flags())
         else:
             self._remove_left(uuid, domain, target)
@@ -451,12 +337,6 @@ class LibvirtDriver:
                 other.undefineFlags(self._undefine_flags())
 
 
-def _unnamed(error: DriverError) -> DriverError:
-    """An error of the whole back end, since no host answers."""
-    error.nodes = frozenset()
-    return error
-
-
 @asynccontextmanager
 async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[LibvirtDriver]:
     """Connections to the hosts. One of them must answer at first; the others are nodes once they do."""
@@ -469,7 +349,7 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
     failed = await connected(hosts)
     if len(failed) == len(hosts):
         cause = failed[0].__cause__
-        raise cause if isinstance(cause, DriverError) else _unnamed(failed[0])
+        raise cause if isinstance(cause, DriverError) else unnamed(failed[0])
     driver = LibvirtDriver(hosts, settings, context.installation)
     try:
         yield driver

@@ -125,7 +125,7 @@ class Host:
     not answer is left alone for a while, so that the others need not wait for it."""
 
     def __init__(self, uri: str, name: str | None) -> None:
-        self._uri, self._lock = uri, threading.Lock()
+        self.uri, self._lock = uri, threading.Lock()
         self._connection: Any = None
         self._opening: _Opening | None = None
         """The attempt that is under way."""
@@ -150,13 +150,13 @@ class Host:
             if self._is_open():
                 return self._connection
             if self._failed is not None and time.monotonic() < self._again:
-                raise Transient(f"host {self.name or self._uri} did not answer: {self._failed}", nodes=self._nodes())
+                raise Transient(f"host {self.name or self.uri} did not answer: {self._failed}", nodes=self._nodes())
             if self._opening is None:
                 self._opening = _Opening()
                 threading.Thread(target=self._open, args=(self._opening,), name="libvirt opens", daemon=True).start()
             opening = self._opening
         if not opening.done.wait(max(0.0, min(opening.began + patience - time.monotonic(), threading.TIMEOUT_MAX))):
-            raise Transient(f"host {self.name or self._uri} is being connected to", nodes=self._nodes())
+            raise Transient(f"host {self.name or self.uri} is being connected to", nodes=self._nodes())
         if opening.error is not None:
             raise opening.error
         return self._connection
@@ -174,7 +174,7 @@ class Host:
         """Connect, in a thread of its own."""
         try:
             self.close()
-            made = _connect(self._uri)
+            made = _connect(self.uri)
             self.version, name = guarded(lambda: (str(made.getLibVersion()), self.name or str(made.getHostname())))
         except DriverError as error:
             opening.error = self._left_alone(error)

@@ -25,11 +25,19 @@ def check_spec(want: GuestSpec) -> None:
 
 
 def domain_xml(
-    want: GuestSpec, *, kind: str, machine: str | None, disk: str | None, real: bool, seed: str | None = None
+    want: GuestSpec,
+    *,
+    kind: str,
+    machine: str | None,
+    disk: str | None,
+    real: bool,
+    seed: str | None = None,
+    vnc: str | None = None,
 ) -> str:
     """A new domain of type ``kind``. ``disk``: path of its root disk; None: it boots from its first volume. ``seed``:
     path of the image of its user data, which it cannot write to and which is the last of its disks. ``real``: with a
-    console, and the ACPI that volumes are plugged and guests shut down by, which the test driver does not know."""
+    console, and the ACPI that volumes are plugged and guests shut down by, which the test driver does not know.
+    ``vnc``: the address of its screen."""
     machine_type = f" machine={quoteattr(machine)}" if machine else ""
     title = re.sub(r"[^ -\ud7ff\ue000-\ufffd]", "?", want.name)
     devices = [f"<interface type='network'><source network={quoteattr(name)}/></interface>" for name in want.networks]
@@ -50,6 +58,8 @@ def domain_xml(
         )
     if real:
         devices.append("<serial type='pty'/><console type='pty'/>")
+    if real and vnc is not None:
+        devices.append(f"<graphics type='vnc' autoport='yes' listen={quoteattr(vnc)}/>")
     if machine is not None and "q35" in machine:
         devices += ["<controller type='pci' model='pcie-root-port'/>"] * Q35_PORTS
     features = "<features><acpi/><apic/></features>" if real else ""

@@ -79,11 +79,14 @@ class ComputeBench(_Bench[ComputeDriver]):
     move to, while they run if ``moves_live``. ``change_outside``: stops or removes a guest without the driver.
     ``make_volume``: makes a volume that guests on ``node`` reach; ``lets_go``: guests let go of volumes while they run,
     for which most back ends need an operating system in them. ``other_node_down``: within the context ``other_node``
-    does not answer, and ``node`` does."""
+    does not answer, and ``node`` does. ``other_size``: CPUs and MiB that guests can be resized to. ``disk_gb``: of
+    guests of which snapshots are made."""
 
     node: str
     vcpus: int = 1
     memory_mb: int = 64
+    other_size: tuple[int, int] = (2, 128)
+    disk_gb: int = 0
     image: str = ""
     other_node: str | None = None
     moves_live: bool = True

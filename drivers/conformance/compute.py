@@ -31,6 +31,7 @@ from .guests import made as _made
 from .guests import ours_of as _ours
 from .guests import removed as _removed
 from .guests import state_of as _state
+from .optional import OptionalConformance
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NAMES = ("plain", "with space", "ünïcödé 客", "quote' \" <tag> & $(x) `y`", "../../etc/passwd", "n" * 255)
@@ -50,7 +51,7 @@ def _subject(bench: ComputeBench, driver: ComputeDriver) -> Subject[GuestSpec]:
 
 
 @pytest.mark.trio
-class ComputeConformance:
+class ComputeConformance(OptionalConformance):
     """Tests of a compute driver. Subclasses define the fixture ``bench``."""
 
     # basics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from ..protocol import ComputeDriver, Guest, GuestSpec
+from ..protocol import ComputeDriver, Guest, GuestSpec, Mark, Snapshot, SnapshottingDriver
 from .bench import PATIENCE, all_of, settled
 
 
@@ -34,4 +34,14 @@ async def removed(driver: ComputeDriver, uuid: str) -> None:
     with trio.fail_after(PATIENCE):
         await settled(lambda: driver.delete_guest(uuid))
         while await ours_of(driver, uuid):  # noqa: ASYNC110  # a back end has no events
+            await trio.sleep(0.05)
+
+
+async def made_snapshot(driver: SnapshottingDriver, guest: str, mark: Mark) -> Snapshot:
+    """A snapshot that is made, and available."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            found = await settled(lambda: driver.snapshot_guest(guest, mark, "name"))
+            if found.state == "available":
+                return found
             await trio.sleep(0.05)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import _homes
 
 if TYPE_CHECKING:
+    from .core.backends.values import ConsoleAddress
     from .core.cluster_status import MemberLine, SnapshotList
     from .core.engine_commands import Placed
     from .core.errors import ErrorValue
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from .core.machine.group_queries import ServerGroupLine
     from .core.machine.host_detail import CellDetail, PagesDetail, PciPoolDetail
     from .core.machine.instance_queries import InstanceLine
-    from .core.machine.lifecycle_queries import BackendLine, GuestLine, VolumeLifeLine
-    from .core.machine.lives import GuestChange
+    from .core.machine.lifecycle_queries import BackendLine, GuestLine, GuestSnapshotLine, VolumeLifeLine
+    from .core.machine.lives import GuestChange, SnapshotChange
     from .core.machine.provider_queries import AggregateLine, ConsumerLine, ProviderDetail, ProviderLine
     from .core.machine.queries import CapacityOf, DriftLine, HostDetail, HostLine, InstanceDetail, PolicyInForce, Stock
     from .core.machine.ranking import RankedHostLine, Ranking
@@ -242,6 +243,7 @@ __all__ = [
     "CinderOptions",
     "Client",
     "ComputeOptions",
+    "ConsoleAddress",
     "Consolidate",
     "Consumer",
     "ConsumerAllocations",
@@ -291,6 +293,7 @@ __all__ = [
     "GroupPlaced",
     "GuestChange",
     "GuestLine",
+    "GuestSnapshotLine",
     "GuestVolume",
     "Host",
     "HostArrays",
@@ -412,6 +415,7 @@ __all__ = [
     "ShadowStatus",
     "ShapeClass",
     "SharedFit",
+    "SnapshotChange",
     "SnapshotError",
     "SnapshotLine",
     "SnapshotList",

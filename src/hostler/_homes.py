@@ -30,8 +30,9 @@ ANSWERS: Final = {
 MODULES: Final = {
     "core.engine_commands": "Placed",
     "core.machine.event_log": "Event",
-    "core.machine.lifecycle_queries": "GuestLine",
-    "core.machine.lives": "GuestChange",
+    "core.backends.values": "ConsoleAddress",
+    "core.machine.lifecycle_queries": "GuestLine GuestSnapshotLine",
+    "core.machine.lives": "GuestChange SnapshotChange",
     "core.machine.queries": "CapacityOf",
     "core.lifecycle_commands": "GuestVolume guest_volume",
     "core.storage_commands": "AskedVolume",

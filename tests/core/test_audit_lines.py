@@ -46,6 +46,8 @@ COMMANDS: list[tuple[Any, list[str]]] = [
     (f.AdoptGuest(backend="b", key="k", node="n", request=asked(1, project="p")), [ONE, "project:p", "b", "k"]),
     (f.CreateVolume(request=wish(1, project="p"), name="root"), [ONE, "project:p"]),
     (f.AttachVolume(uuid=ONE, volume=TWO), [ONE, TWO]),
+    (f.SnapshotGuest(uuid=ONE, name="secret"), [ONE]),
+    (f.DeleteGuestSnapshot(uuid=ONE, snapshot=TWO), [ONE, TWO]),
     (f.DetachVolume(uuid=ONE, volume=TWO), [ONE, TWO]),
     (f.ConfirmAttachment(uuid=ONE, claim=1, volume=TWO, attached=True), [ONE, TWO]),
     (f.RefuseAttachment(uuid=ONE, claim=1, volume=TWO, failure="permanent"), [ONE, TWO]),

@@ -20,7 +20,9 @@ libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed
 
 from hostler.drivers.compute import libvirt as driver_module  # noqa: E402  # after the skip
 from hostler.drivers.compute import libvirt_host as host_module  # noqa: E402  # after the skip
-from hostler.drivers.compute.libvirt_xml import domain_xml, volume_xml, volumes_of  # noqa: E402  # after the skip
+from hostler.drivers.compute.libvirt_domain import console_of  # noqa: E402  # after the skip
+from hostler.drivers.compute.libvirt_snapshots import image_name  # noqa: E402  # after the skip
+from hostler.drivers.compute.libvirt_xml import disk_xml, domain_xml, volume_xml, volumes_of  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Capacity,
@@ -35,6 +37,7 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Unknown,
     computes,
     read_options,
+    snapshots,
 )
 
 from .outages import Outages  # noqa: E402  # after the skip
@@ -354,6 +357,69 @@ async def test_the_disk_of_a_guest_is_no_image() -> None:
             await driver.get_guest(thief.mark.uuid)
         await driver.delete_guest(spec.mark.uuid)
     keep.close()
+
+
+@pytest.mark.parametrize("power", ["on", "off"])
+async def test_snapshots_are_volumes_of_the_storage_pool(power: Literal["on", "off"]) -> None:
+    keep = libvirt.open(URI)
+    options = {"uri": URI, "node": "host", "domain_type": "test", "pool": "default-pool"}
+    bench = ComputeBench(open=lambda context: open_driver(options, context), node="host", disk_gb=1)
+    suite = ComputeConformance()
+    await suite.test_a_snapshot_is_made_listed_used_and_removed(bench, power)
+    await suite.test_what_is_not_there_has_no_snapshot(bench)
+    await suite.test_a_snapshot_cancelled_at_any_await_is_made_once(bench)
+    assert keep.storagePoolLookupByName("default-pool").listVolumes() == []
+    keep.close()
+
+
+async def test_a_snapshot_that_was_cut_off_is_made_again() -> None:
+    """One that nothing says to be whole."""
+    keep = libvirt.open(URI)
+    pool = keep.storagePoolLookupByName("default-pool")
+    options = {"uri": URI, "node": "host", "domain_type": "test", "pool": "default-pool"}
+    bench = ComputeBench(open=lambda context: open_driver(options, context), node="host")
+    async with bench.driver() as driver:
+        assert snapshots(driver)
+        spec, mark = bench.spec()._replace(disk_gb=3), Mark("conformance-a", str(uuid.uuid4()), 1)
+        await driver.create_guest(spec)
+        pool.createXML(disk_xml(image_name(mark), 1, None))
+        assert (await driver.get_snapshot(mark.uuid)).state == "building"
+        assert (await driver.snapshot_guest(spec.mark.uuid, mark, "x")).state == "available"
+        assert pool.storageVolLookupByName(image_name(mark)).info()[1] == 3 << 30
+        await driver.delete_snapshot(mark.uuid)
+        await driver.delete_guest(spec.mark.uuid)
+    keep.close()
+
+
+def test_a_guest_has_a_screen_where_that_is_configured() -> None:
+    spec = ComputeBench(open=Shared({}).open, node="host").spec()
+    xml = domain_xml(spec, kind="kvm", machine=None, disk=None, real=True, vnc="127.0.0.1")
+    assert "<graphics type='vnc' autoport='yes' listen=\"127.0.0.1\"/>" in xml
+
+
+@pytest.mark.parametrize(
+    ("devices", "kind", "address"),
+    [
+        ("<graphics type='vnc' port='5901' listen='10.0.0.7'/>", "vnc", "10.0.0.7:5901"),
+        ("<graphics type='spice' port='5902' listen='0.0.0.0'/>", "spice", "node-1:5902"),
+        (
+            "<graphics type='vnc' port='-1'/><console type='pty'><source path='/dev/pts/3'/></console>",
+            "serial",
+            "/dev/pts/3",
+        ),
+        ("<serial type='pty'><source path='/dev/pts/4'/></serial>", "serial", "/dev/pts/4"),
+    ],
+)
+def test_the_console_is_read_of_a_domain(devices: str, kind: str, address: str) -> None:
+    class Domain:
+        def XMLDesc(self) -> str:
+            return f"<domain><devices>{devices}</devices></domain>"
+
+        def UUIDString(self) -> str:
+            return VOLUME
+
+    found = console_of(Domain(), "node-1", "qemu:///system")
+    assert (found.kind, found.address, found.node) == (kind, address, "node-1")
 
 
 async def test_without_a_pool_user_data_is_refused() -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ libvirt = pytest.importorskip("libvirt", reason="libvirt-python is not installed
 from hostler.drivers import demo_cloud  # noqa: E402  # after the skip
 from hostler.drivers.compute.libvirt import open_driver  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, new_uuid  # noqa: E402  # after the skip
+from hostler.drivers.conformance.guests import made_snapshot  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     ComputeDriver,
     Conflict,
@@ -29,6 +30,9 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     VolumeSpec,
     attaches,
     computes,
+    has_consoles,
+    resizes,
+    snapshots,
 )
 from hostler.drivers.storage import qcow2  # noqa: E402  # after the skip
 
@@ -119,6 +123,20 @@ async def test_a_guest_boots_and_volumes_are_plugged_while_it_runs(bench: Comput
         assert (root / f"{boot.volume}.qcow2").exists(), "volumes are not the driver's to remove"
 
 
+async def test_a_guest_that_runs_is_resized_and_its_console_told(bench: ComputeBench) -> None:
+    async with bench.driver() as driver:
+        assert resizes(driver)
+        assert has_consoles(driver)
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        found = await driver.resize_guest(spec.mark.uuid, 2, 96)
+        assert (found.state, found.vcpus, found.memory_mb) == ("on", 2, 96)
+        console = await driver.console(spec.mark.uuid)
+        assert console.kind == "serial"
+        assert await trio.Path(console.address).is_char_device()
+        await driver.delete_guest(spec.mark.uuid)
+
+
 async def test_a_volume_of_another_back_end_is_attached_and_locked_while_the_guest_runs(
     bench: ComputeBench, root: Path
 ) -> None:
@@ -135,28 +153,71 @@ async def test_a_volume_of_another_back_end_is_attached_and_locked_while_the_gue
         await disks.delete_volume(volume.mark.uuid)
 
 
-@pytest.mark.soak
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("libvirtd") is None, reason="hosts are started by root")
-async def test_user_data_is_on_an_image_that_goes_with_its_guest() -> None:
-    """On a libvirtd of its own, as only that has storage pools: what cloud-init reads it from, as others see it."""
-    with tempfile.TemporaryDirectory(prefix="hostler-") as name, demo_cloud._host(Path(name) / "host"):
-        uri, pool = demo_cloud._uri(Path(name) / "host"), Path(name) / "pool"
-        pool.mkdir()
+@contextmanager
+def with_pool(pool: Path, root: Path) -> Iterator[dict[str, str]]:
+    """Options for a libvirtd of its own, as only that has storage pools, with one in a folder."""
+    pool.mkdir()
+    with demo_cloud._host(root):
+        # By its socket, also where the process has the driver that works without a daemon.
+        uri = demo_cloud._uri(root).replace("qemu:", "qemu+unix:")
         made = libvirt.open(uri).storagePoolDefineXML(
             f"<pool type='dir'><name>guests</name><target><path>{pool}</path></target></pool>"
         )
         made.create()
-        options = {"uri": uri, "node": "host", "domain_type": "qemu", "machine": "pc", "pool": "guests"}
-        text = "#cloud-config\nhostname: übung\n" + "# more\n" * 8_000
-        async with open_driver(options, DriverContext("a", "b")) as driver:
-            spec = GuestSpec(Mark("b", new_uuid(), 1), "web-1", "host", 1, 64, disk_gb=1, user_data=text)
-            for _ in range(2):
-                assert (await driver.create_guest(spec)).state == "on"
-            (image,) = pool.glob("*.iso")
-            found = await trio.run_process(["blkid", "-p", "-o", "value", "-s", "LABEL", image], capture_stdout=True)
-            assert found.stdout.strip() == b"cidata"
-            shown = driver._hosts["host"].connection().lookupByUUIDString(spec.mark.uuid).XMLDesc()
-            assert str(image) in shown
-            assert "cloud-config" not in shown
-            await driver.delete_guest(spec.mark.uuid)
-            assert list(pool.iterdir()) == []
+        yield {"uri": uri, "node": "host", "domain_type": "qemu", "machine": "pc", "pool": "guests"}
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("libvirtd") is None, reason="hosts are started by root")
+async def test_a_snapshot_of_a_guest_that_runs_is_an_image_by_itself() -> None:
+    """Made by a backup job, with what is in the image that the guest was made from, and of one that is off by a copy; a
+    guest is made from it, and has a screen."""
+    with tempfile.TemporaryDirectory(prefix="hostler-") as name:
+        pool = Path(name) / "pool"
+        with with_pool(pool, Path(name) / "host") as options:
+            base = pool / "base.raw"
+            base.write_bytes(os.urandom(8 << 20))
+            libvirt.open(options["uri"]).storagePoolLookupByName("guests").refresh(0)
+            context = DriverContext("a", "b")
+            async with open_driver({**options, "vnc": "127.0.0.1"}, context) as driver:
+                assert snapshots(driver)
+                spec = GuestSpec(Mark("b", new_uuid(), 1), "web-1", "host", 1, 64, image=base.name)
+                await driver.create_guest(spec)
+                assert (await driver.console(spec.mark.uuid)).kind == "vnc"
+                for power in ("on", "off"):
+                    await driver.set_power(spec.mark.uuid, "on" if power == "on" else "off")
+                    mark = Mark("b", new_uuid(), 1)
+                    found = await made_snapshot(driver, spec.mark.uuid, mark)
+                    info = await trio.run_process(["qemu-img", "info", "-U", pool / found.key], capture_stdout=True)
+                    assert b"backing file" not in info.stdout
+                    await trio.run_process(["qemu-img", "compare", "-U", base, pool / found.key], capture_stdout=True)
+                    copy = spec._replace(mark=Mark("b", new_uuid(), 1), image=found.key)
+                    assert (await driver.create_guest(copy)).state == "on"
+                    await driver.delete_guest(copy.mark.uuid)
+                    await driver.delete_snapshot(mark.uuid)
+                await driver.delete_guest(spec.mark.uuid)
+            assert [each.name for each in pool.iterdir()] == ["base.raw"]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("libvirtd") is None, reason="hosts are started by root")
+async def test_user_data_is_on_an_image_that_goes_with_its_guest() -> None:
+    """On a libvirtd of its own, as only that has storage pools: what cloud-init reads it from, as others see it."""
+    with tempfile.TemporaryDirectory(prefix="hostler-") as name:
+        pool = Path(name) / "pool"
+        with with_pool(pool, Path(name) / "host") as options:
+            text = "#cloud-config\nhostname: übung\n" + "# more\n" * 8_000
+            async with open_driver(options, DriverContext("a", "b")) as driver:
+                spec = GuestSpec(Mark("b", new_uuid(), 1), "web-1", "host", 1, 64, disk_gb=1, user_data=text)
+                for _ in range(2):
+                    assert (await driver.create_guest(spec)).state == "on"
+                (image,) = pool.glob("*.iso")
+                found = await trio.run_process(
+                    ["blkid", "-p", "-o", "value", "-s", "LABEL", image], capture_stdout=True
+                )
+                assert found.stdout.strip() == b"cidata"
+                shown = driver._hosts["host"].connection().lookupByUUIDString(spec.mark.uuid).XMLDesc()
+                assert str(image) in shown
+                assert "cloud-config" not in shown
+                await driver.delete_guest(spec.mark.uuid)
+                assert list(pool.iterdir()) == []

@@ -20,6 +20,7 @@ from hostler.core.rpc.methods import METHODS
 from hostler.core.shadow.shadowing import Shadowing
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed, NotAuthenticated
+from tests.core.orders import uuid_of
 from tests.rpc.serving import Served, serving
 
 from ..patience import HANG_SECONDS
@@ -49,6 +50,7 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("shadow_status", ""): ({}, CLOUD_READERS),
     ("check_backend", ""): ({"name": "a"}, CLOUD),
     ("strangers", ""): ({"backend": "a"}, CLOUD_READERS),
+    ("console", "of none"): ({"uuid": uuid_of(99)}, CLOUD),
     ("members", ""): ({}, CLOUD_READERS),
     ("lead", ""): ({}, CLOUD),
     ("snapshot_files", ""): ({}, set()),
