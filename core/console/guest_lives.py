@@ -251,9 +251,12 @@ def show_console(uuid: str, *, remote: Remote = LOCAL) -> int:
     """How the console of a guest that runs is reached: the address of its screen, its serial line, or a URL, which may
     hold a secret."""
     found = remote.ask("console", {"uuid": uuid})
-    remote.show(found) if remote.as_json else print(
-        f"{found.kind} {found.address}" + (f"\n{found.note}" if found.note else "")
-    )
+    if remote.as_json:
+        remote.show(found)
+    else:
+        print(f"{found.kind} {found.address}")
+        if found.note:
+            print(found.note)
     return 0
 
 

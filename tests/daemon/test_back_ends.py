@@ -191,6 +191,30 @@ def test_a_guest_that_others_made_is_adopted_by_the_command_line(tmp_path: Path)
     assert model(tmp_path).guests == {}
 
 
+def test_a_guest_is_resized_snapshot_and_its_console_told_by_the_command_line(tmp_path: Path) -> None:
+    uuid, snapshot = uuid_of(1), uuid_of(2)
+    with daemon_in(tmp_path) as daemon, daemon.client() as client:
+        until_ready(client)
+        client.call("create_guest", {"request": asked(1, project="p")})
+        wait_for(lambda: client.call("guest", {"uuid": uuid}).status == "active")
+        resized = run(daemon, "guest", "resize", uuid, "--vcpus", "3", "--wait")
+        assert "resizing" in resized
+        assert "active" in resized
+        assert "url model://" in run(daemon, "guest", "console", uuid)
+        made = run(daemon, "guest", "snapshot", uuid, "--snapshot", snapshot, "--name", "before", "--wait")
+        assert f"{snapshot} available" in made
+        assert "before" in run(daemon, "guest", "snapshots", uuid)
+        assert "deleting" in run(daemon, "guest", "delete-snapshot", uuid, snapshot)
+        wait_for(lambda: client.call("guest_snapshots", {"uuid": uuid}) == [])
+        line = client.call("guest", {"uuid": uuid})
+        assert (line.vcpus, line.memory_mb) == (3, 1_024)
+    there = model(tmp_path)
+    assert [(each.vcpus, each.memory_mb, each.power) for each in there.guests.values()] == [(3, 1_024, "on")]
+    assert there.snapshots == {}
+    written = b"".join(each.read_bytes() for each in tmp_path.rglob("*") if each.is_file() and "journal" in str(each))
+    assert b"model://" not in written, "what consoles are reached by is kept nowhere"
+
+
 def test_without_back_ends_the_questions_about_them_say_so(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon, daemon.client() as client:
         assert client.call("backends") == []

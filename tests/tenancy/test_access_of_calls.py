@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from hostler.core.backends.values import Can, Facts
+from hostler.core.backends.values import Can, ConsoleAddress, Facts
 from hostler.core.cluster_status import MemberLine
+from hostler.core.machine.lives import GuestLife
 from hostler.core.machine.region_queries import RegionLine
 from hostler.core.machine.region_summary import RegionSummary
 from hostler.core.reconcile.backend import BackendConfig
@@ -25,6 +26,7 @@ from tests.rpc.serving import Served, serving
 
 from ..patience import HANG_SECONDS
 from .test_access import CLOUD, CLOUD_READERS, FOREIGN, OF_THE_CLOUD, OWN, READERS, SCOPED, USERS
+from .test_access import CLOUD, CLOUD_READERS, FOREIGN, MEMBERS, OF_THE_CLOUD, OWN, READERS, SCOPED, USERS
 
 EVERYBODY = set(USERS)
 KINDS = ["decisions"]
@@ -50,7 +52,8 @@ SESSION: dict[tuple[str, str], tuple[dict[str, Any], set[str]]] = {
     ("shadow_status", ""): ({}, CLOUD_READERS),
     ("check_backend", ""): ({"name": "a"}, CLOUD),
     ("strangers", ""): ({"backend": "a"}, CLOUD_READERS),
-    ("console", "of none"): ({"uuid": uuid_of(99)}, CLOUD),
+    ("console", "of one's own guest"): ({"uuid": uuid_of(1)}, MEMBERS),
+    ("console", "of another's guest"): ({"uuid": uuid_of(2)}, CLOUD),
     ("members", ""): ({}, CLOUD_READERS),
     ("lead", ""): ({}, CLOUD),
     ("snapshot_files", ""): ({}, set()),
@@ -98,12 +101,37 @@ class OfRegions:
 
 
 class Answering:
-    """As much of a driver as the check of a back end needs."""
+    """As much of a driver as the calls need."""
 
-    facts = Facts("model", "1", Can.COMPUTE)
+    facts = Facts("model", "1", Can.COMPUTE | Can.CONSOLE)
+
+    async def console(self, uuid: str) -> ConsoleAddress:
+        return ConsoleAddress(kind="url", address="https://console", node="node-0")
 
     async def check(self) -> None:
         """It answers."""
+
+
+def life_of(number: int, project: str) -> GuestLife:
+    """A guest that a back end has, as far as the calls need one."""
+    return GuestLife(
+        uuid=uuid_of(number),
+        project_id=project,
+        user_id="",
+        name="",
+        vcpus=1,
+        memory_mb=1_024,
+        disk_gb=0,
+        image="",
+        networks=(),
+        user_data=None,
+        spec=b"",
+        server_group=None,
+        attempts=1,
+        build_seconds=1.0,
+        backend="a",
+        node="node-0",
+    )
 
 
 @asynccontextmanager
@@ -113,7 +141,9 @@ async def world(folder: Path) -> AsyncIterator[Served]:
         served.service.cluster = OneOfSeveral()  # type: ignore[assignment]  # only what the calls ask for
         served.service.regions = OfRegions()  # type: ignore[assignment]  # only what the calls ask for
         served.service.shadow = Shadowing(served.service, {})
-        served.service.reconciler.backends["a"].driver = Answering()  # type: ignore[assignment]  # only check is called
+        served.service.reconciler.backends["a"].driver = Answering()  # type: ignore[assignment]  # only these are called
+        for number, where in ((1, OWN), (2, FOREIGN)):
+            served.service.state.lives.guests[uuid_of(number)] = life_of(number, where["project"])
         setup: list[Any] = []
         for where in (OWN, FOREIGN):
             setup += [
