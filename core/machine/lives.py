@@ -367,7 +367,7 @@ class Lives:
     def is_snapshot(self, backend: str, key: str) -> bool:
         """True if a back end knows a snapshot under this name. O(snapshots)."""
         known = (self.guests[guest].snapshots[uuid] for uuid, guest in self._guest_of.items())
-        return any((each.backend, each.key) == (backend, key) for each in known)
+        return any(each.key and (each.backend, each.key) == (backend, key) for each in known)
 
     def add_snapshot(self, guest: GuestLife, snapshot: SnapshotLife) -> None:
         """A guest has one more snapshot."""

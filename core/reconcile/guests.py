@@ -21,7 +21,7 @@ from ..backends.errors import (
     Quota,
     Transient,
 )
-from ..backends.protocol import ComputeDriver, computes, moves
+from ..backends.protocol import ComputeDriver, computes, moves, resizes
 from ..backends.values import Can, Guest, GuestSpec, Mark
 from ..lifecycle_commands import (
     BeginBuild,
@@ -211,6 +211,9 @@ class GuestSteps:
                 return None
             if self.is_elsewhere(life, found):
                 return await self._follow(driver, life, found)
+            if self.has_other_size(life, found):
+                await resizing.follow(self._desk, self._backend, driver, life, found)
+                return 0.0
             shown = "active" if found.state in ("on", "paused") else "stopped"
             if shown != life.status and found.state not in ("building", "deleting"):
                 await self._confirm(uuid, claim, found, outside=True)
@@ -250,6 +253,12 @@ class GuestSteps:
         """True if a guest is on another node than the one that is charged for it."""
         driver = self._backend.driver
         return driver is not None and Can.CHOOSES_HOST not in driver.facts.can and guest.node != life.node
+
+    def has_other_size(self, life: GuestLife, guest: Guest) -> bool:
+        """True if a guest has not the size that is charged, on a back end that gives guests other sizes: others may
+        round theirs."""
+        driver, building = self._backend.driver, guest.state in ("building", "deleting")
+        return driver is not None and resizes(driver) and not building and (guest.vcpus, guest.memory_mb) != life.size
 
     async def _follow(self, driver: ComputeDriver, life: GuestLife, found: Guest) -> float | None:
         """A guest was moved outside, or by a request that arrived late: charge the node where it is, as by a move that

@@ -54,6 +54,8 @@ class Inventory:
         grace = backend.config.grace
         self._guests, self._volumes, self._snapshots = Sightings(grace), Sightings(grace), Sightings(grace)
         self._reported: tuple[NodeReport, ...] | None = None
+        self._charged: frozenset[tuple[str, int, int]] = frozenset()
+        """What was charged for guests, by uuid, that the last report includes: use by others is the rest of it."""
         self._pools_reported: tuple[PoolReport, ...] | None = None
         self.strangers: list[Guest] = []
         """Guests of others at the last inventory, at most STRANGERS of them, by their keys."""
@@ -88,6 +90,7 @@ class Inventory:
         can = tuple(str(each.name).lower() for each in ABILITIES if each in driver.facts.can)
         ours: dict[str, list[str]] = {}
         running: dict[str, int] = {}
+        charged = list[tuple[str, int, int]]()
         down = {node.name for node in nodes if node.state == "down"}
         for life in lives.guests.values() if down else ():  # not listed; the last use that was seen includes them
             consumer = life.consumer_on(life.node)
@@ -97,8 +100,9 @@ class Inventory:
             running[guest.node] = running.get(guest.node, 0) + 1
             owner = self._life_of(guest)
             consumer = None if owner is None else owner.consumer_on(guest.node, (guest.vcpus, guest.memory_mb))
-            if consumer is not None:
+            if owner is not None and consumer is not None:
                 ours.setdefault(guest.node, []).append(consumer)
+                charged.append((owner.uuid, *owner.size))
         reports = tuple(
             NodeReport(
                 name=node.name,
@@ -117,10 +121,12 @@ class Inventory:
         )
         backend = lives.backends.get(self._backend.name)
         same = backend is not None and (backend.attaches, tuple(backend.can)) == (attaching, can)
-        if reports != self._reported or backend is None or not backend.reported or not same:
+        sizes = frozenset(charged)
+        unchanged = reports == self._reported and sizes == self._charged
+        if not unchanged or backend is None or not backend.reported or not same:
             name = self._backend.name
             await self._desk.submit(ReportBackend(name=name, at=at, nodes=reports, attaches=attaching, can=can))
-            self._reported = reports
+            self._reported, self._charged = reports, sizes
 
     def _life_of(self, guest: Guest) -> GuestLife | None:
         """The guest that has this claim on this back end; None for orphans and strangers."""
@@ -168,7 +174,7 @@ class Inventory:
             return life.node in nodes_up
         if guest.state in ("building", "deleting"):
             return False
-        if self._steps.is_elsewhere(life, guest):
+        if self._steps.is_elsewhere(life, guest) or self._steps.has_other_size(life, guest):
             return True
         return life.node in nodes_up and (guest.state in ("on", "paused")) != (life.status == "active")
 

@@ -3,11 +3,22 @@ back end is asked."""
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
+import msgspec
+
+from ...placement.types.errors import InvalidValue
 from ..backends.errors import NotFound, Permanent, Transient
 from ..backends.protocol import ComputeDriver, moves, resizes
 from ..backends.values import Guest
+from ..engine_commands import Asked
+from ..lifecycle_commands import ResizeGuest
 from ..machine.lives import GuestLife, GuestMove
 from .backend import Backend
+from .desk import Desk
+
+log: Final = logging.getLogger("hostler.reconcile")
 
 
 def is_done(found: Guest, move: GuestMove) -> bool:
@@ -55,3 +66,19 @@ async def put_back(backend: Backend, driver: ComputeDriver, life: GuestLife, fou
     if found.node != life.node and moves(driver):
         found = await backend.call("move_guest", lambda: driver.move_guest(uuid, life.node, live=False))
     return found
+
+
+async def follow(desk: Desk, backend: Backend, driver: ComputeDriver, life: GuestLife, found: Guest) -> None:
+    """A guest was resized outside, or by a request that arrived late: charge what it has, as by a resize that finds it
+    done. If its node has no room for that, or its flavor cannot be so, it gets back the size that it is to have."""
+    spec = msgspec.msgpack.decode(life.spec)
+    spec["flavor"] = {**spec["flavor"], "vcpus": found.vcpus, "memory_mb": found.memory_mb}
+    asked = Asked(spec=msgspec.Raw(msgspec.msgpack.encode(spec)), project_id=life.project_id)
+    try:
+        placed = (await desk.submit(ResizeGuest(uuid=life.uuid, request=asked, target=life.node))).placed
+    except InvalidValue as error:
+        log.debug("guest %s cannot be charged with the size that it has: %s", life.uuid, error)
+        placed = False
+    if not placed:
+        log.warning("guest %s has another size than it is to have, and gets that back", life.uuid)
+        await _to_size(backend, driver, life.uuid, life.size)

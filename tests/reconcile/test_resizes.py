@@ -129,6 +129,26 @@ async def test_lost_requests_and_answers_end_in_one_size(autojump_clock: MockClo
         assert held(life) == {node: 4}
 
 
+@pytest.mark.parametrize("memory_mb", [2_048, 65_000])
+async def test_one_that_was_resized_outside_is_charged_so_or_gets_its_size_back(
+    autojump_clock: MockClock, memory_mb: int
+) -> None:
+    model = Model("a", nodes=1)
+    async with ready(model) as life:
+        node = await active(life)
+        await life.inventories(2)
+        with model.world.content() as there:
+            for guest in there.guests.values():
+                guest.vcpus, guest.memory_mb = 3, memory_mb
+        size = (3, 2_048) if memory_mb == 2_048 else (2, 1_024)
+        await life.inventories(4)
+        await life.until(lambda: life.status(1) == "active" and life.state.lives.guests[uuid_of(1)].settled)
+        await life.inventories(2)
+        assert seen(model) == (node, *size, "on")
+        assert life.state.lives.guests[uuid_of(1)].size == size
+        assert held(life) == {node: size[0]}
+
+
 async def test_a_stopped_guest_is_resized_and_stays_stopped(autojump_clock: MockClock) -> None:
     model = Model("a", nodes=1)
     async with ready(model) as life:

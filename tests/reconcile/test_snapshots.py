@@ -128,6 +128,8 @@ async def test_guests_of_the_project_are_made_from_it_on_its_back_end(autojump_c
         image = "snapshot:" + SNAPSHOT
         with pytest.raises(InvalidValue, match="no snapshot"):
             await life.submit(create(2, project="q", image=image))
+        await life.submit(create(9, project="q", image=lines(life)[0].key))
+        await life.until(lambda: life.status(9) == "error")
         for number in range(2, 6):
             await life.submit(create(number, project="p", image=image))
             await life.until(lambda number=number: life.status(number) == "active")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
