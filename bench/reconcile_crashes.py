@@ -1,5 +1,5 @@
 """A soak of the reconciler on real hosts: guests on two libvirtds and a folder of qcow2 volumes, and on models, are
-created, moved, stopped and deleted while the service and the libvirtds are killed at random. At the end what is desired
+created, moved, resized, snapshot, stopped and deleted while the service and the libvirtds are killed at random. At the end what is desired
 is there, once, and nothing else; nothing is charged that is not there.
 
     python -m hostler.bench.reconcile_crashes [--operations 1000] [--seed 1]     (as root, as make demo-cloud)
@@ -17,6 +17,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ class Cloud:
         """One operation at random."""
         guests = self.all("guests")
         real = [each for each in guests if each.backend == "hosts" or each.node in HOSTS]
-        what = self.chance.choices(("create", "move", "stop", "start", "delete"), (45, 20, 8, 7, 20))[0]
+        kinds = ("create", "move", "resize", "snapshot", "stop", "start", "delete")
+        what = self.chance.choices(kinds, (45, 15, 10, 5, 8, 7, 20))[0]
         if not guests or (what == "create" and len(guests) >= MOST_GUESTS):
             what = "delete" if guests else "create"
         try:
@@ -166,13 +168,25 @@ class Cloud:
                 self._create(real=len(real) < MOST_REAL and self.chance.random() < 0.3)
             else:
                 guest = self.chance.choice(guests)
-                kind = {"kind": self.chance.choice(("live_migrate", "cold_migrate"))} if what == "move" else {}
-                self.call(f"{what}_guest", uuid=guest.uuid, **kind)
+                snapshots = self.call("guest_snapshots", uuid=guest.uuid) if what == "delete" else []
+                for each in snapshots:  # before the guest
+                    self.call("delete_guest_snapshot", uuid=guest.uuid, snapshot=each.uuid)
+                if not snapshots:
+                    self.call(f"{what}_guest", uuid=guest.uuid, **self._more(what, guest))
             self.counts[what] += 1
         except HostlerError as error:
             self.counts[f"{what} refused"] += 1
             if error.__class__.__name__ in ("ConnectionLost", "Stopped"):
                 raise
+
+    def _more(self, what: str, guest: Any) -> dict[str, Any]:
+        """What an operation on a guest is given besides."""
+        if what == "move":
+            return {"kind": self.chance.choice(("live_migrate", "cold_migrate"))}
+        if what == "resize":
+            flavor = Flavor(name="other", vcpus=1, memory_mb=64 if guest.memory_mb != 64 else 96)
+            return {"request": asked(Request(spec=RequestSpec(flavor=flavor), project_id="p"))}
+        return {}
 
     def _create(self, *, real: bool) -> None:
         others = [f"{name}-node-{number}" for name in MODELS for number in range(3)] if real else list(HOSTS)
@@ -198,40 +212,61 @@ class Cloud:
     def problems(self) -> list[str]:
         """What is not as it should be."""
         lines, installation = self.all("guests"), self.call("reconcile_status").installation
-        wanted = {(each.uuid, each.node, each.status) for each in lines if each.status in ("active", "stopped")}
+        wanted = {
+            (each.uuid, each.node, each.status, each.memory_mb)
+            for each in lines
+            if each.status in ("active", "stopped")
+        }
         found = [*self._domains(), *self._modelled(installation)]
-        problems = [
-            f"there twice: {each}" for each, count in Counter(uuid for uuid, _, _ in found).items() if count > 1
-        ]
+        problems = [f"there twice: {each}" for each, count in Counter(uuid for uuid, *_ in found).items() if count > 1]
         problems += [f"desired, and not there: {each}" for each in sorted(wanted - set(found))]
         problems += [f"there, and not desired: {each}" for each in sorted(set(found) - wanted)]
+        known = [each for line in lines for each in self.call("guest_snapshots", uuid=line.uuid)]
+        snapshots = {each.uuid for each in known if each.status == "available"}
+        problems += [f"snapshot that differs: {each}" for each in sorted(snapshots ^ self._snapshots(installation))]
         volumes = {each.uuid for each in self.all("volume_lives") if each.status in ("available", "in_use")}
         names = (path.name for path in (self.folder / "volumes").iterdir())
         files = {match[1] for match in map(UUID_OF_FILE.search, names) if match is not None}
         problems += [f"volume that differs: {each}" for each in sorted(volumes ^ files)]
         for host in (*HOSTS, *(f"{name}-node-{number}" for name in MODELS for number in range(3))):
             detail, there = self.call("host", name=host), {each.uuid for each in lines if each.node == host}
+            memory_mb = sum(each.memory_mb for each in lines if each.node == host)
+            if detail.inventory["MEMORY_MB"].used != memory_mb:
+                used = detail.inventory["MEMORY_MB"].used
+                problems.append(f"{host}: {used} MiB are charged, its guests have {memory_mb}")
             if set(detail.instances) != there or detail.inventory["VCPU"].used != len(there):
                 used = detail.inventory["VCPU"].used
                 problems.append(f"{host}: {used} CPUs are charged for {detail.instances}, there are {sorted(there)}")
         return problems
 
-    def _domains(self) -> list[tuple[str, str, str]]:
+    def _domains(self) -> list[tuple[str, str, str, int]]:
         found = []
         for host in self.hosts:
             for name in (host.virsh("list", "--all", "--name") or "").split():
                 runs = (host.virsh("domstate", name) or "").strip() == "running"
-                found.append((name.removeprefix("hostler-"), host.folder.name, "active" if runs else "stopped"))
+                memory = re.search(r"Max memory: *(\d+)", host.virsh("dominfo", name) or "")
+                memory_mb = 0 if memory is None else int(memory[1]) // 1_024
+                status = "active" if runs else "stopped"
+                found.append((name.removeprefix("hostler-"), host.folder.name, status, memory_mb))
         return found
 
-    def _modelled(self, installation: str) -> list[tuple[str, str, str]]:
+    def _modelled(self, installation: str) -> list[tuple[str, str, str, int]]:
         found = []
-        for name in MODELS:
-            for guest in msgspec.json.decode((self.folder / f"{name}.json").read_bytes())["guests"].values():
-                _, owner, uuid, *_ = guest["mark"].split(":")
-                if owner == installation:
-                    found.append((uuid, guest["node"], "active" if guest.get("power", "on") == "on" else "stopped"))
+        for uuid, guest in self._of_models("guests", installation):
+            status = "active" if guest.get("power", "on") == "on" else "stopped"
+            found.append((uuid, guest["node"], status, guest["memory_mb"]))
         return found
+
+    def _snapshots(self, installation: str) -> set[str]:
+        return {uuid for uuid, _ in self._of_models("snapshots", installation)}
+
+    def _of_models(self, kind: str, installation: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the files of the models have of this installation, with the uuids."""
+        for name in MODELS:
+            for each in msgspec.json.decode((self.folder / f"{name}.json").read_bytes())[kind].values():
+                _, owner, uuid, *_ = each["mark"].split(":")
+                if owner == installation:
+                    yield uuid, each
 
 
 def disturb(cloud: Cloud) -> None:

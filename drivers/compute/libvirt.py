@@ -355,3 +355,6 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
         yield driver
     finally:
         await driver.aclose()
+
+
+__all__ = ["LibvirtDriver", "Options", "open_driver"]
