@@ -1,6 +1,6 @@
 """A soak of the reconciler on real hosts: guests on two libvirtds and a folder of qcow2 volumes, and on models, are
-created, moved, resized, snapshot, stopped and deleted while the service and the libvirtds are killed at random. At the end what is desired
-is there, once, and nothing else; nothing is charged that is not there.
+created, moved, resized, snapshot, stopped and deleted while the service and the libvirtds are killed at random. At the
+end what is desired is there, once, and nothing else; nothing is charged that is not there.
 
     python -m hostler.bench.reconcile_crashes [--operations 1000] [--seed 1]     (as root, as make demo-cloud)
 """
@@ -252,21 +252,21 @@ class Cloud:
 
     def _modelled(self, installation: str) -> list[tuple[str, str, str, int]]:
         found = []
-        for uuid, guest in self._of_models("guests", installation):
+        for key, guest in self._of_models("guests", installation):
             status = "active" if guest.get("power", "on") == "on" else "stopped"
-            found.append((uuid, guest["node"], status, guest["memory_mb"]))
+            found.append((key, guest["node"], status, guest["memory_mb"]))
         return found
 
     def _snapshots(self, installation: str) -> set[str]:
-        return {uuid for uuid, _ in self._of_models("snapshots", installation)}
+        return {key for key, _ in self._of_models("snapshots", installation)}
 
     def _of_models(self, kind: str, installation: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the files of the models have of this installation, with the uuids."""
         for name in MODELS:
             for each in msgspec.json.decode((self.folder / f"{name}.json").read_bytes())[kind].values():
-                _, owner, uuid, *_ = each["mark"].split(":")
+                _, owner, key, *_ = each["mark"].split(":")
                 if owner == installation:
-                    yield uuid, each
+                    yield key, each
 
 
 def disturb(cloud: Cloud) -> None:
