@@ -384,7 +384,7 @@ class Reconciler:
         if part is None or not life.node:
             raise NotFound(f"guest {uuid} is on no back end now")
         backend, driver = part.backend, part.backend.driver
-        if driver is None or not part.enabled():
+        if driver is None or not part.enabled() or backend.breaker.wait() > 0:
             raise Transient(f"back end {backend.name}, which has the guest, is not in use now")
         if not has_consoles(driver):
             raise Permanent(f"back end {backend.name}, which has the guest, tells no consoles", field="uuid")

@@ -173,7 +173,8 @@ class Host:
     def _open(self, opening: _Opening) -> None:
         """Connect, in a thread of its own."""
         try:
-            self.close()
+            # Not closed: threads may be in calls on it, whose memory that would free. The last of them lets it go.
+            self._connection = None
             made = _connect(self.uri)
             self.version, name = guarded(lambda: (str(made.getLibVersion()), self.name or str(made.getHostname())))
         except DriverError as error:
@@ -217,7 +218,7 @@ class Host:
         return or_none(lambda: self.connection().lookupByUUIDString(uuid), libvirt.VIR_ERR_NO_DOMAIN)
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one. No thread may be in a call on it."""
         if self._connection is not None:
             with suppress(libvirt.libvirtError):
                 self._connection.close()

@@ -243,6 +243,34 @@ async def test_a_host_that_hangs_while_it_is_connected_to_holds_up_no_other(
                 await trio.sleep(0.01)
 
 
+def test_a_connection_that_is_dead_is_not_closed_while_calls_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing it frees memory that such a call uses: the process would crash."""
+
+    class Connection:
+        closed = 0
+        alive = True
+
+        def isAlive(self) -> bool:
+            return self.alive
+
+        def getLibVersion(self) -> int:
+            return 9
+
+        def close(self) -> None:
+            self.closed += 1
+
+    made = [Connection(), Connection()]
+    connections = iter(made)
+    monkeypatch.setattr(host_module, "_connect", lambda uri: next(connections))
+    host = host_module.Host(URI, "host")
+    assert host.connection() is made[0]
+    made[0].alive = False
+    assert host.connection() is made[1]
+    assert made[0].closed == 0
+    host.close()
+    assert made[1].closed == 1
+
+
 async def test_a_back_end_of_which_no_host_answers_is_not_opened(tmp_path: Path) -> None:
     hosts = {name: f"test://{tmp_path}/{name}.xml" for name in ("one", "two")}
     with pytest.raises(DriverError) as caught:
