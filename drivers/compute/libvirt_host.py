@@ -120,21 +120,49 @@ class _Opening:
         self.error: DriverError | None = None
 
 
+_thread = threading.local()
+"""``held``: by host, the connections that the work of a thread uses; not set outside of work."""
+
+
+def leased(work: Callable[[], T]) -> T:
+    """The result of work in a thread, which has the connections that it uses for itself; a DriverError for an error of
+    libvirt. When libvirt 9 finds by keepalive that a peer is dead, one of the threads that wait on a connection
+    is told; another one waits for ever, or crashes the process once the peer ends."""
+    held: dict[Host, Any] = {}
+    _thread.held = held
+    try:
+        return guarded(work)
+    finally:
+        _thread.held = None
+        for host, connection in held.items():
+            host.give(connection)
+
+
+def _is_alive(connection: Any) -> bool:
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:  # it was closed
+        return False
+
+
 class Host:
-    """One host. Used in threads; its connection is opened when it is needed, and again when it is dead. A host that did
-    not answer is left alone for a while, so that the others need not wait for it."""
+    """One host. Used in threads; each has a connection of its own, which is opened when it is needed, and again when it
+    is dead. A host that did not answer is left alone for a while, so that the others need not wait for it."""
 
     def __init__(self, uri: str, name: str | None) -> None:
         self.uri, self._lock = uri, threading.Lock()
-        self._connection: Any = None
+        self._idle: list[Any] = []
+        """Connections that no thread uses; of a shared one, that one."""
         self._opening: _Opening | None = None
         """The attempt that is under way."""
         self._failed: DriverError | None = None
-        """Why it could not be opened the last time."""
+        """Why none could be opened the last time."""
         self._again = 0.0
         """When it may be tried again, on the monotonic clock."""
         self.type = uri.partition(":")[0].partition("+")[0].lower()
         """Name of libvirt's driver there: test, qemu."""
+        self._shared = self.type == "test" or ":///embed" in uri
+        """True: all is in this process, and each connection might have a state of its own."""
         self.version = ""
         """Known once it was open."""
         self.name = name or ""
@@ -143,38 +171,56 @@ class Host:
         self.last_seen: Node | None = None
 
     def connection(self, patience: float | None = None) -> Any:
-        """The connection. DriverError if the host does not answer, or an attempt to connect to it has been under way
-        for ``patience`` seconds (OPEN_WAIT): to one that hangs it takes for ever."""
-        patience = OPEN_WAIT if patience is None else patience
-        with self._lock:
-            if self._is_open():
-                return self._connection
-            if self._failed is not None and time.monotonic() < self._again:
-                raise Transient(f"host {self.name or self.uri} did not answer: {self._failed}", nodes=self._nodes())
-            if self._opening is None:
-                self._opening = _Opening()
-                threading.Thread(target=self._open, args=(self._opening,), name="libvirt opens", daemon=True).start()
-            opening = self._opening
-        if not opening.done.wait(max(0.0, min(opening.began + patience - time.monotonic(), threading.TIMEOUT_MAX))):
-            raise Transient(f"host {self.name or self.uri} is being connected to", nodes=self._nodes())
-        if opening.error is not None:
-            raise opening.error
-        return self._connection
+        """The connection of this thread. DriverError if the host does not answer, or an attempt to connect to it has
+        been under way for ``patience`` seconds (OPEN_WAIT): to one that hangs it takes for ever."""
+        held: dict[Host, Any] | None = getattr(_thread, "held", None)
+        known = None if held is None else held.get(self)
+        if known is not None and _is_alive(known):
+            return known
+        found = self._taken(OPEN_WAIT if patience is None else patience)
+        if held is None:
+            self.give(found)
+        else:
+            held[self] = found
+        return found
 
-    def _is_open(self) -> bool:
-        try:
-            return self._connection is not None and bool(self._connection.isAlive())
-        except libvirt.libvirtError:  # it was closed
-            return False
+    def _taken(self, patience: float) -> Any:
+        while True:
+            with self._lock:
+                # One that is dead is not closed, but let go: a thread may still be in a call on it.
+                while self._idle:
+                    found = self._idle[-1] if self._shared else self._idle.pop()
+                    if _is_alive(found):
+                        return found
+                    if self._shared:
+                        self._idle.clear()
+                if self._failed is not None and time.monotonic() < self._again:
+                    problem = f"host {self.name or self.uri} did not answer: {self._failed}"
+                    raise Transient(problem, nodes=self._nodes())
+                if self._opening is None:
+                    self._opening = _Opening()
+                    target, begun = self._open, (self._opening,)
+                    threading.Thread(target=target, args=begun, name="libvirt opens", daemon=True).start()
+                opening = self._opening
+            left = max(0.0, min(opening.began + patience - time.monotonic(), threading.TIMEOUT_MAX))
+            if not opening.done.wait(left):
+                raise Transient(f"host {self.name or self.uri} is being connected to", nodes=self._nodes())
+            if opening.error is not None:
+                raise opening.error
+
+    def give(self, connection: Any) -> None:
+        """A thread no longer uses a connection."""
+        with self._lock:
+            if connection not in self._idle and _is_alive(connection):
+                self._idle.append(connection)
 
     def _nodes(self) -> tuple[str, ...]:
         return () if self.alone else (self.name,)
 
     def _open(self, opening: _Opening) -> None:
         """Connect, in a thread of its own."""
+        made: Any = None
         try:
-            # Not closed: threads may be in calls on it, whose memory that would free. The last of them lets it go.
-            self._connection = None
             made = _connect(self.uri)
             self.version, name = guarded(lambda: (str(made.getLibVersion()), self.name or str(made.getHostname())))
         except DriverError as error:
@@ -182,14 +228,15 @@ class Host:
         except Exception as error:  # a fault of the library's binding
             opening.error = self._left_alone(Unknown(f"{type(error).__name__}: {error}"))
         else:
-            self.name, self._connection, self._failed = name, made, None
+            self.name, self._failed = name, None
         with self._lock:
             self._opening = None
+            if opening.error is None:
+                self._idle.append(made)
         opening.done.set()
 
     def _left_alone(self, error: DriverError) -> DriverError:
         """The host is not tried again for a while; why."""
-        self._connection = None
         self._failed, self._again = error, time.monotonic() + LEFT_ALONE
         if self.alone:
             return error
@@ -218,10 +265,12 @@ class Host:
         return or_none(lambda: self.connection().lookupByUUIDString(uuid), libvirt.VIR_ERR_NO_DOMAIN)
 
     def close(self) -> None:
-        """Close the connection, if there is one. No thread may be in a call on it."""
-        if self._connection is not None:
+        """Close the connections that no thread uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
             with suppress(libvirt.libvirtError):
-                self._connection.close()
+                connection.close()
 
 
 def used_on(connection: Any) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from ..protocol import (
     Unknown,
 )
 from ..threads import Threads
-from .libvirt_host import KIB_PER_MIB, Host, guarded, used_on
+from .libvirt_host import KIB_PER_MIB, Host, leased, used_on
 from .libvirt_xml import GIB, mark_of, volumes_of
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class LibvirtReader:
 
     async def _run(self, work: Callable[[], T], uuid: str = "") -> T:
         """Do work in a thread, after what was begun before for the same guest."""
-        return await self._threads.run(lambda: guarded(work), uuid)
+        return await self._threads.run(lambda: leased(work), uuid)
 
     async def aclose(self) -> None:
         """Close the connections once no thread uses them."""

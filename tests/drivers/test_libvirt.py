@@ -271,6 +271,41 @@ def test_a_connection_that_is_dead_is_not_closed_while_calls_are_under_way(monke
     assert made[1].closed == 1
 
 
+def test_calls_at_the_same_time_have_connections_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several threads that wait on one connection libvirt tells one that its peer is dead."""
+
+    class Connection:
+        def isAlive(self) -> bool:
+            return True
+
+        def getLibVersion(self) -> int:
+            return 9
+
+    made = list[Connection]()
+
+    def connect(uri: str) -> Connection:
+        made.append(Connection())
+        return made[-1]
+
+    monkeypatch.setattr(host_module, "_connect", connect)
+    host, both, used = host_module.Host("qemu:///system", "host"), threading.Barrier(2), list[Any]()
+
+    def work() -> None:
+        used.append(host.connection())
+        both.wait(60)
+        assert host.connection() is host.connection()
+
+    threads = [threading.Thread(target=host_module.leased, args=(work,)) for _ in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert set(used) == set(made)
+    assert len(made) == 2
+    assert host_module.leased(host.connection) in made
+    assert len(made) == 2, "they are used again"
+
+
 async def test_a_back_end_of_which_no_host_answers_is_not_opened(tmp_path: Path) -> None:
     hosts = {name: f"test://{tmp_path}/{name}.xml" for name in ("one", "two")}
     with pytest.raises(DriverError) as caught:
