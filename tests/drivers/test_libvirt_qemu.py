@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -25,8 +26,12 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Conflict,
     Connection,
     DriverContext,
+    DriverError,
     GuestSpec,
     Mark,
+    NotFound,
+    Transient,
+    Unknown,
     VolumeSpec,
     attaches,
     computes,
@@ -222,3 +227,34 @@ async def test_user_data_is_on_an_image_that_goes_with_its_guest() -> None:
                 assert "cloud-config" not in shown
                 await driver.delete_guest(spec.mark.uuid)
                 assert list(pool.iterdir()) == []
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("libvirtd") is None, reason="hosts are started by root")
+async def test_a_libvirtd_that_is_stopped_and_killed_ends_every_call(tmp_path: Path) -> None:
+    """By the keepalive, all of several calls at once; afterwards the process goes on."""
+    with tempfile.TemporaryDirectory(prefix="hostler-") as name:
+        found = list[DriverError]()
+        with with_pool(tmp_path / "pool", Path(name) / "host") as options:
+            async with open_driver({**options, "hosts": {}}, DriverContext("a", "b")) as driver:
+
+                async def ask() -> None:
+                    with pytest.raises(DriverError) as caught:
+                        await driver.get_guest(new_uuid())
+                    found.append(caught.value)
+
+                async with trio.open_nursery() as nursery:
+                    for _ in range(8):
+                        nursery.start_soon(ask)
+                assert {type(each) for each in found} == {NotFound}
+                found.clear()
+                daemon = int(await trio.Path(name, "host", "pid").read_text())
+                os.kill(daemon, signal.SIGSTOP)
+                with trio.fail_after(60):
+                    async with trio.open_nursery() as nursery:
+                        for _ in range(8):
+                            nursery.start_soon(ask)
+                os.kill(daemon, signal.SIGKILL)
+                await trio.sleep(1)
+        assert len(found) == 8
+        assert {type(each) for each in found} <= {Transient, Unknown}

@@ -190,14 +190,14 @@ class World:
                 marks = [Mark.parse(each.mark) for each in there.snapshots.values()]
             found += [(mark.uuid, mark.claim, model.name) for mark in marks if mark is not None]
         lives = [each for guest in life.state.lives.guests.values() for each in guest.snapshots.values()]
-        there = [each for each in lives if each.status == "available"]
-        assert sorted(found) == sorted((each.uuid, each.claim, each.backend) for each in there), "as desired, once"
+        made = [each for each in lives if each.status == "available"]
+        assert sorted(found) == sorted((each.uuid, each.claim, each.backend) for each in made), "as desired, once"
         assert {each.status for each in lives} <= {"available", "error"}
 
     def _check_volumes(self, life: Running) -> None:
         lives, disks = life.state.lives, self.models[1]
         found = [(mark.uuid, mark.claim, each.size_gb) for mark, each in disks.volumes() if mark is not None]
-        there = [each for each in lives.volumes.values() if each.status == "available"]
+        made = [each for each in lives.volumes.values() if each.status == "available"]
         assert sorted(found) == sorted((each.uuid, each.claim, each.size_gb) for each in there), "as desired, once"
         assert set(life.state.volumes.volumes) == set(lives.volumes), "what is charged is there"
         for each in lives.guests.values():
