@@ -38,7 +38,7 @@ from ..protocol import (
     read_options,
 )
 from .vsphere_api import LOOK_SECONDS, Found, Session, open_session
-from .vsphere_specs import CONFIGURED, disk_grown, new_machine
+from .vsphere_specs import CONFIGURED, disk_grown, new_machine, resized
 
 TIMEOUT: Final = 1_800.0
 """Seconds for one change; copies of large templates take long."""
@@ -137,7 +137,7 @@ class VsphereDriver:
         self._known: dict[Version, Known] = {}
         """What configurations say, so that each is read once."""
         about = session.content.about
-        can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE
+        can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE | Can.RESIZE
         self.facts = Facts("vsphere", f"{about.version}-{about.build}", can, options.poll, options.concurrency, TIMEOUT)
 
     async def check(self) -> None:
@@ -316,6 +316,22 @@ class VsphereDriver:
                 await look_until(lambda: self.get_guest(uuid), lambda now: now.state == "off", seconds=LOOK_SECONDS)
                 return
         await self._session.done(machine.ref.PowerOffVM_Task)
+
+    async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        """Configure a virtual machine anew; one that is on is switched off for it."""
+        return await self._ongoing.run(uuid, lambda: self._resize(uuid, vcpus, memory_mb))
+
+    async def _resize(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        guest, machine, _ = await self._found(uuid)
+        if (guest.vcpus, guest.memory_mb) != (vcpus, memory_mb):
+            if guest.state != "off":
+                await self._switch_off(guest, machine)
+            try:
+                await self._session.done(lambda: machine.ref.ReconfigVM_Task(resized(vcpus, memory_mb)))
+            finally:
+                if guest.state == "on":
+                    await self._switch_on_again(machine)
+        return await self.get_guest(uuid)
 
     async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
         """Relocate a virtual machine to another cluster, its disks too where that reaches them no more."""

@@ -87,6 +87,12 @@ def _disk(size: int, datastore: str) -> list[Any]:
     ]
 
 
+def resized(vcpus: int, memory_mb: int) -> Any:
+    """The change of a machine to another number of CPUs and amount of memory, which is noted as the size wanted."""
+    size = vim.option.OptionValue(key=CONFIGURED.size, value=f"{vcpus}x{memory_mb}")
+    return vim.vm.ConfigSpec(numCPUs=vcpus, memoryMB=memory_mb, extraConfig=[size])
+
+
 def disk_grown(devices: Iterable[Any], size: int) -> list[Any]:
     """The change that lets a machine's first disk have at least ``size`` bytes; none if it has, or there is none."""
     disk = next((each for each in devices if isinstance(each, vim.vm.device.VirtualDisk)), None)
