@@ -420,8 +420,8 @@ def guests_named(command: AnyCommand) -> Sequence[str]:
 _ON_CLAIMS: Final = (Release, Move, Resize, BeginMove, ConfirmMove, RevertMove)
 """Commands that change what a guest holds, which back ends that carry it out would not follow."""
 _RESULTS: Final[dict[str, Any]] = {
+    "guest_snapshot": SnapshotChange,  # before the type that it is one of
     "guest": GuestChange,
-    "guest_snapshot": SnapshotChange,
     "volume_life": VolumeChange,
     "decision": Decision,
     "placed": PlacedMany,

@@ -48,6 +48,8 @@ async def test_a_snapshot_is_made_once_and_removed(autojump_clock: MockClock) ->
         first = await life.submit(SnapshotGuest(uuid=uuid_of(1), snapshot=SNAPSHOT, name="x"))
         again = await life.submit(SnapshotGuest(uuid=uuid_of(1), snapshot=SNAPSHOT.upper(), name="x"))
         assert (first.snapshot, again.claim) == (SNAPSHOT, first.claim)
+        machine = life.service.machine
+        assert machine.decode_result(machine.encode_result(first)) == first, "as an answer to a key is kept"
         await life.until(lambda: lines(life)[0].status == "available")
         (line,) = lines(life)
         assert (line.name, line.guest, line.backend, line.key[:9]) == ("x", uuid_of(1), "a", "snapshot-")
