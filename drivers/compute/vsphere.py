@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 import trio
@@ -26,50 +26,36 @@ from ..protocol import (
     Facts,
     Guest,
     GuestSpec,
-    GuestState,
     Mark,
     Node,
-    NodeState,
     NotFound,
     Page,
     Permanent,
     Power,
+    Snapshot,
     Transient,
     read_options,
 )
+from . import vsphere_snapshots
 from .vsphere_api import LOOK_SECONDS, Found, Session, open_session
 from .vsphere_specs import CONFIGURED, disk_grown, new_machine, resized
+from .vsphere_values import (
+    CLUSTER,
+    DATASTORE,
+    GIB,
+    HOST,
+    MACHINE,
+    Cluster,
+    Known,
+    Version,
+    as_node,
+    guest_of,
+    node_of,
+    version_of,
+)
 
 TIMEOUT: Final = 1_800.0
 """Seconds for one change; copies of large templates take long."""
-MIB: Final = 2**20
-GIB: Final = 2**30
-POWER: Final[Mapping[str, GuestState]] = {"poweredOn": "on", "poweredOff": "off", "suspended": "paused"}
-LOST: Final = ("inaccessible", "invalid", "orphaned")
-"""Connection states of virtual machines whose files are gone."""
-
-HOST: Final = (
-    "parent",
-    "summary.hardware.numCpuThreads",
-    "summary.hardware.memorySize",
-    "summary.quickStats.overallMemoryUsage",
-    "runtime.connectionState",
-    "runtime.inMaintenanceMode",
-)
-CLUSTER: Final = ("name", "datastore", "resourcePool", "network")
-DATASTORE: Final = ("name", "summary.capacity", "summary.freeSpace", "summary.accessible")
-MACHINE: Final = (
-    "name",
-    "config.changeVersion",
-    "config.hardware.memoryMB",
-    "config.hardware.numCPU",
-    "config.instanceUuid",
-    "config.template",
-    "runtime.connectionState",
-    "runtime.host",
-    "runtime.powerState",
-)
-"""Properties that are read of each kind."""
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -94,40 +80,6 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     page: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
 
 
-class Version(NamedTuple):
-    """Id and uuid of a machine, and the version of its configuration."""
-
-    key: str
-    uuid: str
-    change: str
-
-
-class Known(NamedTuple):
-    """What a machine's extra configuration says: its mark, the user's name for it, and the size that was wanted."""
-
-    mark: Mark | None = None
-    name: str = ""
-    size: str = ""
-
-
-class Cluster(NamedTuple):
-    """A cluster, or a host outside of clusters, with its hosts and the datastores that guests are made on."""
-
-    found: Found
-    hosts: list[Found]
-    datastores: list[Found]
-
-    @property
-    def usable(self) -> list[Found]:
-        """The hosts that run guests, the one with the most free memory first."""
-        up = [
-            host
-            for host in self.hosts
-            if host.get("runtime.connectionState") == "connected" and not host.get("runtime.inMaintenanceMode")
-        ]
-        return sorted(up, key=lambda host: -_free_memory(host))
-
-
 class VsphereDriver:
     """A vCenter, or one datacenter of it."""
 
@@ -137,7 +89,7 @@ class VsphereDriver:
         self._known: dict[Version, Known] = {}
         """What configurations say, so that each is read once."""
         about = session.content.about
-        can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE | Can.RESIZE
+        can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE | Can.RESIZE | Can.SNAPSHOT
         self.facts = Facts("vsphere", f"{about.version}-{about.build}", can, options.poll, options.concurrency, TIMEOUT)
 
     async def check(self) -> None:
@@ -179,7 +131,7 @@ class VsphereDriver:
             for guest in page.items:
                 vcpus, memory_mb = used.get(guest.node, (0, 0))
                 used[guest.node] = vcpus + guest.vcpus, memory_mb + guest.memory_mb
-        yield Page(tuple(_node(name, cluster, used.get(name, (0, 0))) for name, cluster in clusters.items()))
+        yield Page(tuple(as_node(name, cluster, used.get(name, (0, 0))) for name, cluster in clusters.items()))
 
     async def guests(self) -> AsyncIterator[Page[Guest]]:
         """All virtual machines but templates, by the pages of the property collector."""
@@ -194,15 +146,15 @@ class VsphereDriver:
                 seen.update(known)
                 here = [each for each in machines if each.get("runtime.host") in of_host]
                 yield Page(
-                    tuple(_guest(each, of_host[each.get("runtime.host")], known[_version(each)]) for each in here)
+                    tuple(guest_of(each, of_host[each.get("runtime.host")], known[version_of(each)]) for each in here)
                 )
         for version in before - seen:
             self._known.pop(version, None)
 
     async def _read_known(self, machines: list[Found]) -> dict[Version, Known]:
         """What the configurations of machines say. Those that are new or were changed are read."""
-        found = {_version(each): self._known.get(_version(each)) for each in machines}
-        new = {each.ref: _version(each) for each in machines if found[_version(each)] is None}
+        found = {version_of(each): self._known.get(version_of(each)) for each in machines}
+        new = {each.ref: version_of(each) for each in machines if found[version_of(each)] is None}
         for each in await self._session.properties(vim.VirtualMachine, list(new), ("config.extraConfig",)):
             values = {option.key: str(option.value) for option in each.get("config.extraConfig", ())}
             mark = Mark.parse(values.get(CONFIGURED.mark, ""))
@@ -218,13 +170,20 @@ class VsphereDriver:
 
     async def _found(self, uuid: str) -> tuple[Guest, Found, str]:
         """The guest, its machine, and the size that was wanted. NotFound if this installation has none of that uuid."""
+        machine, known = await self._machine(uuid)
+        if machine.get("config.template"):
+            raise NotFound(f"there is no virtual machine of guest {uuid}")
+        node = await self._session.read(partial(node_of, machine.get("runtime.host")))
+        return guest_of(machine, node, known), machine, known.size
+
+    async def _machine(self, uuid: str) -> tuple[Found, Known]:
+        """The machine or template of a uuid. NotFound if this installation has none."""
         session = self._session
         ref = await session.read(lambda: session.content.searchIndex.FindByUuid(self._root, uuid, True, True))
         for machine in await session.properties(vim.VirtualMachine, [ref] if ref is not None else [], MACHINE):
             (known,) = (await self._read_known([machine])).values()
             if known.mark is not None and known.mark[:2] == (self._installation, uuid):
-                node = await session.read(partial(_node_of, machine.get("runtime.host")))
-                return _guest(machine, node, known), machine, known.size
+                return machine, known
         raise NotFound(f"there is no virtual machine of guest {uuid}")
 
     # changes
@@ -371,6 +330,51 @@ class VsphereDriver:
             else:
                 return
 
+    # snapshots
+
+    async def snapshots(self) -> AsyncIterator[Page[Snapshot]]:
+        """The templates that were made of guests."""
+        templates = [each for each in await self._all(vim.VirtualMachine, MACHINE) if each.get("config.template")]
+        known = (await self._read_known(templates)).values()
+        yield Page(tuple(vsphere_snapshots.seen(each.mark, each.name) for each in known if each.mark is not None))
+
+    async def get_snapshot(self, uuid: str) -> Snapshot:
+        """Look a template up by its uuid."""
+        return (await self._found_template(uuid))[0]
+
+    async def _found_template(self, uuid: str) -> tuple[Snapshot, Found]:
+        machine, known = await self._machine(uuid)
+        if known.mark is None or not machine.get("config.template"):
+            raise NotFound(f"there is no snapshot {uuid}")
+        return vsphere_snapshots.seen(known.mark, known.name), machine
+
+    async def snapshot_guest(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        """Copy a virtual machine to a template, running or not."""
+        return await self._ongoing.run(mark.uuid, lambda: self._snapshot(guest, mark, name))
+
+    async def _snapshot(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        with suppress(NotFound):
+            made = await self.get_snapshot(mark.uuid)
+            if made.mark != mark:
+                raise Conflict(f"snapshot {mark.uuid} exists with another claim")
+            return made
+        ref = (await self._found(guest))[1].ref
+        await vsphere_snapshots.check_disk(self._session.read(lambda: ref.config.hardware.device), guest)
+        with suppress(Conflict):  # it was made meanwhile
+            folder = partial(_folder_of, ref)
+            await self._session.done(lambda: vsphere_snapshots.begin(ref, folder, mark, name))
+        return await self.get_snapshot(mark.uuid)
+
+    async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
+        """Remove a template with its disks."""
+        await self._ongoing.run(uuid, lambda: self._delete_snapshot(uuid, claim))
+
+    async def _delete_snapshot(self, uuid: str, claim: int | None) -> None:
+        with suppress(NotFound):
+            made, template = await self._found_template(uuid)
+            if made.mark is not None and claim in (None, made.mark.claim):
+                await self._session.done(template.ref.Destroy_Task)
+
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
         """Switch a virtual machine off, and remove it with its disks."""
         await self._ongoing.run(uuid, lambda: self._delete(uuid, claim))
@@ -385,53 +389,9 @@ class VsphereDriver:
                 await self._session.done(machine.ref.Destroy_Task)
 
 
-def _version(machine: Found) -> Version:
-    return Version(machine.ref._moId, machine.get("config.instanceUuid", ""), machine.get("config.changeVersion", ""))
-
-
-def _node_of(host: Any) -> str:
-    """The name of a host's cluster; it is read from the server."""
-    return "" if host is None else str(host.parent.name)
-
-
-def _guest(machine: Found, node: str, known: Known) -> Guest:
-    lost = machine.get("runtime.connectionState") in LOST
-    return Guest(
-        key=machine.ref._moId,
-        mark=known.mark,
-        name=machine.get("name", "") if known.mark is None else known.name,
-        node=node,
-        state="error" if lost else POWER.get(machine.get("runtime.powerState"), "error"),
-        vcpus=int(machine.get("config.hardware.numCPU", 0)),
-        memory_mb=int(machine.get("config.hardware.memoryMB", 0)),
-    )
-
-
-def _free_memory(host: Found) -> int:
-    """Bytes of a host's memory that are not in use."""
-    return (
-        int(host.get("summary.hardware.memorySize", 0))
-        - int(host.get("summary.quickStats.overallMemoryUsage", 0)) * MIB
-    )
-
-
-def _node(name: str, cluster: Cluster, used: tuple[int, int]) -> Node:
-    usable, stores = cluster.usable, [each for each in cluster.datastores if each.get("summary.accessible")]
-    connected = any(host.get("runtime.connectionState") == "connected" for host in cluster.hosts)
-    state: NodeState = "up" if usable else "maintenance" if connected else "down"
-    total = sum(int(each.get("summary.capacity", 0)) for each in stores)
-    free = sum(int(each.get("summary.freeSpace", 0)) for each in stores)
-    return Node(
-        name,
-        sum(int(host.get("summary.hardware.numCpuThreads", 0)) for host in usable),
-        sum(int(host.get("summary.hardware.memorySize", 0)) for host in usable) // MIB,
-        total // GIB,
-        used_vcpus=used[0],
-        used_memory_mb=used[1],
-        used_disk_gb=-(-(total - free) // GIB),
-        state=state,
-        hypervisor="VMware vCenter Server",
-    )
+def _folder_of(ref: Any) -> Any:
+    """The folder of virtual machines of the datacenter that a machine is in."""
+    return _datacenter_of(ref).vmFolder
 
 
 def _datacenter_of(ref: Any) -> Any:

@@ -27,12 +27,17 @@ class Configured(NamedTuple):
 CONFIGURED: Final = Configured("hostler.mark", "hostler.name", "hostler.size")
 
 
+def printable(name: str) -> str:
+    """A user's name, as a configuration can hold it."""
+    return _UNPRINTABLE.sub(" ", name)
+
+
 def new_machine(want: GuestSpec, datastore: str, guest_id: str, networks: Iterable[Any], blank: bool) -> Any:
     """A new machine: ``blank``, with a disk of its own, or a copy of a template, which has one. ``networks``: those of
     its cluster. Its user data is where cloud-init's source VMware looks for it. NotFound for an unknown network."""
     extra = {
         CONFIGURED.mark: str(want.mark),
-        CONFIGURED.name: _UNPRINTABLE.sub(" ", want.name),
+        CONFIGURED.name: printable(want.name),
         CONFIGURED.size: f"{want.vcpus}x{want.memory_mb}",
     }
     if want.user_data:

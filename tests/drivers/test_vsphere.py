@@ -139,6 +139,7 @@ def bench_of(proxy: FaultProxy, client: Any, **more: Any) -> ComputeBench:
         make_stranger=make_stranger,
         change_outside=change_outside,
         page=5,
+        disk_gb=1,
     )
 
 
