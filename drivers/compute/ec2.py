@@ -30,8 +30,10 @@ from ..protocol import (
     Page,
     Permanent,
     Power,
+    Snapshot,
     read_options,
 )
+from . import ec2_images
 
 TIMEOUT: Final = 300.0
 TYPES_A_CALL: Final = 100
@@ -77,7 +79,7 @@ class Ec2Driver:
     def __init__(self, api: Ec2Api, options: Options, installation: str, ongoing: Ongoing) -> None:
         self._api, self._options, self._installation, self._ongoing = api, options, installation, ongoing
         self._types: dict[str, InstanceType] = {}
-        can = Can.COMPUTE | Can.ATTACH | Can.CHOOSES_HOST | Can.NATIVE_KEY
+        can = Can.COMPUTE | Can.SNAPSHOT | Can.ATTACH | Can.CHOOSES_HOST | Can.NATIVE_KEY
         self.facts = Facts("ec2", VERSION, can, options.poll, options.concurrency, TIMEOUT)
 
     async def check(self) -> None:
@@ -290,6 +292,36 @@ class Ec2Driver:
     async def _delete(self, uuid: str, claim: int | None) -> None:
         found = await self._instances(uuid)
         await self._terminate(item for item in found if claim in (None, _claim(mark_of(tags_of(item)))))
+
+    # snapshots
+
+    async def snapshots(self) -> AsyncIterator[Page[Snapshot]]:
+        """The images of the account that have a mark."""
+        yield Page(tuple(await ec2_images.listed(self._api)))
+
+    async def get_snapshot(self, uuid: str) -> Snapshot:
+        """Look an image up by its tags."""
+        found = await ec2_images.of_uuid(self._api, self._installation, uuid)
+        if not found:
+            raise NotFound(f"there is no image of snapshot {uuid}")
+        return found[0][0]
+
+    async def snapshot_guest(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        """Make an image of the root volume of an instance, while it goes on."""
+        return await self._ongoing.run(mark.uuid, lambda: self._snapshot(guest, mark, name))
+
+    async def _snapshot(self, guest: str, mark: Mark, name: str) -> Snapshot:
+        with suppress(NotFound):
+            made = await self.get_snapshot(mark.uuid)
+            if made.mark != mark:
+                raise Conflict(f"snapshot {mark.uuid} exists with another claim")
+            return made
+        await ec2_images.make(self._api, await self._instance(guest), mark, name)
+        return await self.get_snapshot(mark.uuid)
+
+    async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
+        """Remove an image with its EBS snapshots."""
+        await self._ongoing.run(uuid, lambda: ec2_images.remove(self._api, self._installation, uuid, claim))
 
     # volumes
 

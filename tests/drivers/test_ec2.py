@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, Literal
 from urllib.parse import parse_qs
+from xml.etree import ElementTree
 
 import pytest
 
@@ -19,18 +20,20 @@ botocore = pytest.importorskip("botocore.session", reason="botocore is not insta
 from moto.server import ThreadedMotoServer  # noqa: E402  # after the skip
 
 from hostler.drivers import ec2_api  # noqa: E402  # after the skip
-from hostler.drivers.compute import ec2  # noqa: E402  # after the skip
+from hostler.drivers.compute import ec2, ec2_images  # noqa: E402  # after the skip
 from hostler.drivers.conformance import (  # noqa: E402  # after the skip
     ComputeBench,
     ComputeConformance,
     StorageBench,
     StorageConformance,
+    new_uuid,
 )
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Capacity,
     Denied,
     DriverContext,
     DriverError,
+    Mark,
     NotFound,
     Permanent,
     Quota,
@@ -329,3 +332,25 @@ async def test_a_back_end_that_is_not_there_is_transient() -> None:
     with pytest.raises(Transient):
         async with ebs.open_driver(options, DriverContext("a", "b")):
             pass
+
+
+async def test_an_image_of_a_guest_has_none_of_its_volumes_and_reboots_nothing() -> None:
+    """Moto takes no notice of either."""
+    devices = "".join(
+        f"<item><deviceName>{device}</deviceName></item>" for device in ("/dev/sda1", "/dev/sdf", "/dev/sdg")
+    )
+    instance = ElementTree.fromstring(
+        "<item><instanceId>i-1</instanceId><rootDeviceName>/dev/sda1</rootDeviceName>"
+        f"<blockDeviceMapping>{devices}</blockDeviceMapping></item>"
+    )
+    asked = list[tuple[str, dict[str, Any]]]()
+
+    class Api:
+        async def call(self, action: str, parameters: dict[str, Any]) -> None:
+            asked.append((action, parameters))
+
+    await ec2_images.make(Api(), instance, Mark("a", new_uuid(), 3), "x")  # type: ignore[arg-type]  # only call is used
+    ((action, parameters),) = asked
+    assert (action, parameters["InstanceId"], parameters["NoReboot"]) == ("CreateImage", "i-1", True)
+    assert [each["DeviceName"] for each in parameters["BlockDeviceMapping"]] == ["/dev/sdf", "/dev/sdg"]
+    assert all(each["NoDevice"] == "" for each in parameters["BlockDeviceMapping"])

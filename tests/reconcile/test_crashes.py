@@ -197,7 +197,7 @@ class World:
     def _check_volumes(self, life: Running) -> None:
         lives, disks = life.state.lives, self.models[1]
         found = [(mark.uuid, mark.claim, each.size_gb) for mark, each in disks.volumes() if mark is not None]
-        made = [each for each in lives.volumes.values() if each.status == "available"]
+        there = [each for each in lives.volumes.values() if each.status == "available"]
         assert sorted(found) == sorted((each.uuid, each.claim, each.size_gb) for each in there), "as desired, once"
         assert set(life.state.volumes.volumes) == set(lives.volumes), "what is charged is there"
         for each in lives.guests.values():
