@@ -54,6 +54,8 @@ MAX_TEXT: Final = 1_000
 LETTING_GO: Final = 3
 """Revision of the rules (``orders.RULES``) from which on a guest that is lost, or is built again, lets go of its
 volumes."""
+MOVING_FIRST: Final = 7
+"""The revision from which on a guest is not lost while it moves: the end of the move comes first."""
 
 
 def change_lives(state: ServiceState, command: Any, now: float) -> Any:
@@ -301,7 +303,8 @@ def _progress(state: ServiceState, command: Any, now: float) -> GuestChange:
                 raise _wrong_status(life, "failed")
             _fail(state, life, command, now)
         case LoseGuest():
-            if life.status not in ("active", "stopped") or life.desired == "deleted":
+            moving = life.move is not None and state.rules >= MOVING_FIRST
+            if life.status not in ("active", "stopped") or life.desired == "deleted" or moving:
                 raise _wrong_status(life, "lost")
             text = "the back end no longer has the guest, and its removal was not asked for"
             life.fault = Fault("not_found", text, now, life.node)

@@ -95,7 +95,7 @@ volume, snapshot, backup or volume group is refused the uuid of one of another k
 7: a report of a host leaves the version of its compute service as it is, or changes it by ``service``. A move that
 clients of the Placement API have confirmed is not reverted when its time is over. A volume whose attachment is not
 confirmed is detached by its back end, too, before it is free. A guest whose move by a back end was reverted keeps what
-it was asked with.
+it was asked with. A guest is not lost while it moves: the end of the move comes first.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

@@ -98,6 +98,10 @@ class GuestSteps:
             return await self._build(driver, life.uuid, life.claim, fresh=False)
         if life.status in ("active", "stopped"):
             return await self._run(driver, life)
+        if life.move is not None:  # it was lost when its move began
+            text = "the guest is not on its back end"
+            ended = EndMigration(uuid=life.uuid, claim=life.claim, moved=False, failure="not_found", text=text)
+            await self._desk.submit(ended)
         return None
 
     # building

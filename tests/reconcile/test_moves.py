@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from hostler.core.lifecycle_commands import (
     CreateVolume,
     DeleteGuest,
     DetachVolume,
+    LoseGuest,
     MoveGuest,
     StopGuest,
 )
+from hostler.core.machine import guest_lives
 from hostler.core.machine.plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from hostler.drivers.model.driver import Faults
 from hostler.placement.plan.goals import Drain
@@ -175,6 +178,28 @@ async def test_a_guest_that_is_deleted_while_it_moves_gives_back_both_nodes(auto
         assert held(life) == {}
         assert model.of(uuid_of(1)) == []
         assert life.state.usage.of("project:p").get("VCPU", 0) == 0
+
+
+@pytest.mark.parametrize("rules", [6, 7])
+async def test_a_guest_that_is_lost_as_its_move_begins_gives_back_the_target(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, rules: int
+) -> None:
+    """The reconciler found it gone before the move began, and says so after that."""
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        claim = life.state.lives.guests[uuid_of(1)].claim
+        with model.world.content() as there:
+            there.guests.clear()
+        monkeypatch.setattr(guest_lives, "MOVING_FIRST", 7 if rules == 7 else 99)
+        model.wire.faults = Faults(delay=1.0)
+        await life.submit(MoveGuest(uuid=uuid_of(1)))
+        with suppress(InvalidValue):
+            await life.submit(LoseGuest(uuid=uuid_of(1), claim=claim))
+        await life.until(lambda: life.status(1) == "error")
+        assert held(life) == {source: 2}
+        assert life.state.lives.guests[uuid_of(1)].settled
+        life.state.fleet.check()
 
 
 async def test_a_node_of_another_back_end_is_no_target(autojump_clock: MockClock) -> None:

@@ -25,7 +25,6 @@ from tests.core.orders import uuid_of
 from tests.rpc.serving import Served, serving
 
 from ..patience import HANG_SECONDS
-from .test_access import CLOUD, CLOUD_READERS, FOREIGN, OF_THE_CLOUD, OWN, READERS, SCOPED, USERS
 from .test_access import CLOUD, CLOUD_READERS, FOREIGN, MEMBERS, OF_THE_CLOUD, OWN, READERS, SCOPED, USERS
 
 EVERYBODY = set(USERS)
