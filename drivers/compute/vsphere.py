@@ -277,7 +277,7 @@ class VsphereDriver:
         await self._session.done(machine.ref.PowerOffVM_Task)
 
     async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
-        """Configure a virtual machine anew; one that is on is switched off for it."""
+        """Change the size of a virtual machine; one that is on is switched off for it."""
         return await self._ongoing.run(uuid, lambda: self._resize(uuid, vcpus, memory_mb))
 
     async def _resize(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
