@@ -447,3 +447,19 @@ async def test_a_guest_with_volumes_is_placed_where_they_can_be_attached(autojum
         assert decision.selections[0].node == "b-node-0"
         assert b"ignore_hosts" not in bytes(life.state.requests.get(uuid_of(3)) or b""), "what was asked is kept"
         await life.until(lambda: life.status(3) == "active")
+
+
+async def test_a_volume_that_is_detached_before_it_is_seen_attached_is_free_afterwards(
+    autojump_clock: MockClock,
+) -> None:
+    model = Model("a", nodes=1, pools=1)
+    async with ready(model) as life:
+        await life.submit(create(1, project="p"))
+        await life.submit(CreateVolume(request=volume(11, project="p").request))
+        await life.until(lambda: (life.status(1), life.volume_status(11)) == ("active", "available"))
+        model.wire.faults = Faults(delay=20.0)
+        await life.submit(AttachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.submit(DetachVolume(uuid=uuid_of(1), volume=uuid_of(11)))
+        await life.until(lambda: life.volume_status(11) == "available")
+        assert model.of(uuid_of(1))[0].volumes == []
+        assert life.state.lives.guests[uuid_of(1)].settled
