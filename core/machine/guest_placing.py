@@ -9,7 +9,7 @@ import msgspec
 from ...placement.storage.decision import PoolSelection
 from ...placement.storage.with_guests import Locality
 from ...placement.types.decision import Decision
-from ...placement.types.errors import HostlerError, InvalidValue
+from ...placement.types.errors import InvalidValue
 from ..engine_commands import Asked
 from ..lifecycle_commands import GuestVolume
 from ..storage_commands import DeleteVolumes, PlaceTogether
@@ -59,8 +59,4 @@ def placed_with(
 
 def placed(state: ServiceState, asked: Asked, now: float) -> Decision:
     """Place a guest. HostlerError."""
-    (outcome,) = placing.place_each(state, (asked,), now)
-    if isinstance(outcome, HostlerError):
-        raise outcome
-    assert outcome is not None
-    return outcome
+    return placing.place_one(state, asked, now)
