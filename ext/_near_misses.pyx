@@ -1,11 +1,12 @@
-"""Which rules alone keep rows out, and by how much. ``near_misses.h`` is the pass over the columns."""
+"""Which rules alone keep rows out, and by how much. ``near_misses.h`` judges blocks of rows, of which ``near_blocks.h``
+keeps what they say until a row changes."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from ._fleet cimport Columns, columns_t
 
-cdef extern from "near_misses.h" nogil:
+cdef extern from "near_blocks.h" nogil:
     enum:
         NEAR_STAGES
     int64_t NEAR_HIDDEN
@@ -29,24 +30,37 @@ cdef extern from "near_misses.h" nogil:
         int32_t need_count, bound_count, mask_count
         int32_t split_stage, split_to, split_column
         double now, within
+        int64_t beats
         const uint8_t* split
     ctypedef struct near_short_t:
         int64_t count, nearest
         int32_t row
+    ctypedef struct near_state_t:
+        int32_t slot_count
+        int16_t slot_of[512]
+        int16_t stage_of[512]
+        int64_t block_count
     ctypedef struct near_found_t:
         int64_t passing, least
         int32_t first, nearest
         int64_t alone[512]
         int32_t alone_first[512]
         near_short_t* shorts
-    void near_find(const columns_t* c, const near_rules_t* r, near_found_t* found)
-    bint near_could_pass(const columns_t* c, const near_rules_t* r)
+    void near_number_stages(near_state_t* s, const near_rules_t* r)
+    int64_t near_blocks_of(int64_t rows)
+    int near_reserve_found(near_state_t* s, const near_rules_t* r)
+    int near_reserve_could(near_state_t* s)
+    void near_free(near_state_t* s)
+    int64_t near_bytes(const near_state_t* s, const near_rules_t* r)
+    void near_find(const columns_t* c, const near_rules_t* r, near_state_t* s, near_found_t* found)
+    bint near_could_pass(const columns_t* c, const near_rules_t* r, near_state_t* s)
 
 HIDDEN = NEAR_HIDDEN
 
 
 cdef class Rules:
-    """What judges rows, each rule under the number of its stage, which is within [1, 511].
+    """What judges rows, each rule under the number of its stage, which is within [1, 511]. What it found is kept by blocks of 256 rows:
+    while these rules are in use, rows whose columns or masks change must be logged.
 
     ``class_words[k]``: by host class, 2**32 for each stage that refuses it plus their sum, or HIDDEN for rows that are not considered.
     ``needs``: (resource class index, amount, stage, units: min_unit and step_size refuse, too); ``bounds``: (column, low, high, stage),
@@ -60,6 +74,7 @@ cdef class Rules:
     """
 
     cdef near_rules_t r
+    cdef near_state_t state
     cdef Columns columns
     cdef near_need_t* needs
     cdef near_bound_t* bounds
@@ -69,6 +84,7 @@ cdef class Rules:
     cdef int64_t capacity
 
     def __dealloc__(self):
+        near_free(&self.state)
         free(self.needs)
         free(self.bounds)
         free(self.masks)
@@ -122,28 +138,47 @@ cdef class Rules:
             self.r.split_stage, self.r.split_to, self.r.split = stage, to, &classes[0]
             self.r.split_column, self.r.now, self.r.within = column, now, within
         self.arrays = class_words, considered, [mask[0] for mask in masks], split
+        self.state.block_count = near_blocks_of(self.capacity)
+        near_number_stages(&self.state, &self.r)
 
     cdef int check(self) except -1:
         if self.columns is None or self.columns.c.capacity != self.capacity:
             raise RuntimeError("the columns moved: make new rules")
         return 0
 
+    def set_time(self, double now, double within, int64_t beats):
+        """Give the split another time, and how far from it is near; without a split it changes nothing. ``beats``: a number that is
+        another one where values of its column may have changed that were not logged. O(1)."""
+        if within != self.r.within:
+            near_free(&self.state)
+        self.r.now, self.r.within, self.r.beats = now, within, beats
+
+    @property
+    def nbytes(self):
+        """Bytes of what is kept of blocks."""
+        return near_bytes(&self.state, &self.r)
+
     def find(self):
         """(rows that no rule refuses, the first of them or -1, fewest rules that refuse a row or -1, the first such row or -1, alone,
         shorts). ``alone``: {stage: (rows that it alone refuses, the first of them)}. ``shorts``: {stage of a need: three times (rows
         that it alone refuses, one of them, amount)}: rows of which too little is left, the one with most and what is left; rows whose
         unit rules refuse, and the greatest amount that they allow; rows of which both is true, and the greatest max_unit. The first
-        row of equals. O(rows)."""
+        row of equals. O(rows) the first time, then O(blocks + rows of the blocks of changed rows)."""
         cdef near_found_t found
         cdef int32_t i
         self.check()
+        if near_reserve_found(&self.state, &self.r) < 0:
+            raise MemoryError
         found.shorts = <near_short_t*>calloc(max(3 * self.r.need_count, 1), sizeof(near_short_t))
         if found.shorts == NULL:
             raise MemoryError
         try:
             with nogil:
-                near_find(&self.columns.c, &self.r, &found)
-            alone = {i: (found.alone[i], found.alone_first[i]) for i in range(NEAR_STAGES) if found.alone[i]}
+                near_find(&self.columns.c, &self.r, &self.state, &found)
+            alone = {
+                self.state.stage_of[i]: (found.alone[i], found.alone_first[i])
+                for i in range(self.state.slot_count) if found.alone[i]
+            }
             shorts = {}
             for i in range(self.r.need_count):
                 shorts[self.stages[i]] = tuple([
@@ -154,10 +189,12 @@ cdef class Rules:
         return found.passing, found.first, found.least, found.nearest, alone, shorts
 
     def could_pass(self):
-        """Whether a row passes if nothing of it is used: needs are held against its limit and its unit rules. O(rows) where none
-        does."""
+        """Whether a row passes if nothing of it is used: needs are held against its limit and its unit rules. O(rows) the first time
+        that none does, then as ``find``."""
         cdef bint could
         self.check()
+        if near_reserve_could(&self.state) < 0:
+            raise MemoryError
         with nogil:
-            could = near_could_pass(&self.columns.c, &self.r)
+            could = near_could_pass(&self.columns.c, &self.r, &self.state)
         return could

@@ -85,6 +85,16 @@ class Rules:
         least, most = columns.min_unit[resource, row], columns.max_unit[resource, row]
         return bool(least <= amount <= most) and amount % step == 0
 
+    def set_time(self, now: float, within: float, beats: int) -> None:
+        """Give the split another time, and how far from it is near; see the kernel."""
+        if self._split is not None:
+            self._split = (*self._split[:4], now, within)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept: nothing is."""
+        return 0
+
     def find(
         self,
     ) -> tuple[int, int, int, int, dict[int, tuple[int, int]], dict[int, tuple[Short, ...]]]:

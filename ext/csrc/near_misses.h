@@ -1,4 +1,4 @@
-/* Which rules alone keep rows out, and by how much: passes over whole columns, block by block.
+/* Which rules alone keep rows out, and by how much: what a block of rows says. near_blocks.h puts blocks together.
  *
  * A row's result is one word: the number of rules that refuse it above, the sum of their stages below. Of a row that one
  * rule refuses the sum is that rule's stage.
@@ -51,6 +51,7 @@ typedef struct {
      * `within` from `now`; NaN is near, and everything if `now` is NaN. */
     int32_t split_stage, split_to, split_column;
     double now, within;
+    int64_t beats; /* changes whenever values of `split_column` may have, of rows that are not in the change log */
     const uint8_t *split; /* [classes] */
 } near_rules_t;
 
@@ -58,14 +59,6 @@ typedef struct {
     int64_t count, nearest;
     int32_t row;
 } near_short_t;
-
-typedef struct {
-    int64_t passing, least; /* rows that pass; fewest rules that refuse a row, -1: no row is considered */
-    int32_t first, nearest; /* the first row that passes, and that fewest rules refuse; -1: none */
-    int64_t alone[NEAR_STAGES];
-    int32_t alone_first[NEAR_STAGES];
-    near_short_t *shorts; /* [need_count][3]: too little is left; unit rules; both */
-} near_found_t;
 
 static inline int near_suits(const columns_t *c, const near_need_t *need, int64_t at) {
     return c->min_unit[at] <= need->amount && need->amount <= c->max_unit[at] &&
@@ -169,14 +162,48 @@ static inline void near_judge(const columns_t *c, const near_rules_t *r, int64_t
     }
 }
 
+/* How long what was said of a block holds while nothing but the time passes. */
+typedef struct {
+    double now;    /* the time that the split was asked at */
+    double oldest; /* least value that was near; INFINITY: none */
+    int asked;     /* whether the answer depends on the time at all */
+    int64_t beats; /* as the rules had it */
+    int ahead;     /* whether a value was far from it on the other side: it may come near */
+} near_clock_t;
+
+static inline int near_holds(const near_clock_t *clock, const near_rules_t *r) {
+    double now = r->now;
+    if (!clock->asked) {
+        return 1;
+    }
+    if (clock->beats != r->beats || now == clock->now) {
+        return clock->beats == r->beats;
+    }
+    if (isnan(now) || isnan(clock->now)) {
+        return isnan(now) && isnan(clock->now);
+    }
+    /* Distances grow with the time: what was far behind is, and what is as near as the oldest that was near is. */
+    return now > clock->now && !clock->ahead && (clock->oldest == INFINITY || fabs(now - clock->oldest) <= r->within);
+}
+
 /* Add the one more rule of the split to the words below `most`: it cannot matter to the others. */
-static inline void near_add_split(const columns_t *c, const near_rules_t *r, int64_t row, int64_t n, int64_t *word, int64_t most) {
+static inline void near_add_split(const columns_t *c, const near_rules_t *r, int64_t row, int64_t n, int64_t *word, int64_t most,
+                                  near_clock_t *clock) {
     for (int64_t i = 0; i < n; i++) {
         uint8_t kind = word[i] < most ? r->split[c->class_of[row + i]] : 0;
-        if (kind && near_refuses(c, r, r->split_stage, row + i)) {
-            double far = fabs(r->now - c->host[r->split_column * c->capacity + row + i]);
-            word[i] += kind == 2 || far > r->within ? NEAR_ONE : 0;
+        if (!kind || !near_refuses(c, r, r->split_stage, row + i)) {
+            continue;
         }
+        if (kind == 2) {
+            word[i] += NEAR_ONE;
+            continue;
+        }
+        double value = c->host[r->split_column * c->capacity + row + i];
+        int far = fabs(r->now - value) > r->within;
+        word[i] += far ? NEAR_ONE : 0;
+        clock->asked = 1;
+        clock->ahead |= far && value > r->now;
+        clock->oldest = !far && value < clock->oldest ? value : clock->oldest;
     }
 }
 
@@ -224,7 +251,7 @@ static int64_t near_judge_units(int64_t *restrict suits, const int64_t *restrict
     return stepped;
 }
 
-/* Take in the rows of a block that one need alone refuses. */
+/* What is lacking to the rows of a block that one need alone refuses. */
 static inline void near_take_shorts(const columns_t *c, const near_need_t *need, const int64_t *word, int64_t row, int64_t n,
                                     near_short_t *found) {
     int64_t suits[NEAR_BLOCK], allowed[NEAR_BLOCK], counts[3], greatest[3];
@@ -245,7 +272,7 @@ static inline void near_take_shorts(const columns_t *c, const near_need_t *need,
                      counts, greatest);
     }
     for (int32_t kind = 0; kind < 3; kind++) {
-        if (counts[kind] && (found[kind].count == 0 || greatest[kind] > found[kind].nearest)) {
+        if (counts[kind]) {
             int64_t i = 0;
             for (;; i++) {
                 int64_t left = c->limit[first + i] - c->used[first + i];
@@ -258,7 +285,7 @@ static inline void near_take_shorts(const columns_t *c, const near_need_t *need,
             found[kind].nearest = greatest[kind];
             found[kind].row = (int32_t)(row + i);
         }
-        found[kind].count += counts[kind];
+        found[kind].count = counts[kind];
     }
 }
 
@@ -278,94 +305,6 @@ static inline int32_t near_first(const int64_t *word, int64_t from, int64_t to, 
         i++;
     }
     return (int32_t)(row + i);
-}
-
-/* Take in a row that one rule alone refuses, and no need. */
-static inline void near_take_alone(const columns_t *c, const near_rules_t *r, near_found_t *found, int32_t stage, int64_t row) {
-    for (int32_t k = 0; k < r->need_count; k++) {
-        if (r->needs[k].stage == stage) {
-            return;
-        }
-    }
-    if (stage == r->split_stage && r->split != NULL && r->split[c->class_of[row]]) {
-        stage = r->split_to;
-    }
-    HOSTLER_ASSERT_INDEX(stage, NEAR_STAGES);
-    if (found->alone[stage]++ == 0) {
-        found->alone_first[stage] = (int32_t)row;
-    }
-}
-
-/* All of `found`, of which `shorts` are zero. O(rows). */
-static inline void near_find(const columns_t *c, const near_rules_t *r, near_found_t *found) {
-    int64_t word[NEAR_BLOCK], least = NEAR_HIDDEN;
-    found->passing = 0;
-    found->first = found->nearest = -1;
-    memset(found->alone, 0, sizeof found->alone);
-    for (int64_t row = 0; row < c->rows; row += NEAR_BLOCK) {
-        int64_t n = c->rows - row < NEAR_BLOCK ? c->rows - row : NEAR_BLOCK;
-        near_judge(c, r, row, n, word);
-        int64_t block_least = near_least(word, n);
-        if (block_least >= 2 * NEAR_ONE && block_least / NEAR_ONE >= least / NEAR_ONE) {
-            continue;
-        }
-        if (r->split != NULL) {
-            near_add_split(c, r, row, n, word, least > 2 * NEAR_ONE ? least : 2 * NEAR_ONE);
-            block_least = near_least(word, n);
-        }
-        if (block_least < NEAR_HIDDEN && block_least / NEAR_ONE < least / NEAR_ONE) {
-            least = block_least / NEAR_ONE * NEAR_ONE;
-            found->nearest = near_first(word, least, least + NEAR_ONE, row);
-        }
-        int64_t passing = near_count(word, 0, NEAR_ONE, n), alone = near_count(word, NEAR_ONE, 2 * NEAR_ONE, n);
-        if (passing && found->first < 0) {
-            found->first = near_first(word, 0, NEAR_ONE, row);
-        }
-        found->passing += passing;
-        for (int32_t k = 0; k < r->need_count && alone; k++) {
-            int32_t stage = r->needs[k].stage;
-            int64_t tag = NEAR_ONE + stage, count = near_count(word, tag, tag + 1, n);
-            if (count) {
-                if (found->alone[stage] == 0) {
-                    found->alone_first[stage] = near_first(word, tag, tag + 1, row);
-                }
-                found->alone[stage] += count;
-                near_take_shorts(c, &r->needs[k], word, row, n, &found->shorts[3 * k]);
-                alone -= count;
-            }
-        }
-        for (int64_t i = 0; i < n && alone; i++) {
-            if (word[i] >= NEAR_ONE && word[i] < 2 * NEAR_ONE) {
-                near_take_alone(c, r, found, (int32_t)(word[i] - NEAR_ONE), row + i);
-            }
-        }
-    }
-    found->least = found->nearest < 0 ? -1 : least / NEAR_ONE;
-}
-
-/* Whether a row passes if nothing of it is used: the needs are held against its limit and its unit rules. O(rows) where
- * none does. */
-static inline int near_could_pass(const columns_t *c, const near_rules_t *r) {
-    int64_t word[NEAR_BLOCK];
-    near_rules_t others = *r;
-    others.need_count = 0;
-    for (int64_t row = 0; row < c->rows; row += NEAR_BLOCK) {
-        int64_t n = c->rows - row < NEAR_BLOCK ? c->rows - row : NEAR_BLOCK;
-        near_judge(c, &others, row, n, word);
-        for (int32_t k = 0; k < r->need_count; k++) {
-            near_add_need(word, c->limit + r->needs[k].resource * c->capacity + row, r->needs[k].amount, n, NEAR_ONE);
-        }
-        for (int32_t k = 0; k < r->need_count && near_least(word, n) == 0; k++) {
-            int64_t at = r->needs[k].resource * c->capacity + row;
-            for (int64_t i = 0; i < n; i++) {
-                word[i] += word[i] == 0 && !near_suits(c, &r->needs[k], at + i) ? NEAR_ONE : 0;
-            }
-        }
-        if (near_least(word, n) == 0) {
-            return 1;
-        }
-    }
-    return 0;
 }
 
 #endif

@@ -124,9 +124,20 @@ class FilterResults:
 
     def _judge_hosts(self) -> None:
         self.hosts = ClassResults(self.fleet, lambda host_class: True)
-        """Which classes are of hosts; and of these, whose compute services are disabled, or forced down."""
-        self.disabled = ClassResults(self.fleet, lambda host_class: host_class.disabled)
-        self.forced_down = ClassResults(self.fleet, lambda host_class: host_class.forced_down)
+        """Which classes are of hosts."""
+        self._disabled = ClassResults(self.fleet, lambda host_class: host_class.disabled)
+        self._forced_down = ClassResults(self.fleet, lambda host_class: host_class.forced_down)
+        self._kinds: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._any_disabled = False
+
+    def disabled_kinds(self) -> NDArray[np.uint8] | None:
+        """By host class, 1 where compute services are disabled, 2 where they are forced down too, else 0; None if none
+        are disabled. The same array while no class is new. O(1), or O(classes)."""
+        if len(self._kinds) < len(self.fleet._classes):
+            disabled, forced_down = self._disabled.refresh(), self._forced_down.refresh()
+            self._kinds = disabled * (np.uint8(1) + forced_down)
+            self._any_disabled = bool(disabled.any())
+        return self._kinds if self._any_disabled else None
 
     def multipliers(self, weigher: Weigher) -> dict[tuple[int, ...], float]:
         """A weigher's multipliers by a host's aggregates, to be filled as they are asked for."""

@@ -22,6 +22,7 @@ from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
 from ..filters.numa import NUMATopologyFilter
 from ..filters.pci import PciPassthroughFilter
+from ..fleet.columns import COLUMN
 from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
@@ -306,6 +307,8 @@ class Signature:
         bounds = bounds_of(judge, request)
         if bounds is not None:
             self.bounds.extend((*bound, stage.number) for bound in bounds)
+            if any(column == COLUMN["last_seen_up"] for column, _, _ in bounds):
+                self.fleet._services.log_heartbeats()
         elif fields_of(judge, request) <= STATIC_FIELDS:
             self.class_judges.append((stage.number, shared.by_class(judge, request)))
         else:
@@ -411,13 +414,10 @@ class Signature:
             self._words[skipped] = known
         return known
 
-    def disabled_classes(self) -> NDArray[np.bool_]:
-        """Host classes whose compute services are disabled."""
-        return self._shared.disabled.refresh()
-
-    def forced_down_classes(self) -> NDArray[np.bool_]:
-        """Host classes whose compute services are forced down."""
-        return self._shared.forced_down.refresh()
+    def disabled_kinds(self) -> NDArray[np.uint8] | None:
+        """By host class, 1 where compute services are disabled, 2 where they are forced down too, else 0; None if none
+        are disabled. O(classes) where one is new, else O(1)."""
+        return self._shared.disabled_kinds()
 
     def refresh(self) -> None:
         """Bring the row caches up to date. O(changes)."""

@@ -20,6 +20,7 @@ from ..types.request import Request, RequestSpec
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.base import Weigher
 from .compiled_filter import FilterResults
+from .kept_rules import KeptRules
 from .shape_table import ShapeTable
 from .signature import Signature
 
@@ -71,6 +72,7 @@ class Compiled:
         self._spec_bytes = 0
         self._bytes = 0
         self.index = HostIndex(fleet._kernel)
+        self.kept_rules = KeptRules()
         self.epoch = (-1, -1)
         self.classes = -1
         names = {judge.name for judge in policy.filters}
@@ -206,6 +208,7 @@ class Compiled:
             self._drop_shapes()
         if len(self.fleet._classes) != self.classes:
             self.classes = len(self.fleet._classes)
+            self.kept_rules.forget()
             self._clear_specs()
             self._drop_shapes()
             owners = list(self.by_content.values())
@@ -245,6 +248,7 @@ class Compiled:
         if self._bytes <= most and len(self.by_content) < SIGNATURES:
             return
         self._drop_shapes()
+        self.kept_rules.forget()
         self._met.clear()
         gone: set[int] = set()
         for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
@@ -265,12 +269,13 @@ class Compiled:
         self._clear_specs()
         self._drop_shapes()
         self._bytes = 0
+        self.kept_rules.forget()
         self.index = HostIndex(self.fleet._kernel, held_room=HELD_BYTES_PER_HOST * self.fleet._store.capacity)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rankings, and of the index that they search."""
-        return self._bytes + self.index.nbytes + self.shapes.nbytes
+        """Bytes of all rankings, of the index that they search, and of what refusals keep."""
+        return self._bytes + self.index.nbytes + self.shapes.nbytes + self.kept_rules.nbytes
 
 
 def _names_something(spec: RequestSpec) -> bool:

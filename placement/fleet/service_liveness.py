@@ -55,6 +55,8 @@ class Services:
         self._logs_all = False
         self.versions_stay = True
         """Reports leave the versions of services as they are, where they tell none; they did not in old journals."""
+        self.beats = 0
+        """Number of times that heartbeats changed."""
 
     # commands
 
@@ -99,7 +101,12 @@ class Services:
         heartbeats are logged from now on. O(1)."""
         self._logs_all = self._logs_all or self.caching
 
+    def log_heartbeats(self) -> None:
+        """Log heartbeats from now on: a rule that was compiled reads their times. O(1)."""
+        self._logs_all = True
+
     def _seen_anew(self, rows: Rows) -> None:
+        self.beats += 1
         self.judge(rows)
         if self._logs_all:
             self._change_log.changed(rows)

@@ -155,6 +155,14 @@ def test_no_bound_lets_a_heartbeat_pass_that_is_unknown(
             assert decision.selected.host == engine.fleet.name(int(scanned.rows[0]))
 
 
+def test_a_bound_on_heartbeats_follows_those_that_come_later() -> None:
+    made = [host(number, service=Service(last_seen_up=900.0)) for number in range(3)]
+    engine = engine_of(made, seen_within(1_000.0, math.inf))
+    assert not engine.place(wish()).placed
+    engine.fleet.heartbeat("h1", 1_001.0)
+    assert engine.place(wish()).host == "h1"
+
+
 def test_two_filters_that_refuse_unknown_heartbeats_are_named() -> None:
     other = type("Other", (seen_within(1_000.0, math.inf),), {"name": "Other"})
     engine = engine_of([host(number) for number in range(3)], seen_within(1_000.0, math.inf), other)

@@ -156,3 +156,38 @@ def test_rules_end_where_the_columns_move() -> None:
     for ask in (rules.find, rules.could_pass):
         with pytest.raises(RuntimeError, match="moved"):
             ask()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32), st.integers(1, 900))
+def test_what_is_kept_of_rows_follows_every_change(seed: int, rows: int) -> None:
+    """Rules that are asked again and again say what new ones say."""
+    case, draw = Case(seed, max(rows, 700)), np.random.default_rng(seed)
+    case.columns.set_rows(rows)
+    kept, now, within = Rules(*case.rules), 1.0, 1.0
+    for beats in range(12):
+        changed = np.unique(draw.integers(0, case.columns.rows, draw.integers(0, 4)).astype(np.int32))
+        for name in ("used", "limit", "min_unit", "max_unit", "step_size"):
+            case.arrays[name][:, changed] = draw.integers(0, 5, (len(case.arrays[name]), len(changed)))
+        case.arrays["avail"][:] = np.minimum(case.arrays["limit"] - case.arrays["used"], case.arrays["max_unit"])
+        case.arrays["host"][:, changed] = draw.integers(0, 6, (len(case.arrays["host"]), len(changed)))
+        case.arrays["host"][VCPUS_USED, changed[draw.random(len(changed)) < 0.2]] = np.nan
+        beating = draw.integers(0, case.columns.rows, 2)
+        case.arrays["host"][VCPUS_USED, beating] = draw.integers(0, 6, 2)
+        case.arrays["class_of"][changed] = draw.integers(0, 4, len(changed))
+        case.mask[changed] = draw.integers(0, 2, len(changed))
+        case.columns.mark_changed(changed)
+        kind = draw.integers(0, 8)
+        if kind == 0:
+            case.columns.forget_log()
+        elif kind == 1:
+            case.columns.set_rows(int(draw.integers(1, len(case.arrays["class_of"]))))
+        elif kind < 5:
+            now = float(draw.choice([now, now + 1.0, now + 0.5, 2.0, np.nan, 1.0]))
+            within = float(draw.choice([1.0, 1.0, 2.0]))
+            case.split = None if case.split is None else (*case.split[:4], now, within)
+        kept.set_time(now, within, beats)
+        new = Rules(*case.rules)
+        assert kept.find() == new.find()
+        assert kept.could_pass() == new.could_pass()
+    assert kept.nbytes >= 0

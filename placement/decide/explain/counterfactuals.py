@@ -85,33 +85,62 @@ def near_misses(scan: Scan, considered: Rows | None = None) -> list[Counterfactu
 
 
 def _rules(scan: Scan, considered: Rows | None, *, skipped: bool, named: bool) -> Rules:
-    """The stages of a request as rules of the kernel; ``skipped``: without its filters; ``named``: with its names."""
+    """The stages of a request as rules of the kernel, which are kept if they judge all hosts by what is compiled alone.
+    ``skipped``: without its filters; ``named``: with its names."""
+    signature = scan.signature
+    selecting = [] if skipped else [stage for stage in scan.selections if scan.selects(stage)]
+    words, kinds = signature.class_words(skipped=skipped), signature.disabled_kinds()
+    if considered is not None or named or selecting:
+        return _made_rules(scan, words, kinds, considered, selecting, skipped=skipped, named=named)
+    rules = scan.context.compiled.kept_rules.find(
+        signature,
+        "candidates" if skipped else "all",
+        words,
+        kinds,
+        lambda: _made_rules(scan, words, kinds, None, [], skipped=skipped, named=False),
+    )
+    rules.set_time(*_clock(scan), scan.fleet._services.beats)
+    return rules
+
+
+def _made_rules(
+    scan: Scan,
+    words: NDArray[np.int64],
+    kinds: NDArray[np.uint8] | None,
+    considered: Rows | None,
+    selecting: list[Stage],
+    *,
+    skipped: bool,
+    named: bool,
+) -> Rules:
     fleet, signature = scan.fleet, scan.signature
     last = signature.last_candidate_stage if skipped else len(signature.stages)
     masks = [(cache.array, stage.number) for stage, cache in signature.row_judges if stage.number <= last]
-    every = np.arange(fleet.rows if named or signature.selections else 0, dtype=np.int32)
+    every = np.arange(fleet.rows if named or selecting else 0, dtype=np.int32)
     if named:
         masks.append((by_row(fleet, selected(fleet, scan.request.spec, every)), _NAMED.number))
-    selecting = [] if skipped else [stage for stage in scan.selections if scan.selects(stage)]
     masks += [(by_row(fleet, scan.selection_passes(stage, every)), stage.number) for stage in selecting]
     split = None
     compute = next((stage for stage in signature.stages[1 : last + 1] if stage.name == COMPUTE_FILTER), None)
-    disabled = signature.disabled_classes()
-    if compute is not None and disabled.any():
+    if compute is not None and kinds is not None:
         # Without the filter a disabled service is refused by Placement's side of the request. One that would not be up
         # if it were enabled is kept out by two things (Nova 33, servicegroup db driver).
-        kinds = disabled * (np.uint8(1) + signature.forced_down_classes())
-        now = np.nan if fleet.now is None else fleet.now
-        split = compute.number, kinds, _ENABLED.number, COLUMN["last_seen_up"], now, fleet.service_down_time
+        split = compute.number, kinds, _ENABLED.number, COLUMN["last_seen_up"], *_clock(scan)
     return Rules(
         fleet._kernel,
-        signature.class_words(skipped=skipped),
+        words,
         signature.needs,
         [bound for bound in signature.bounds if bound[3] <= last],
         masks,
         None if considered is None else among(fleet, considered),
         split,
     )
+
+
+def _clock(scan: Scan) -> tuple[float, float]:
+    """The time, NaN if none was given, and after how many seconds without a heartbeat a service counts as down."""
+    now = scan.fleet.now
+    return np.nan if now is None else now, scan.fleet.service_down_time
 
 
 def _not_named(scan: Scan, considered: Rows | None) -> Rows:

@@ -70,15 +70,21 @@ def fits_empty(scan: Scan, considered: Rows | None = None) -> bool | None:
             (masks if static else masks_now).append((cache.array, stage.number))
     chosen = None if considered is None else among(fleet, considered)
 
-    def passes(bounds: list[Bound], masks: list[tuple[NDArray[Any], int]]) -> bool:
-        words = signature.class_words(skipped=skipped)
-        return Rules(fleet._kernel, words, signature.needs, bounds, masks, chosen).could_pass()
+    kept, words = considered is None and not names_hosts(spec), signature.class_words(skipped=skipped)
 
-    if not passes(could, masks):
+    def passes(use: str, bounds: list[Bound], masks: list[tuple[NDArray[Any], int]]) -> bool:
+        def make() -> Rules:
+            return Rules(fleet._kernel, words, signature.needs, bounds, masks, chosen)
+
+        use = f"{use}, candidates" if skipped else use
+        rules = scan.context.compiled.kept_rules.find(signature, use, words, None, make) if kept else make()
+        return rules.could_pass()
+
+    if not passes("empty", could, masks):
         return False
     if not now and not masks_now:
         return True
-    return True if passes(could + now, masks + masks_now) else None
+    return True if passes("empty, as guests are now", could + now, masks + masks_now) else None
 
 
 def among(fleet: Fleet, rows: Rows) -> NDArray[np.uint8]:
