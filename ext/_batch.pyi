@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +33,7 @@ def place_alike(
     project: int,
     user: int,
     building: bool,
+    again: Sequence[tuple[int, float, float]],
     out_row: npt.NDArray[np.int32],
     out_consumer: npt.NDArray[np.int32],
     out_score: npt.NDArray[np.float64],

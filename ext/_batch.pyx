@@ -1,15 +1,24 @@
 """The batch kernel: decide, claim, next: many placements and releases in one call."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from ._fleet cimport BUILDING, NAMED, Columns
 from .ranking._ranking cimport Ranking
-from .ranking._state cimport STAGES
+from .ranking._state cimport STAGES, ranking_t
 from ._shapes cimport Shapes
 
 cdef extern from "draws.h":
     uint64_t hostler_word(uint64_t seed, uint64_t number) noexcept nogil
+
+cdef extern from "ranking/beside.h" nogil:
+    ctypedef struct beside_t "ranking_beside_t":
+        const int32_t* without
+        const int32_t* rows
+        const double* members
+        int64_t without_count, count
+    int decide_beside "ranking_decide_beside"(ranking_t* r, const beside_t* b, int32_t wanted, uint64_t seed)
 
 
 def place(Columns columns not None, Shapes shapes not None, int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] projects,
@@ -72,18 +81,121 @@ def place(Columns columns not None, Shapes shapes not None, int32_t[::1] which, 
     return n
 
 
+cdef class Bounds:
+    """Ranges of host columns."""
+
+    cdef int32_t count
+    cdef int32_t* columns
+    cdef double* ends
+
+    def __dealloc__(self):
+        free(self.columns)
+        free(self.ends)
+
+    def __init__(self, Columns columns, given):
+        cdef int32_t i
+        if self.columns != NULL:
+            raise RuntimeError("bounds are made once")
+        self.columns = <int32_t*>malloc((len(given) + 1) * sizeof(int32_t))
+        self.ends = <double*>malloc((2 * len(given) + 1) * sizeof(double))
+        if self.columns == NULL or self.ends == NULL:
+            raise MemoryError
+        for i, (column, low, high) in enumerate(given):
+            if not 0 <= column < columns.arrays[1].shape[0]:
+                raise IndexError("column out of range")
+            self.columns[i], self.ends[2 * i], self.ends[2 * i + 1] = column, low, high
+            self.count = i + 1
+
+    cdef bint hold(self, Columns columns, int32_t row) noexcept:
+        """Whether all values of a row are within."""
+        cdef int32_t i
+        cdef double value
+        for i in range(self.count):
+            value = columns.c.host[self.columns[i] * columns.c.capacity + row]
+            if not self.ends[2 * i] <= value <= self.ends[2 * i + 1]:
+                return False
+        return True
+
+
+cdef class Claims:
+    """Rows that guests of one request were claimed on and that do not pass any more: ``beside`` are still weighed, whether or not they
+    have room; ``without`` are not."""
+
+    cdef int32_t* beside
+    cdef int32_t* without
+    cdef int64_t beside_count, without_count
+
+    def __cinit__(self, int64_t room):
+        self.beside = <int32_t*>malloc((room + 1) * sizeof(int32_t))
+        self.without = <int32_t*>malloc((room + 1) * sizeof(int32_t))
+        if self.beside == NULL or self.without == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.beside)
+        free(self.without)
+
+    cdef int64_t place_of(self, int32_t row) noexcept:
+        """Position of a row among those beside; -1 if it is none of them."""
+        cdef int64_t k
+        for k in range(self.beside_count):
+            if self.beside[k] == row:
+                return k
+        return -1
+
+    cdef void take(self, int32_t row, bint weighed) noexcept:
+        """Take in a row that does not pass after a claim."""
+        cdef int64_t k = self.place_of(row)
+        if weighed:
+            if k < 0:
+                self.beside[self.beside_count] = row
+                self.beside_count += 1
+            return
+        if k >= 0:
+            self.beside_count -= 1
+            self.beside[k] = self.beside[self.beside_count]
+        self.without[self.without_count] = row
+        self.without_count += 1
+
+
+cdef int32_t choose(Columns columns, Ranking ranking, Claims claims, int32_t shape, bint first) noexcept:
+    """Place in the ranking's list of the row for the next guest; -1 if that is not sure. The ranking has caught up, and its list has
+    room."""
+    cdef beside_t b
+    cdef int32_t k, found = -1
+    cdef ranking_t* r = &ranking.r
+    if claims.beside_count + claims.without_count == 0:
+        ranking.decide(-1, 1 if first else 2, 0)
+        return -1 if r.found == 0 or (r.found == 2 and r.top_score[0] == r.top_score[1]) else 0
+    b.without, b.rows, b.members = claims.without, claims.beside, NULL
+    b.without_count, b.count = claims.without_count, claims.beside_count
+    if decide_beside(r, &b, <int32_t>min(claims.beside_count + 2, r.fleet.rows), 0):
+        return -1
+    for k in range(r.found):
+        if claims.place_of(r.top_row[k]) >= 0 and not columns.fits(r.top_row[k], shape):
+            continue
+        if found >= 0:
+            return found if r.top_score[k] != r.top_score[found] else -1
+        found = k
+    return found
+
+
 def place_alike(Columns columns not None, Ranking ranking not None, int32_t shape, uint64_t[:, ::1] uuids not None, int32_t project,
-                int32_t user, bint building, int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score,
+                int32_t user, bint building, again, int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score,
                 double[:, :, ::1] out_parts):
     """Place guests of one shape, one after the other, each seeing the claims before it, for as long as the best row that passes is sure
     to be the one that Nova takes, which filters once for all of them.
 
+    ``again``: (column, low, high) of what is judged for each guest again: a row of a claim outside is left out; one that does not pass
+    in the ranking for other reasons is weighed with the others, and taken if it has room.
+
     Returns how many were placed: fewer than all where no row passes, where (from the second guest on) two rows are equally good, where
-    a claim leaves its row without room for one more while guests remain, or where a uuid exists. ``out_parts[i, j]``: raw,
-    normalised and multiplier of term j of guest i's row. ValueError if the ranking draws.
+    one row at most is left because others are left out, or where a uuid exists. ``out_parts[i, j]``: raw, normalised and multiplier of
+    term j of guest i's row. ValueError if the ranking draws; IndexError for a column that there is not.
     """
     cdef Py_ssize_t i, k, n = uuids.shape[0]
-    cdef int32_t row, consumer
+    cdef int32_t row, consumer, at
+    cdef int64_t passing = 0
     cdef uint8_t flags = BUILDING if building else 0
     if (uuids.shape[1] != 2 or out_row.shape[0] != n or out_consumer.shape[0] != n or out_score.shape[0] != n
             or out_parts.shape[0] != n or out_parts.shape[1] != ranking.r.term_count or out_parts.shape[2] != 3):
@@ -94,7 +206,9 @@ def place_alike(Columns columns not None, Ranking ranking not None, int32_t shap
         raise ValueError("a ranking that draws")
     columns.check_shape(shape)
     ranking.check_capacity()
-    ranking.reserve_top(2)
+    cdef Bounds bounds = Bounds(columns, again)
+    cdef Claims claims = Claims(n)
+    ranking.reserve_top(n + 2)
     columns.reserve_consumers(n)
     columns.reserve_log(n)
     for i in range(n):
@@ -104,20 +218,24 @@ def place_alike(Columns columns not None, Ranking ranking not None, int32_t shap
             for k in range(i - 1, -1, -1):
                 columns.drop(out_consumer[k])
             raise MemoryError
-        ranking.decide(-1, 1 if i == 0 else 2, 0)
-        if ranking.r.found == 0 or (ranking.r.found == 2 and ranking.r.top_score[0] == ranking.r.top_score[1]):
+        if claims.without_count and passing - claims.without_count <= 1:
             return i
-        row = ranking.r.top_row[0]
+        at = choose(columns, ranking, claims, shape, i == 0)
+        if at < 0:
+            return i
+        if i == 0:
+            passing = ranking.r.counts[0]
+        row = ranking.r.top_row[at]
         out_row[i] = row
-        out_score[i] = ranking.r.top_score[0]
+        out_score[i] = ranking.r.top_score[at]
         if ranking.r.term_count > 0:
             ranking.weigh_row(row, 0.0, &out_parts[i, 0, 0])
         consumer = columns.add(uuids[i, 0], uuids[i, 1], row, shape, project, user, -1, flags)
         if consumer < 0:
             return i
         out_consumer[i] = consumer
-        if i + 1 < n and not ranking.passes(row):
-            return i + 1
+        if not ranking.passes(row):
+            claims.take(row, bounds.hold(columns, row))
     return n
 
 

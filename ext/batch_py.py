@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from .constants import BUILDING, STAGES
 from .draws import word
 from .fleet_py import Columns, checked
+from .ranking.beside_py import best_beside
 from .ranking.ranking_py import Ranking
 from .shapes_py import Shapes
 from .tables_py import format_uuid
@@ -71,6 +74,7 @@ def place_alike(
     project: int,
     user: int,
     building: bool,
+    again: Sequence[tuple[int, float, float]],
     out_row: npt.NDArray[np.int32],
     out_consumer: npt.NDArray[np.int32],
     out_score: npt.NDArray[np.float64],
@@ -87,22 +91,56 @@ def place_alike(
     if ranking.shuffle or ranking.subset != 1:
         raise ValueError("a ranking that draws")
     columns.check_shape(shape)
-    flags = BUILDING if building else 0
+    if not all(0 <= column < len(columns.host) for column, _, _ in again):
+        raise IndexError("column out of range")
+    flags, passing = BUILDING if building else 0, 0
+    beside: list[int] = []
+    without: list[int] = []
     for i, (high, low) in enumerate(uuids.tolist()):
-        rows, scores = ranking.best(-1, min(i + 1, 2), 0)
-        if not rows or (len(rows) == 2 and scores[0] == scores[1]):
+        if without and passing - len(without) <= 1:
             return i
-        row = out_row[i] = rows[0]
-        out_score[i] = scores[0]
+        found = _usable(columns, ranking, shape, beside, without, first=i == 0)
+        if not found or (i > 0 and len(found) > 1 and found[0][1] == found[1][1]):
+            return i
+        row, out_score[i] = found[0]
+        passing = passing if i else ranking.counts(-1, 1)[0]
+        out_row[i] = row
         if ranking.terms:
             out_parts[i] = ranking.row_parts(row, 0.0)
         try:
             out_consumer[i] = columns.add_consumer(high, low, row, shape, project, user, -1, flags)
         except KeyError:
             return i
-        if i + 1 < n and ranking.judge(np.array([row], np.int32))[0] != 0:
-            return i + 1
+        if ranking.judge(np.array([row], np.int32))[0] != 0:
+            beside = [each for each in beside if each != row]
+            weighed = all(least <= columns.host[column, row] <= most for column, least, most in again)
+            (beside if weighed else without).append(row)
     return n
+
+
+def _usable(
+    columns: Columns, ranking: Ranking, shape: int, beside: list[int], without: list[int], *, first: bool
+) -> list[tuple[int, float]]:
+    """The best rows for the next guest with their scores, best first, as many as tell whether the best is alone."""
+    if not beside and not without:
+        rows, scores = ranking.best(-1, 1 if first else 2, 0)
+    else:
+        named = np.array(without, np.int32), np.array(beside, np.int32)
+        wanted = min(len(beside) + 2, columns.rows)
+        rows, scores = best_beside(ranking, *named, None, wanted, 0)
+    return [
+        (row, score) for row, score in zip(rows, scores, strict=True) if row not in beside or _fits(columns, row, shape)
+    ]
+
+
+def _fits(columns: Columns, row: int, shape: int) -> bool:
+    """Whether a row has room for one more guest of a shape, by Placement's rule."""
+    classes, amounts, *_ = columns.shape(shape)
+    return all(
+        columns.avail[each, row] >= amount >= columns.min_unit[each, row]
+        and amount % max(int(columns.step_size[each, row]), 1) == 0
+        for each, amount in zip(classes, amounts, strict=True)
+    )
 
 
 def release(columns: Columns, consumers: npt.NDArray[np.int32]) -> None:

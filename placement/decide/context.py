@@ -6,11 +6,13 @@ An Engine owns one and composes the modules of this package, which take it and d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from ...ext.draws import word
-from ...ext.tables import format_uuid, make_many
+from ...ext.tables import format_many, format_uuid, make_many
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_uuids
@@ -218,6 +220,35 @@ class DecisionContext:
             cpu_allocation_ratio=static.cpu_allocation_ratio,
             ram_allocation_ratio=static.ram_allocation_ratio,
             network_metadata=spec.network_metadata,
+        )
+
+    def selections(self, claims: Sequence[Claimed], limits: Sequence[NumaLimits | None]) -> tuple[Selection, ...]:
+        """``selection`` of several claims, without alternates. O(claims)."""
+        fleet = self._fleet
+        rows = np.array([claimed.row for claimed in claims], np.int32)
+        classes = fleet._store.row["class_of"].take(rows).tolist()
+        places = {}
+        for number in set(classes):
+            static = fleet._classes[number]
+            places[number] = static.cell_uuid, self.zone_of(static)
+        columns = fleet._service_hosts(rows), format_many(fleet._providers.words(rows)), classes
+        return tuple(
+            [
+                Selection(
+                    instance_uuid=claimed.uuid,
+                    host=host,
+                    node=fleet.name(claimed.row),
+                    provider_uuid=provider,
+                    cell_uuid=places[number][0],
+                    availability_zone=places[number][1],
+                    weight=claimed.weight,
+                    allocations=claimed.allocations,
+                    parts=claimed.parts,
+                    mappings=claimed.mappings,
+                    limits=limit,
+                )
+                for claimed, limit, host, provider, number in zip(claims, limits, *columns, strict=True)
+            ]
         )
 
     def selection(self, claimed: Claimed, alternates: tuple[Alternate, ...], limits: NumaLimits | None) -> Selection:

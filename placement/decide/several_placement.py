@@ -3,8 +3,7 @@
 The answers are those of the scan, which weighs all hosts that passed for the first instance again for each further one
 (Nova 33). Only the rows of the claims change between two of these, and stay among the weighed hosts though they may
 have no more room. Equal scores keep the order of the instance before: where that is not sure to be the order of the
-rows, the scan decides. Costs a search an instance; one kernel call makes all claims where each leaves its row with room
-for one more and no two rows are equally good.
+rows, the scan decides. Costs a search an instance; one kernel call makes all claims where no two rows are equally good.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from ...ext.batch import place_alike
 from ...ext.ranking import best_beside
-from ...ext.tables import parse_many
+from ...ext.tables import format_many, parse_many
 from ..types.decision import Decision, ScorePart
 from ..types.request import Request
 from .claim import Claimed
@@ -45,14 +44,15 @@ def place_several(context: DecisionContext, request: Request) -> Decision | None
         if not _Search(context, signature, request, counts[0], made).go_on():
             context.fleet._history.go(start)
             return None
-        limits = [context.numa_limits(signature, request, claimed.row) for claimed in made]
+        cells = request.spec.numa_topology is not None
+        limits = [context.numa_limits(signature, request, each.row) if cells else None for each in made]
         seed = context.decision_seed()
         return Decision(
             sequence=context.next_sequence(),
             request_id=request.request_id,
             considered=considered,
             removed=removed,
-            selections=tuple(context.selection(each, (), limit) for each, limit in zip(made, limits, strict=True)),
+            selections=context.selections(made, limits),
             seed=seed,
         )
     except BaseException:
@@ -82,6 +82,7 @@ def _claim_together(context: DecisionContext, signature: Signature, request: Req
         fleet._projects.id(request.project_id),
         fleet._users.id(request.user_id),
         True,
+        _judged_again(signature),
         rows,
         consumers,
         weights,
@@ -97,10 +98,21 @@ def _claim_together(context: DecisionContext, signature: Signature, request: Req
     if passing > 1:
         weighers, by_field = signature.weigher_names, parts[:done].transpose(0, 2, 1).tolist()
         weighed = [tuple(map(ScorePart, weighers, *each)) for each in by_field]
-    found = zip(claimed, request.instance_uuids, rows.tolist(), weights.tolist(), weighed, strict=False)
+    providers = format_many(fleet._providers.words(rows[:done]))
+    found = zip(request.instance_uuids, rows.tolist(), claimed, weights.tolist(), providers, weighed, strict=False)
     return [
-        Claimed(uuid, row, consumer, weight, {fleet.uuid(row): amounts.copy()}, of_row)
-        for consumer, uuid, row, weight, of_row in found
+        Claimed(uuid, row, consumer, weight, {provider: amounts.copy()}, of_row)
+        for uuid, row, consumer, weight, provider, of_row in found
+    ]
+
+
+def _judged_again(signature: Signature) -> list[tuple[int, float, float]]:
+    """(column, low, high) of the filters that judge the hosts for each instance again."""
+    judges = [stage.filter for stage in signature.stages]
+    return [
+        (column, low, high)
+        for column, low, high, number in signature.bounds
+        if (judge := judges[number]) is not None and not judge.once_per_request
     ]
 
 
@@ -114,6 +126,7 @@ class _Search:
         added."""
         self._context, self._signature, self._request = context, signature, request
         self._passing, self._made = passing, made
+        self._again = _judged_again(signature)
         self._beside: list[int] = []
         """Rows of claims that the filters still pass, whether or not they have room."""
         self._without: list[int] = []
@@ -184,8 +197,4 @@ class _Search:
     def _still_passes(self, row: int) -> bool:
         """Whether the filters that are applied to every instance pass the row of a claim."""
         host = self._context.fleet._store.host
-        for column, low, high, number in self._signature.bounds:
-            judge = self._signature.stages[number].filter
-            if judge is not None and not judge.once_per_request and not low <= host[column, row] <= high:
-                return False
-        return True
+        return all(low <= host[column, row] <= high for column, low, high in self._again)

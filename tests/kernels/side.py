@@ -66,12 +66,12 @@ class Side:
         )
         return done, rows, ids, scores, counts
 
-    def place_alike(self, ranking: int, shape: int, uuids: Any, building: bool) -> tuple[Any, ...]:
+    def place_alike(self, ranking: int, shape: int, uuids: Any, building: bool, again: Any) -> tuple[Any, ...]:
         made, n = self.rankings[ranking], len(uuids)
         rows, ids, scores = np.full(n, 9, np.int32), np.full(n, 9, np.int32), np.full(n, 9.0)
         parts = np.zeros((n, len(made.row_parts(0)), 3))
         outs = (rows, ids, scores, parts)
-        done = self.batch.place_alike(self.columns, made, shape, uuids, 3, 4, building, *outs)
+        done = self.batch.place_alike(self.columns, made, shape, uuids, 3, 4, building, again, *outs)
         return done, *(out[:done].tolist() for out in outs)
 
     def find(self, uuids: Any) -> Any:

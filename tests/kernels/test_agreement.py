@@ -398,14 +398,23 @@ class Agreement(RuleBasedStateMachine):
         self.uuids += len(guests)
         self.both(lambda side: side.place(shapes, uuids, groups, building, seed, width))
 
-    @rule(pick=numbers, guest=numbers, count=st.integers(0, 8), repeated=st.integers(0, 3), building=st.booleans())
-    def place_alike(self, pick: int, guest: int, count: int, repeated: int, building: bool) -> None:
+    @rule(
+        pick=numbers,
+        guest=numbers,
+        count=st.integers(0, 8),
+        repeated=st.integers(0, 3),
+        building=st.booleans(),
+        again=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-np.inf, 0.0]), st.sampled_from([1.0, 4.0, 1e9]))),
+    )
+    def place_alike(
+        self, pick: int, guest: int, count: int, repeated: int, building: bool, again: list[tuple[int, float, float]]
+    ) -> None:
         uuids = words(self.uuids + 1, count)
         if repeated == 0 and count > 2:
             uuids[-1] = uuids[0]
         self.uuids += count
         ranking, shape = pick % len(self.signatures), guest % self.shapes
-        self.both(lambda side: side.place_alike(ranking, shape, uuids, building))
+        self.both(lambda side: side.place_alike(ranking, shape, uuids, building, again))
 
     @rule(seed=seeds, count=st.integers(0, 8), twice=st.integers(0, 3))
     def release(self, seed: int, count: int, twice: int) -> None:

@@ -56,7 +56,7 @@ class Scene:
 
     def place_alike(self, ranking: Any = None, **changes: Any) -> int:
         guests: dict[str, Any] = {"shape": 0, "uuids": words(1, 2), "project": 0, "user": 0, "building": True}
-        guests |= {"out_row": int32([9, 9]), "out_consumer": int32([9, 9]), "out_score": np.zeros(2)}
+        guests |= {"again": (), "out_row": int32([9, 9]), "out_consumer": int32([9, 9]), "out_score": np.zeros(2)}
         guests |= {"out_parts": np.zeros((2, 0, 3))} | changes
         return place_alike(self.columns, self.ranking if ranking is None else ranking, **guests)
 
@@ -196,6 +196,7 @@ BATCH: dict[str, tuple[type[Exception], Callable[[Scene], object]]] = {
     "guests alike of an unknown shape": (IndexError, lambda s: s.place_alike(shape=1)),
     "guests alike with uuids of one word": (ValueError, lambda s: s.place_alike(uuids=np.zeros((2, 1), np.uint64))),
     "guests alike with too few answers": (ValueError, lambda s: s.place_alike(out_row=int32([9]))),
+    "guests alike by a column that there is not": (IndexError, lambda s: s.place_alike(again=[(99, 0.0, 1.0)])),
     "guests alike with parts of more terms": (ValueError, lambda s: s.place_alike(out_parts=np.zeros((2, 1, 3)))),
     "guests alike by a ranking of another fleet": (ValueError, lambda s: s.place_alike(Scene().ranking)),
     "guests alike by a ranking that shuffles": (ValueError, lambda s: s.place_alike(s.make(shuffle=True))),
