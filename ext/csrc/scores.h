@@ -6,6 +6,7 @@
 #ifndef HOSTLER_SCORES_H
 #define HOSTLER_SCORES_H
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -22,11 +23,14 @@ static void hostler_add_term(double *restrict score, const double *restrict raw,
     }
 }
 
-/* score[i] = -inf where stage[i] refuses the row */
+#define HOSTLER_SUNK (-DBL_MAX) /* stands for scores of rows that pass and whose sum overflowed to -inf, or that is no number */
+
+/* score[i] = -inf where stage[i] refuses the row, and nowhere else */
 HOSTLER_CLONES
 static void hostler_refuse(double *restrict score, const uint8_t *restrict stage, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
-        score[i] = stage[i] ? -INFINITY : score[i];
+        double kept = score[i] > HOSTLER_SUNK ? score[i] : HOSTLER_SUNK;
+        score[i] = stage[i] ? -INFINITY : kept;
     }
 }
 

@@ -1,5 +1,6 @@
 """Assertions that what a ranking or the host index keeps is what a fresh look at every row gives. For tests. O(rows)."""
 
+from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
@@ -42,7 +43,7 @@ cdef int check_rows(ranking_t* r) except -1:
     for row in range(r.fleet.rows):
         assert r.stage[row] == stage_of(r, row), f"stage of row {row}"
         counts[r.stage[row]] += 1
-        value = stored_score(r, row) if r.stage[row] == 0 else -INFINITY
+        value = max(stored_score(r, row), -DBL_MAX) if r.stage[row] == 0 else -INFINITY
         assert r.score[row] == value, f"stored score of row {row}"
         assert not r.aside[row], f"row {row} left aside"
         for side in range(r.term_count):

@@ -5,6 +5,7 @@
 #ifndef HOSTLER_HOST_INDEX_H
 #define HOSTLER_HOST_INDEX_H
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -67,8 +68,8 @@ typedef struct {
     int32_t classes;          /* resource classes */
 } hostler_fleet;
 
-#define HOSTLER_UNKNOWN -1e30 /* stands for NaN: below HOSTLER_KNOWN_FLOOR, which is below all that is known */
-#define HOSTLER_KNOWN_FLOOR -1e29
+#define HOSTLER_UNKNOWN -INFINITY /* stands for NaN: all that is known is finite */
+#define HOSTLER_KNOWN_FLOOR -DBL_MAX
 #define HOSTLER_EXACT 9007199254740992.0 /* 2**53: amounts are below, and availability above it is as good as it */
 
 static inline double hostler_tracked(const hostler_index *x, const hostler_fleet *f, int32_t slot, int64_t row) {

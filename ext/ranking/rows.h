@@ -173,7 +173,8 @@ static inline double ranking_stored_score(ranking_t *r, int64_t row) {
     return total;
 }
 
-/* Every row's score under the stored normalisers, -inf where refused; as stored_score gives it, term by term. */
+/* Every row's score under the stored normalisers, -inf where refused, at least HOSTLER_SUNK elsewhere; as stored_score gives
+ * it, term by term. */
 static inline void ranking_score_all(ranking_t *r) {
     int64_t n = r->fleet->rows, row;
     int32_t i;

@@ -128,7 +128,7 @@ typedef struct ranking {
     int packing, by_load;  /* some term is a formula; and one of these looks at the mean load */
     hostler_figures figures;
     uint8_t *stage;  /* [capacity] first refusing stage, 0 passes */
-    double *score;   /* [capacity] exact score under the stored normalisers, -inf where refused */
+    double *score;   /* [capacity] exact score under the stored normalisers, -inf where refused; see HOSTLER_SUNK */
     int64_t *counts; /* [STAGES] rows by stage; the shared ones where the ranking has no rows of its own */
     /* trees: node i of the raw value trees at i * side_count + side, of the score's at side_count * nodes + i */
     int64_t nodes;

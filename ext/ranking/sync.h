@@ -145,7 +145,8 @@ static inline int ranking_sync(ranking_t *r) {
                 }
             }
             if (new == 0 && !isfinite(score)) {
-                /* The stored range is so small that the quotient overflows; -inf would say that the row is refused. */
+                /* The stored range is so small that the quotient overflows, or the sum does; -inf would say that the row is
+                 * refused. */
                 renew = 1;
                 score = 0.0;
             }

@@ -37,6 +37,11 @@ static inline int ranking_hopeless(ranking_t *r, double bound, int64_t first_row
     return bound < least || (bound == least && first_row > r->top_row[r->wanted - 1]);
 }
 
+/* The score of a row that passes under the decision's normalisers. */
+static inline double ranking_score_now(ranking_t *r, int64_t row) {
+    return r->drifted || r->score[row] == HOSTLER_SUNK ? ranking_true_score(r, row, 0.0) : r->score[row];
+}
+
 static inline void ranking_search_block(ranking_t *r, int64_t block) {
     int64_t row = block * FANOUT, n = HOSTLER_LEAST(row + FANOUT, r->fleet->rows), i;
     double least = r->found == r->wanted ? r->top_score[r->wanted - 1] : -INFINITY;
@@ -46,7 +51,7 @@ static inline void ranking_search_block(ranking_t *r, int64_t block) {
             continue;
         }
         r->work += 1;
-        ranking_offer(r, i, r->drifted ? ranking_true_score(r, i, 0.0) : r->score[i]);
+        ranking_offer(r, i, ranking_score_now(r, i));
     }
 }
 
@@ -95,7 +100,7 @@ static void ranking_search_ties(ranking_t *r, int32_t level, int64_t node, doubl
             continue;
         }
         r->work += 1;
-        if ((r->drifted ? ranking_true_score(r, i, 0.0) : r->score[i]) == best) {
+        if (ranking_score_now(r, i) == best) {
             ranking_add_tie(r, i);
         }
     }

@@ -12,9 +12,10 @@ from ..fleet.columns import COLUMN
 from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..fleet.host_view import ClassView, FleetView, HostView
-from ..policy.rule_checks import column_of, ends_of, fields_of, finite_number, formula_of, raw_values
+from ..policy.rule_checks import column_of, ends_of, fields_of, finite_number, formula_of, raw_value, raw_values
 from ..types.errors import HostlerError, InvalidValue
 from ..types.host_classes import STATIC_FIELDS
+from ..types.limits import MAX_RAW
 from ..types.request import Request
 from ..weighers.base import Weigher
 
@@ -44,19 +45,19 @@ class RowValues:
             if not host._class.is_host:
                 continue
             try:
-                raw[position] = finite_number(weigher, "raw value", weigher.raw(host, self.request))
+                raw[position] = raw_value(weigher, "raw value", weigher.raw(host, self.request))
             except HostlerError as error:
                 self.errors[row] = error
         return raw
 
     def _vectorised(self, rows: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
         """``values`` as they are for hosts; what is said of other rows is ignored."""
-        finite, hosts = np.isfinite(values), self.fleet.hosts_among(rows)
+        finite, hosts = np.abs(values) <= MAX_RAW, self.fleet.hosts_among(rows)  # NaN is not
         for row in rows.tolist() if self.errors else ():
             self.errors.pop(row, None)
         for position in np.flatnonzero(hosts & ~finite).tolist():
             try:
-                finite_number(self.weigher, "raw value", float(values[position]))
+                raw_value(self.weigher, "raw value", float(values[position]))
             except InvalidValue as error:
                 self.errors[int(rows[position])] = error
         return np.where(hosts & finite, values, 0.0)
@@ -151,7 +152,7 @@ class CompiledWeigher:
             return
         for host_class in new:
             raw = self.weigher.raw(ClassView(self.fleet, host_class), self.request) if host_class.is_host else 0.0
-            raw = finite_number(self.weigher, "raw value", raw)
+            raw = raw_value(self.weigher, "raw value", raw)
             self._values.append(raw if self.weigher.maxval is None else min(raw, self.weigher.maxval))
         self.arguments["values"] = np.array([*self._values, 0.0])
 

@@ -13,6 +13,7 @@ from ..filters.base import Bound, Filter, Selection
 from ..filters.host_attributes import FIELDS
 from ..fleet.columns import COLUMN
 from ..types.errors import InvalidValue, UnknownName
+from ..types.limits import MAX_RAW
 from ..types.request import Request
 from ..weighers.base import Formula, Weigher
 
@@ -87,10 +88,18 @@ def finite_number(weigher: Weigher, what: str, value: object) -> float:
     raise InvalidValue(f"{weigher.name}: {what} is {value!r:.80}, but must be a finite number", field=weigher.name)
 
 
+def raw_value(weigher: Weigher, what: str, value: object) -> float:
+    """``value`` if it is a finite number of at most MAX_RAW either way; InvalidValue otherwise."""
+    number = finite_number(weigher, what, value)
+    if abs(number) > MAX_RAW:
+        raise InvalidValue(f"{weigher.name}: {what} is {number!r}, but must be within 2**1022", field=weigher.name)
+    return number
+
+
 def ends_of(weigher: Weigher) -> dict[str, float | None]:
     """A weigher's minval and maxval; InvalidValue if one is not a finite number, or if minval > maxval."""
     least, greatest = (
-        None if value is None else finite_number(weigher, name, value)
+        None if value is None else raw_value(weigher, name, value)
         for name, value in (("minval", weigher.minval), ("maxval", weigher.maxval))
     )
     if least is not None and greatest is not None and least > greatest:

@@ -15,8 +15,10 @@ from hostler.placement.filters.base import Bound, Filter
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
 from hostler.placement.policy.policy import Policy
+from hostler.placement.types.errors import InvalidValue
 from hostler.placement.types.host import Host, MemoryPages, NumaCell, NumaTopology, Service
 from hostler.placement.types.request import Flavor, Request, RequestSpec
+from hostler.placement.weighers.base import Weigher
 
 
 def engine_of(hosts: list[Host], *filters: type[Filter], **options: Any) -> Engine:
@@ -106,6 +108,9 @@ def test_advice_is_that_of_explain_where_each_request_is_compiled_by_itself() ->
     assert found.code == "full"
 
 
+SEEN = [None, 400.0, 1_000.0, 2_000.0, -1e30, -1.7e308]
+
+
 def seen_within(low: float, high: float) -> type[Filter]:
     class SeenWithin(Filter):
         name = "SeenWithin"
@@ -130,8 +135,12 @@ def seen_within(low: float, high: float) -> type[Filter]:
 @pytest.mark.property
 @settings(max_examples=40)
 @given(
-    st.lists(st.tuples(st.integers(1, 6), st.sampled_from([None, 400.0, 1_000.0, 2_000.0])), min_size=1, max_size=300),
-    st.sampled_from([(1_000.0, math.inf), (-math.inf, 1_500.0), (500.0, 1_500.0), (-math.inf, math.inf)]),
+    st.lists(
+        st.tuples(st.integers(1, 6), st.sampled_from(SEEN)),
+        min_size=1,
+        max_size=300,
+    ),
+    st.sampled_from([(1_000.0, math.inf), (-math.inf, 1_500.0), (500.0, 1_500.0), (-math.inf, math.inf), (-1e31, 0.0)]),
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from([60, 100])), min_size=1, max_size=12),
 )
 def test_no_bound_lets_a_heartbeat_pass_that_is_unknown(
@@ -178,3 +187,26 @@ def test_fits_counts_guests_whatever_uuids_exist() -> None:
     engine.place(wish())
     engine.sequence = 0  # so that the uuid that comes next is one that exists
     assert engine.fits(wish(), limit=1).count == 1
+
+
+class Endless(Weigher):
+    """A raw value whose distance from another is no number."""
+
+    name = "Endless"
+
+    def configured(self) -> float:
+        return 1.0
+
+    def fields(self, request: Request) -> frozenset[str]:
+        return frozenset({"host"})
+
+    def raw(self, host: Any, request: Request) -> float:
+        return 1.7e308 if host.host == "h0" else 0.0
+
+
+def test_a_raw_value_whose_range_would_overflow_is_an_error_of_its_weigher() -> None:
+    fleet = Fleet()
+    add_hosts(fleet, [host(0), host(1)])
+    engine = Engine(fleet, Policy.from_mapping({}, weighers=[Endless]))
+    with pytest.raises(InvalidValue, match=r"Endless: raw value is 1\.7e\+308, but must be within 2\*\*1022"):
+        engine.place(wish())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...types.errors import HostlerError, InvalidValue
+from ...types.limits import MAX_RAW
 from .filter_properties import FilterProperties
 from .filters.base import ERRORS, REQUEST, PoolFilter
 from .view import attribute, attribute_names
@@ -147,7 +148,7 @@ class CinderWeigherAdapter(PoolWeigher):
             return np.nan, f"{self.name} cannot weigh it: {str(error) or type(error).__name__:.120}"
         except Exception as error:
             raise _failed(self.name, error) from error
-        return (weight, None) if np.isfinite(weight) else (np.nan, f"{self.name} gives it no finite number")
+        return (weight, None) if abs(weight) <= MAX_RAW else (np.nan, f"{self.name} gives it no finite number")
 
     def refusal(self, pools: Pools, filter_properties: FilterProperties, row: int) -> str | None:
         return self._weigh(pools, properties_of(filter_properties), row)[1]
