@@ -18,7 +18,7 @@ from ...ext.ranking import Ranking
 from ...ext.shapes import Shapes
 from ..fleet.fleet import Fleet
 from ..policy.policy import Policy
-from ..request.checks import check_spec
+from ..request.checks import check_flavor_fields, check_spec
 from ..request.prepare import check_flavor
 from ..types.errors import HostlerError
 from ..types.request import Flavor, Image, Request, RequestSpec
@@ -236,7 +236,7 @@ class ShapeTable:
         return way, kind, (kind.part, self._images[image], self._zone[zone]), flavor & 0xFFFFFFFF
 
     def _add_flavor(self, way: int, flavor: Flavor) -> int:
-        check_spec(RequestSpec(flavor=flavor))
+        check_flavor_fields(flavor)
         taken = amounts(flavor, way >= 3)
         classes = tuple(name for name, _ in taken)
         key = (way, classes, tuple(sorted(flavor.extra_specs.items())))

@@ -84,7 +84,7 @@ def _check_group(group: ServerGroup) -> None:
 
 def check_spec(spec: RequestSpec) -> None:
     """Raise InvalidValue if the spec is malformed. O(size of the spec)."""
-    _check_flavor(spec.flavor)
+    check_flavor_fields(spec.flavor)
     if spec.image is not None:
         _check_image(spec.image)
     _optional_text(spec.availability_zone, "availability_zone")
@@ -103,11 +103,14 @@ def check_spec(spec: RequestSpec) -> None:
     check_requested(spec)
 
 
-def _check_flavor(flavor: Flavor) -> None:
+def check_flavor_fields(flavor: Flavor) -> None:
+    """Raise InvalidValue if the flavor of a spec is malformed. O(size of the flavor)."""
     _is_a(flavor, Flavor, "flavor")
     _text(flavor.name, "flavor.name")
     for name in ("vcpus", "memory_mb", "root_gb", "ephemeral_gb", "swap"):
-        whole_number(getattr(flavor, name), f"flavor.{name}", most=MAX_AMOUNT)
+        value = getattr(flavor, name)
+        if type(value) is not int or not 0 <= value <= MAX_AMOUNT:
+            whole_number(value, f"flavor.{name}", most=MAX_AMOUNT)
     specs, field = flavor.extra_specs, "flavor.extra_specs"
     for key, value in _mapping(specs, field).items():
         if not isinstance(value, str):
