@@ -27,12 +27,16 @@ TEMPLATES: Final = 4096
 """Rankings kept at most that differ in more than what they say of classes; beyond that all are made again."""
 RANKINGS_BYTES: Final = 64 << 20
 """Bytes of rankings; those that were used least recently are forgotten."""
+STAGES_BYTES: Final = 8 << 20
+"""Bytes of what wishes say of classes; what was used least recently is forgotten."""
 HELD_BYTES_PER_POOL: Final = 192
 """Bytes that rankings which search the index may spend on rows of their own while they are asked often."""
 SIGNATURE_BYTES: Final = 2 << 10
 """What a compiled request takes beside its ranking."""
 _RANKING_BYTES: Final = 6 << 10
 """What a ranking takes beside what it says of classes."""
+_STAGES_BYTES: Final = 2 << 10
+"""What the wishes of a request take beside what they say of classes."""
 _CLASS_BYTES: Final = 10
 """What a ranking takes for a class."""
 
@@ -55,6 +59,9 @@ class PoolIndex:
         self._templates: dict[Hashable, Ranking] = {}
         self._rankings: RecentlyUsed[Hashable, Ranking] = RecentlyUsed(RANKINGS_BYTES)
         """By all that a ranking is made of: volume types that admit the same pools share one."""
+        self._stages: RecentlyUsed[Hashable, NDArray[np.uint8]] = RecentlyUsed(STAGES_BYTES)
+        self._judged = (-1, -1)
+        """Edition and number of the classes that ``_stages`` is of."""
 
     def ranking(self, bounds: Bounds, terms: Terms, class_stage: NDArray[np.uint8]) -> Ranking | None:
         """A ranking over the index; None if the index cannot be searched for it. O(classes)."""
@@ -65,6 +72,29 @@ class PoolIndex:
         made = self._template(bounds, terms).judging(class_stage)
         size = _RANKING_BYTES + _CLASS_BYTES * len(class_stage)
         return None if made is None else self._rankings.keep(key, made, size)
+
+    def class_stage(self, wishes: Sequence[Wishes]) -> NDArray[np.uint8]:
+        """By class of pools, the first stage whose wishes it does not have, uint8[classes]; not to be changed. Volume
+        types mostly want what others do. O(wishes), or O(wishes * classes) for those that are new."""
+        classes = self.pools.classes
+        state = classes.edition, classes.count
+        if state != self._judged:
+            self._stages.clear()
+            self._judged = state
+        key = tuple([(number, tuple([(wish.key, wish.wish) for wish in wanted])) for number, wanted in wishes])
+        known = self._stages.get(key)
+        if known is None:
+            known = self._stages.again(key)
+        if known is not None:
+            return known
+        stage = np.zeros(classes.count, np.uint8)
+        for number, wanted in reversed(wishes):
+            passing = classes.passing(wanted[0])
+            for wish in wanted[1:]:
+                passing &= classes.passing(wish)
+            np.putmask(stage, ~passing, number)
+        stage[0] = NOT_A_HOST
+        return self._stages.keep(key, stage, len(stage) + _STAGES_BYTES)
 
     def _template(self, bounds: Bounds, terms: Terms) -> Ranking:
         template = self._templates.get((bounds, terms))
@@ -134,14 +164,7 @@ class ClassSignature:
         classes = self.pools.classes
         classes.refresh()
         self._edition, self._count = classes.edition, classes.count
-        stage = np.zeros(classes.count, np.uint8)
-        for number, wishes in reversed(self._wishes):
-            passing = classes.passing(wishes[0])
-            for wish in wishes[1:]:
-                passing &= classes.passing(wish)
-            np.putmask(stage, ~passing, number)
-        stage[0] = NOT_A_HOST
-        self._ranking = self._index.ranking(self._bounds, self._terms, stage)
+        self._ranking = self._index.ranking(self._bounds, self._terms, self._index.class_stage(self._wishes))
 
 
 def steady(pools: Pools, policy: VolumePolicy) -> bool:

@@ -135,7 +135,10 @@ def check_volume_spec(spec: object) -> VolumeSpec:
         check_volume_type(spec.volume_type, "volume_type")
     for name in ("scheduler_hints", "metadata", "properties", "qos_specs"):
         value = getattr(spec, name)
-        if (value is not None or name != "qos_specs") and is_deeper(_mapping(value, name), MAX_NESTING):
+        if value is None and name == "qos_specs":
+            continue
+        given = _mapping(value, name)
+        if given and is_deeper(given, MAX_NESTING):
             raise InvalidValue(f"{name} is nested more than {MAX_NESTING} levels deep", field=name)
     for name in ("availability_zone", "resource_backend"):
         if getattr(spec, name) is not None:
