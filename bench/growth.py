@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from hostler.core import engine_commands, storage_commands
 from hostler.core.machine import state
-from hostler.placement.decide import compiled_filter, signature_cache
+from hostler.placement.decide import compiled_filter, kept_rules, signature_cache
 from hostler.placement.request import preparation
 from hostler.placement.storage import by_class, compiled, context
 from hostler.placement.storage.pools import pool_classes
@@ -45,9 +45,12 @@ CACHES: Final = (
     (compiled, "CLASS_BYTES"),
     (by_class, "TEMPLATES"),
     (by_class, "RANKINGS_BYTES"),
+    (by_class, "STAGES_BYTES"),
     (pool_classes, "MOST_READ"),
     (pool_classes, "MOST_VERDICTS"),
     (context, "CHECKED_BYTES"),
+    (kept_rules, "KEPT"),
+    (kept_rules, "KEPT_BYTES"),
 )
 """Bounds of caches: modules and names."""
 PART: Final = 16

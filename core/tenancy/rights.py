@@ -88,7 +88,8 @@ FOR_OTHERS: Final = frozenset(
             AttachVolume,
             DetachVolume,
         ),
-        *(CreateGuest, StartGuest, StopGuest, DeleteGuest, c.CreateProject, c.DeleteProject, c.SetLimits),
+        *(CreateGuest, StartGuest, StopGuest, DeleteGuest, ResizeGuest, SnapshotGuest, DeleteGuestSnapshot),
+        *(c.CreateProject, c.DeleteProject, c.SetLimits),
         *(c.CreateUser, c.DeleteUser, c.Grant, c.Revoke, c.CreateToken, c.RevokeToken),
     )
 )

@@ -15,6 +15,8 @@ from .signature import Signature
 KEPT_BYTES: Final = 1 << 20
 KEPT_BYTES_PER_ROW: Final = 64
 """Bytes that all of them may hold: the greater of the two. Those that were used least recently go first."""
+KEPT: Final = 256
+"""Rules that are kept at most, whatever they hold: their signatures stay with them."""
 
 Words = NDArray[np.int64]
 Kinds = NDArray[np.uint8]
@@ -43,7 +45,7 @@ class KeptRules:
             known = words, kinds, make()
             most = max(KEPT_BYTES, KEPT_BYTES_PER_ROW * signature.capacity)
             held = self.nbytes
-            while self._rules and held > most:
+            while self._rules and (held > most or len(self._rules) >= KEPT):
                 held -= self._rules.pop(next(iter(self._rules)))[2].nbytes
         self._rules[signature, use] = known
         return known[2]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .core.machine.catalog_queries import FlavorLine, ImageLine
     from .core.machine.event_log import Event
     from .core.machine.group_queries import ServerGroupLine
-    from .core.machine.host_detail import CellDetail, PagesDetail, PciPoolDetail
+    from .core.machine.host_detail import CellDetail, HostFacts, PagesDetail, PciPoolDetail
     from .core.machine.instance_queries import InstanceLine
     from .core.machine.lifecycle_queries import BackendLine, GuestLine, GuestSnapshotLine, VolumeLifeLine
     from .core.machine.lives import GuestChange, SnapshotChange
@@ -299,6 +299,7 @@ __all__ = [
     "HostArrays",
     "HostClass",
     "HostDetail",
+    "HostFacts",
     "HostLine",
     "HostReason",
     "HostReport",

@@ -7,7 +7,7 @@ ANSWERS: Final = {
     "core.errors": "ErrorValue",
     "core.machine.catalog_queries": "FlavorLine ImageLine",
     "core.machine.group_queries": "ServerGroupLine",
-    "core.machine.host_detail": "CellDetail PagesDetail PciPoolDetail",
+    "core.machine.host_detail": "CellDetail HostFacts PagesDetail PciPoolDetail",
     "core.machine.instance_queries": "InstanceLine",
     "core.machine.lifecycle_queries": "BackendLine VolumeLifeLine",
     "core.machine.provider_queries": "AggregateLine ConsumerLine ProviderDetail ProviderLine",

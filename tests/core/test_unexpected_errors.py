@@ -171,7 +171,7 @@ def test_an_error_among_the_claims_of_several_instances_leaves_none_of_them(monk
     machine = made()
     before = state_of(machine)
     with monkeypatch.context() as patch:
-        patch.setattr(DecisionContext, "selection", lambda *_: 1 / 0)
+        patch.setattr(DecisionContext, "selections", lambda *_: 1 / 0)
         (outcome,) = machine.apply_batch([order(place(11, 12, project="p"))])
     assert isinstance(outcome, InternalError)
     assert state_of(machine) == before

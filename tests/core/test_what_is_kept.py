@@ -50,9 +50,9 @@ def test_a_command_with_many_guests_counts_as_many_events() -> None:
 def test_a_refused_request_counts_by_its_bytes() -> None:
     made = machine(1)
     events = history_of(made, 100)
-    long = {"zone": ["z" * 60_000]}
+    long = [f"host-{number:060}" for number in range(1_000)]
     for number in (1, 2, 3):
-        told(made, events, number, p.Place(request=asked(number, vcpus=1_000, scheduler_hints=long)))
+        told(made, events, number, p.Place(request=asked(number, vcpus=1_000, ignore_hosts=long)))
     assert (events.first, events.last) == (3, 3)
 
 

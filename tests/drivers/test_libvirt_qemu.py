@@ -41,6 +41,8 @@ from hostler.drivers.protocol import (  # noqa: E402  # after the skip
 )
 from hostler.drivers.storage import qcow2  # noqa: E402  # after the skip
 
+from ..patience import HANG_SECONDS  # noqa: E402  # after the skip
+
 CONFIG = """
 user = "root"
 group = "root"
@@ -250,7 +252,7 @@ async def test_a_libvirtd_that_is_stopped_and_killed_ends_every_call(tmp_path: P
                 found.clear()
                 daemon = int(await trio.Path(name, "host", "pid").read_text())
                 os.kill(daemon, signal.SIGSTOP)
-                with trio.fail_after(60):
+                with trio.fail_after(HANG_SECONDS):
                     async with trio.open_nursery() as nursery:
                         for _ in range(8):
                             nursery.start_soon(ask)

@@ -117,7 +117,7 @@ def test_members_of_anti_affinity_groups_stay_apart(tmp_path: Path) -> None:
     found = read_journal(journal(tmp_path / "data", *orders))
     assert found.group.tolist() == [0, 0, 0, ALONE]
     outcome = Run(plan(2), found, policy_of("best-fit")).play()
-    assert outcome.refusals == {"ServerGroupAntiAffinityFilter": 1}
+    assert outcome.refusals == {"server group": 1}
 
 
 def test_guests_that_only_a_snapshot_has_stand_from_the_beginning(tmp_path: Path) -> None:
