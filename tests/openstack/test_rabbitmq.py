@@ -208,8 +208,10 @@ def test_a_call_whose_caller_has_given_up_claims_nothing(
     os.kill(daemon.process.pid, signal.SIGSTOP)
     calls = Calls(conductor, range(200, 212), timeout=1)
     until(lambda: len(calls.refused) == len(calls.numbers))
-    # The broker counts a message's time from when it has it.
-    until(lambda: queues(broker, "messages_ready")["scheduler"] == 0)
+    # The broker counts a message's time from when it has it, which a busy machine puts off.
+    for _ in range(3):
+        time.sleep(1)
+        until(lambda: queues(broker, "messages_ready")["scheduler"] == 0)
     os.kill(daemon.process.pid, signal.SIGCONT)
     assert conductor.select(299)
     assert len(claimed(daemon, calls.numbers)) <= THREADS, "what it had fetched before it was stopped"
