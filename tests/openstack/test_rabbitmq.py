@@ -205,14 +205,15 @@ def test_a_call_whose_caller_has_given_up_claims_nothing(
 ) -> None:
     _, daemon, conductor = served
     assert daemon.process is not None
-    os.kill(daemon.process.pid, signal.SIGSTOP)
+    pid = daemon.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    # The thread that takes the signal stops the others, once it has its turn of a busy processor.
+    until(lambda: states_of(pid) == {"T"})
     calls = Calls(conductor, range(200, 212), timeout=1)
     until(lambda: len(calls.refused) == len(calls.numbers))
-    # The broker counts a message's time from when it has it, which a busy machine puts off.
-    for _ in range(3):
-        time.sleep(1)
-        until(lambda: queues(broker, "messages_ready")["scheduler"] == 0)
-    os.kill(daemon.process.pid, signal.SIGCONT)
+    # The broker counts a message's time from when it has it.
+    until(lambda: queues(broker, "messages_ready")["scheduler"] == 0)
+    os.kill(pid, signal.SIGCONT)
     assert conductor.select(299)
     assert len(claimed(daemon, calls.numbers)) <= THREADS, "what it had fetched before it was stopped"
 
@@ -239,6 +240,14 @@ def test_calls_that_waited_for_longer_than_their_callers_claim_nothing(
     assert claimed(daemon, [*calls.numbers, *last.numbers]) == {}
     assert claimed(daemon, [257, 258]) == {257: 1, 258: 1}
     assert metrics(daemon)["hostler_nova_calls_total", "select_destinations", "gave_up"] == 7
+
+
+def states_of(pid: int) -> set[str]:
+    """States of a process's threads, as in ps; T: stopped."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found.add((task / "stat").read_text().rpartition(") ")[2][0])
+    return found
 
 
 def queues(broker: rabbit_broker.Broker, count: str = "messages") -> dict[str, int]:
