@@ -170,8 +170,13 @@ class ClassSignature:
 def steady(pools: Pools, policy: VolumePolicy) -> bool:
     """True if what functions of pools say is the same for all requests, whatever is placed, until pools report again.
     O(changes)."""
+    return all(steadiness(pools, policy))
+
+
+def steadiness(pools: Pools, policy: VolumePolicy) -> tuple[bool, bool]:
+    """The same of filter functions, and of goodness functions. O(changes)."""
     by_filter = all(rule.steady(pools) for rule in policy.filters if isinstance(rule, DriverFilter))
-    return by_filter and all(each.steady(pools) for each in policy.weighers if isinstance(each, GoodnessWeigher))
+    return by_filter, all(each.steady(pools) for each in policy.weighers if isinstance(each, GoodnessWeigher))
 
 
 def wishes_of(pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties) -> list[Wishes] | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...ext.constants import SOURCE_COLUMN, SOURCE_ROW
 from ...ext.ranking import Ranking
 from ..types.recently_used import RecentlyUsed
-from .by_class import SIGNATURE_BYTES, ClassSignature, PoolIndex, steady, wishes_of
+from .by_class import SIGNATURE_BYTES, ClassSignature, PoolIndex, steadiness, steady, wishes_of
 from .pools.columns import COLUMN
 from .pools.filters.base import FACTS, REQUEST, Rows
 from .pools.filters.capacity import CapacityFilter
@@ -111,7 +111,7 @@ class VolumeSignature:
     ) -> None:
         self.pools, self.policy, self.filter_properties = pools, policy, filter_properties
         self.layout = pools.layout
-        self.steady = steady(pools, policy)
+        self.steadiness = steadiness(pools, policy)
         capacity = pools.columns.capacity
         first = 1  # stage 0 is that of rows that pass
         self.usable = np.zeros(capacity, np.uint8)
@@ -159,13 +159,13 @@ class VolumeSignature:
     @property
     def alone(self) -> bool:
         """True if placing volumes changes nothing but columns, so that many can be placed in one kernel call."""
-        return not self.capacity_filters and (self.steady or not self.ratings)
+        return not self.capacity_filters and (all(self.steadiness) or not self.ratings)
 
     @property
     def stale(self) -> bool:
         """True if the rows were rebuilt since it was compiled, or its columns no longer match."""
         pools, filter_properties = self.pools, self.filter_properties
-        changed = self.layout != pools.layout or self.steady != steady(pools, self.policy)
+        changed = self.layout != pools.layout or self.steadiness != steadiness(pools, self.policy)
         return changed or not all(
             isinstance(weigher, GoodnessWeigher) or weigher.column(pools, filter_properties) is not None
             for weigher in self.policy.weighers
