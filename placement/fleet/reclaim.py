@@ -60,7 +60,9 @@ class Reclaim:
         if self._calls < _CALLS or self._parts._history.recording:
             return
         self._calls = 0
-        too_many = self._held() > self._limit or self._names() > self._names_limit
+        # Each row may have one of both names: a fleet that has just been loaded has nothing to give back.
+        names = max(self._names_limit, 2 * self._parts.rows + SLACK)
+        too_many = self._held() > self._limit or self._names() > names
         if too_many or len(self._parts._inventories) > self._class_limit:
             self.all()
 
