@@ -52,8 +52,9 @@ class UnderWay:
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                # Without blocks on a full disk, a write to the mapping would end the process (SIGBUS).
-                os.posix_fallocate(handle, 0, _LENGTH)
+                # Without a block on a full disk, a write to the mapping would end the process (SIGBUS). Not by
+                # fallocate, which some file systems do not have.
+                os.pwrite(handle, os.pread(handle, _LENGTH, 0).ljust(_LENGTH, b"\0"), 0)
                 self._map = mmap.mmap(handle, _LENGTH)
             finally:
                 os.close(handle)

@@ -21,7 +21,7 @@ from hostler.drivers.openstack.source.options import SourceOptions
 from .clouds import CELL, NOW, Cloud
 
 AWKWARD = "it's \\ a \"flavor\";\n(1,'2'),\tÜ"
-"""A name with all that quoting has to heed."""
+"""A name with every character that dumps escape or that could end a value."""
 
 
 def tables(path: Path) -> list[tuple[str, list[tuple[str, str]], list[tuple[Any, ...]]]]:

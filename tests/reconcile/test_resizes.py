@@ -59,7 +59,7 @@ async def test_reports_during_a_resize_count_each_size_once(autojump_clock: Mock
         model.wire.faults = Faults(lost_requests=0.9, seed=1)
         await life.submit(resize(8, seconds=600.0))
         model.wire.faults = Faults()
-        with model.world.content() as there:  # it was resized, and nobody knows
+        with model.world.content() as there:  # the back end has resized it; its answer was lost
             for guest in there.guests.values():
                 guest.vcpus = 8
         await life.until(lambda: life.status(1) == "active")
