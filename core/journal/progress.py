@@ -53,8 +53,11 @@ class UnderWay:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 # Without a block on a full disk, a write to the mapping would end the process (SIGBUS). Not by
-                # fallocate, which some file systems do not have.
-                os.pwrite(handle, os.pread(handle, _LENGTH, 0).ljust(_LENGTH, b"\0"), 0)
+                # fallocate, which some file systems do not have. A file that was in use has its block: a start on a
+                # disk that takes nothing must not need it to.
+                held = os.pread(handle, _LENGTH, 0)
+                if len(held) < _LENGTH or not held.startswith(_MAGIC):
+                    os.pwrite(handle, bytes(_LENGTH), 0)
                 self._map = mmap.mmap(handle, _LENGTH)
             finally:
                 os.close(handle)

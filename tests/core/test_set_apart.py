@@ -157,6 +157,9 @@ def test_the_record_has_its_room_on_the_disk_before_it_is_mapped(tmp_path: Path)
 
 
 def test_a_disk_without_room_for_the_record_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "posix_fallocate", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    UnderWay(tmp_path).close()
+    monkeypatch.setattr(os, "pwrite", mock.Mock(side_effect=OSError(28, "No space left on device")))
+    UnderWay(tmp_path).close()  # it has its room
+    (tmp_path / FILE).unlink()
     with pytest.raises(StorageFailed, match="No space left"):
         UnderWay(tmp_path)
