@@ -6,6 +6,8 @@ meaning of fields are those of ``Engine`` and ``Fleet``.
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
@@ -382,10 +384,35 @@ def decode_spec(data: bytes) -> Any:
     return value
 
 
+def _defaults_of(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """(name, default) of each field of a dataclass; MISSING where it has none."""
+    made = ((each.name, each.default, each.default_factory) for each in fields(kind))
+    return tuple((name, default if factory is MISSING else factory()) for name, default, factory in made)
+
+
+_DEFAULTS: Final = {kind: _defaults_of(kind) for kind in (RequestSpec, Flavor, Image)}
+
+
+def _sent(value: Any) -> dict[str, Any]:
+    """The fields that differ from their defaults."""
+    found = {}
+    for name, default in _DEFAULTS[type(value)]:
+        held = getattr(value, name)
+        if held is not default and (held != default or type(held) is not type(default)):
+            found[name] = _sent(held) if type(held) in _DEFAULTS else held
+    return found
+
+
+@lru_cache(256)
+def _sent_spec(spec: RequestSpec) -> bytes:
+    return msgspec.msgpack.encode(_sent(spec) if type(spec) is RequestSpec else spec)
+
+
 def asked(request: Request) -> Asked:
-    """A request as it is sent; its time is left out."""
+    """A request as it is sent. Its time is left out, and the fields of its spec, flavor and image that have their
+    defaults: what is sent is read, compared and kept many times."""
     return Asked(
-        spec=msgspec.Raw(msgspec.msgpack.encode(request.spec)),
+        spec=msgspec.Raw(_sent_spec(request.spec)),
         instance_uuids=request.instance_uuids,
         project_id=request.project_id,
         user_id=request.user_id,

@@ -63,6 +63,7 @@ _NAMES: Final = frozenset(
 )
 """Fields with uuids of instances, migrations, volumes, snapshots, backups and volume groups. ``after``: of lists by
 uuid."""
+_UUIDS: Final = operator.attrgetter("instance_uuids")
 _INNER: Final = frozenset(("request", "requests", "volumes", "commands"))
 """Fields with requests or commands."""
 
@@ -79,7 +80,7 @@ def with_canonical_uuids(call: Call) -> Call:
         return call if not uuids or are_plain(uuids) else _replaced(call, ("request",))
     if kind is PlaceMany:
         requests = call.requests  # type: ignore[attr-defined]  # of PlaceMany
-        every = chain.from_iterable([request.instance_uuids for request in requests])
+        every = chain.from_iterable(map(_UUIDS, requests))
         return call if are_plain(list(every)) else _replaced(call, ("requests",))
     return _replaced(call, kind.__struct_fields__) if isinstance(call, _CALLS) else call
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import compress, groupby, repeat
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -63,10 +64,11 @@ class _Placing:
         self.known: dict[int, Decision] = {}
         """Requests that were placed before under the same claim."""
 
-    def add(self, position: int, asked: Asked, spec: bytes | None = None) -> None:
-        """Queue a request. ``spec``: that of ``asked``, if the caller has it as bytes."""
+    def add(self, position: int, asked: Asked, spec: bytes | None = None, count: int = 1) -> None:
+        """Queue a request, or ``count`` equal ones from a position on. ``spec``: that of ``asked``, if the caller has
+        it as bytes."""
         if asked.claim and (known := claimed_before(self.state, asked)) is not None:
-            self.known[position] = known
+            self.known.update(dict.fromkeys(range(position, position + count), known))
             return
         try:
             last = self._last
@@ -75,15 +77,31 @@ class _Placing:
             else:
                 request = self.state.request(asked, self.now, spec=spec)
                 self._last = asked, request
-            reserved = self._reserve(request) if self._limited else _NOTHING
         except HostlerError as error:
-            self.errors[position] = checked_outcome(error)
-            return
+            self.errors.update(dict.fromkeys(range(position, position + count), checked_outcome(error)))
         except DEPENDS_ON_COMMAND as error:
             checked_outcome(error)
-            self.errors[position] = unexpected()
-            return
-        self.waiting.append((position, asked, request, reserved))
+            self.errors.update(dict.fromkeys(range(position, position + count), unexpected()))
+        else:
+            if self._limited:
+                self._add_counted(range(position, position + count), asked, request)
+            elif count == 1:
+                self.waiting.append((position, asked, request, _NOTHING))
+            else:
+                alike = repeat(asked), repeat(request), repeat(_NOTHING)
+                self.waiting += zip(range(position, position + count), *alike, strict=False)
+
+    def _add_counted(self, positions: range, asked: Asked, request: Request) -> None:
+        for position in positions:
+            try:
+                reserved = self._reserve(request)
+            except HostlerError as error:
+                self.errors[position] = checked_outcome(error)
+            except DEPENDS_ON_COMMAND as error:
+                checked_outcome(error)
+                self.errors[position] = unexpected()
+            else:
+                self.waiting.append((position, asked, request, reserved))
 
     def _reserve(self, request: Request) -> Mapping[str, int]:
         """Count the request's amounts if its project has a limit. QuotaExceeded if it would be exceeded."""
@@ -145,7 +163,7 @@ class _Placing:
             self.errors[each[0]] = cause if isinstance(cause, HostlerError) else unexpected()
 
     def _take(self, waiting: Sequence[_Waiting], sampler: PhaseSampler | None = None) -> None:
-        engine, requests = self.state.engine, [request for _, _, request, _ in waiting]
+        engine, (positions, asked, requests, _) = self.state.engine, zip(*waiting, strict=True)
         try:
             decisions = (
                 engine.place_many(requests, strict=False) if sampler is None else sampler.place(engine, requests[0])
@@ -155,12 +173,14 @@ class _Placing:
         except DEPENDS_ON_COMMAND as error:
             raise Undone from checked_outcome(error)
         try:
-            self._charge(waiting, decisions)
+            self._charge(positions, asked, requests, decisions)
         except Exception as error:  # the engine has them, the account has not
             raise StateUnknown("guests were placed and not counted") from error
 
-    def _charge(self, waiting: Sequence[_Waiting], decisions: Decisions) -> None:
-        positions, rows, uuids = [each[0] for each in waiting], decisions.rows.tolist(), decisions.uuids()
+    def _charge(
+        self, positions: Sequence[int], asked: Sequence[Asked], requests: Sequence[Request], decisions: Decisions
+    ) -> None:
+        placed, uuids = (decisions.rows >= 0).tolist(), decisions.uuids()
         self.decided.append(_Decided(positions, decisions, uuids))
         for index, error in decisions.errors.items():
             self.errors[positions[index]] = checked_outcome(error)
@@ -169,29 +189,26 @@ class _Placing:
         """Guests by identity of the decoded spec, which requests with equal bytes share."""
         totals: dict[tuple[int, str], list[int]] = {}
         """[requests, instances] by what a request takes and its project."""
-        spec = size = project = None
-        for (_, asked, request, _), row, uuid, takes in zip(waiting, rows, uuids, decisions.sizes(), strict=True):
-            if row < 0:
+        every, first = all(placed), 0
+        for (_, size), alike in groupby(zip(map(id, requests), decisions.sizes(), strict=True)):
+            span = slice(first, first + len(list(alike)))
+            made = uuids[span] if every else list(compress(uuids[span], placed[span]))
+            request, one = requests[first], asked[first]
+            first = span.stop
+            if not made:
                 continue
-            if request.spec is not spec:
-                spec = request.spec
-                _, guests = by_spec.setdefault(id(spec), (asked, []))
-            if takes != size or request.project_id != project:
-                size, project = takes, request.project_id
-                total = totals.setdefault((size, project), [0, 0])
             own = request.instance_uuids
-            if own:
-                guests += own
-            else:
-                guests.append(uuid)
-            total[0] += 1
-            total[1] += len(own) or 1
-            if asked.claim or claims:
-                kept.claim(own or (uuid,), asked.claim)
-        for asked, guests in by_spec.values():
-            kept.keep(guests, self.state.kept_spec(asked))
-        for (takes, owner), (requests, instances) in totals.items():
-            amounts = {name: amount * requests for name, amount in decisions.amounts_of(takes).items()}
+            _, guests = by_spec.setdefault(id(request.spec), (one, []))
+            guests += own or made
+            total = totals.setdefault((size, request.project_id), [0, 0])
+            total[0] += len(made)
+            total[1] += len(own or made)
+            if one.claim or claims:
+                kept.claim(own or made, one.claim)
+        for one, guests in by_spec.values():
+            kept.keep(guests, self.state.kept_spec(one))
+        for (size, owner), (count, instances) in totals.items():
+            amounts = {name: amount * count for name, amount in decisions.amounts_of(size).items()}
             self.state.usage.add(self.state.tenants, owner, {INSTANCES: instances, **amounts})
 
 
@@ -242,23 +259,28 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
     weight, specs, known_specs = 0, set[bytes](), set[bytes]()
-    last, spec = msgspec.Raw(), b""
-    for position, each in enumerate(asked):
+    last, spec, position = msgspec.Raw(), b"", 0
+    for each, alike in groupby(asked):
         if each.spec != last:
             last = each.spec
             spec = bytes(last)
-        own = 1 if spec in specs else OTHER_SPEC if spec in known_specs else NEW_SPEC
-        if weight + own > STEP:
-            placing.decide()
-            yield
-            weight = 0
-            specs.clear()
-            own = max(own, OTHER_SPEC)
-        weight += own
-        if own > 1:
-            specs.add(spec)
-            known_specs.add(spec)
-        placing.add(position, each, spec)
+        left = len(list(alike))
+        while left:
+            own = 1 if spec in specs else OTHER_SPEC if spec in known_specs else NEW_SPEC
+            if weight + own > STEP:
+                placing.decide()
+                yield
+                weight = 0
+                specs.clear()
+                own = max(own, OTHER_SPEC)
+            if own > 1:
+                specs.add(spec)
+                known_specs.add(spec)
+            some = min(left, STEP - weight - own + 1)
+            placing.add(position, each, spec, some)
+            weight += own + some - 1
+            position += some
+            left -= some
     placing.decide()
     yield
     hosts: list[str | None] = [None] * len(asked)

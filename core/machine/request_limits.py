@@ -6,6 +6,8 @@ Neither affects what a command does: commands in a journal are executed regardle
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -76,6 +78,7 @@ VOLUME_COST: Final = 300
 """Microseconds per volume that is placed, or judged again."""
 HOST_COST: Final = 50
 """Microseconds per host that is added."""
+_SPEC: Final = attrgetter("spec")
 LONGEST_NAME: Final = 255
 """Characters of the names and ids in a request, as in OpenStack's Placement API."""
 LONGEST_TEXT: Final = 4_096
@@ -125,7 +128,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise too_much("uuids", len(uuids), self.uuids)
         _check_texts(command, "", LONGEST_TEXT)
         spec = project = user = None
-        for request in requests_of(command):
+        for request, _ in groupby(requests_of(command)):  # equal ones are checked once
             alike = request.project_id == project and request.user_id == user and request.request_id is None
             plain = len(request.instance_uuids) < 2 and not request.alternates and request.server_group is None
             if alike and plain and request.spec == spec and not request.claim:
@@ -255,47 +258,58 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
 def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> int:
     cost = float(PLACE_COST + BATCHED_COST * (len(requests) - 1))
     new, last = set[bytes](), None
-    for request in requests:
+    for request, alike in groupby(requests):
         if request.spec != last:
             last = request.spec
             if (spec := bytes(last)) not in specs:
                 new.add(spec)
+        more = 0.0
         if (count := len(request.instance_uuids)) > 1:
-            cost += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * count
+            more += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * count
         if request.alternates:
-            cost += request.alternates * PLACE_COST / 3
+            more += request.alternates * PLACE_COST / 3
+        if more:
+            cost += more * len(list(alike))
     return int(cost + len(new) * (SHAPE_COST + SHAPE_COST_PER_HOST * hosts))
 
 
 def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
     """A ``place_many`` as commands of at most PART_REQUESTS requests and PART_SHAPES different specs each. The same
     call always makes the same parts."""
-    requests = command.requests
-    first, shapes, last = 0, set[bytes](), None
-    for position, request in enumerate(requests):
-        full = position - first == PART_REQUESTS
-        if request.spec == last and not full:
-            continue
-        last = request.spec
-        shape = bytes(last)
-        if full or (shape not in shapes and len(shapes) == PART_SHAPES):
-            yield PlaceMany(requests=requests[first:position])
-            first, shapes = position, set()
-        shapes.add(shape)
-    yield PlaceMany(requests=requests[first:])
+    first = position = 0
+    shapes = set[bytes]()
+    for spec, alike in groupby(map(_SPEC, command.requests)):
+        shape, left = bytes(spec), len(list(alike))
+        while left:
+            if position - first == PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES):
+                yield _part(command, first, position)
+                first = position
+                shapes.clear()
+            shapes.add(shape)
+            some = min(left, PART_REQUESTS - (position - first))
+            position += some
+            left -= some
+    yield _part(command, first, position)
 
 
 def checked_parts_of(command: PlaceMany, specs: Specs) -> Iterator[PlaceMany]:
     """A ``place_many`` in parts that are each checked in about a millisecond."""
-    requests, first, weight, last = command.requests, 0, 0, None
-    for position, request in enumerate(requests):
-        if request.spec == last:
-            weight += 1
-        else:
-            last = request.spec
-            weight += 1 if bytes(last) in specs else NEW_SPEC_WEIGHT
-        if weight >= STEP_WEIGHT:
-            yield PlaceMany(requests=requests[first : position + 1])
-            first, weight = position + 1, 0
-    if first < len(requests):
-        yield PlaceMany(requests=requests[first:])
+    first = position = weight = 0
+    for spec, alike in groupby(map(_SPEC, command.requests)):
+        own, left = 1 if bytes(spec) in specs else NEW_SPEC_WEIGHT, len(list(alike))
+        while left:
+            some = min(left, max(STEP_WEIGHT - weight - own + 1, 1))
+            weight += own + some - 1
+            own = 1
+            position += some
+            left -= some
+            if weight >= STEP_WEIGHT:
+                yield _part(command, first, position)
+                first, weight = position, 0
+    if first < position:
+        yield _part(command, first, position)
+
+
+def _part(command: PlaceMany, first: int, end: int) -> PlaceMany:
+    requests = command.requests
+    return command if end - first == len(requests) else PlaceMany(requests=requests[first:end])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +32,7 @@ from hostler.core.machine.request_limits import (
     PART_SHAPES,
     STEP_WEIGHT,
     RequestLimits,
+    checked_parts_of,
     cost_of,
     parts_of,
 )
@@ -44,6 +48,7 @@ from hostler.placement.types.errors import COMPARED, HostlerError, InvalidValue,
 from hostler.placement.types.request import ServerGroup
 
 from ..patience import HANG_SECONDS
+from ..seeds import seeds
 from .orders import LOCAL, NOW, asked, hosts, machine, order, uuid_of
 
 LIMITS = RequestLimits(instances=3, requests=5, alternates=2, spec_bytes=200, group_members=2, uuids=4)
@@ -127,6 +132,55 @@ def test_a_long_call_is_cut_into_bounded_parts_that_are_the_call_together(reques
     for part in parts:
         assert 0 < len(part.requests) <= PART_REQUESTS
         assert len({bytes(each.spec) for each in part.requests}) <= PART_SHAPES
+
+
+def cut_by_hand(requests: tuple[Asked, ...]) -> Iterator[list[Asked]]:
+    """The same, request by request."""
+    part: list[Asked] = []
+    for each in requests:
+        seen = {bytes(other.spec) for other in part}
+        if len(part) == PART_REQUESTS or len(seen | {bytes(each.spec)}) > PART_SHAPES:
+            yield part
+            part = []
+        part.append(each)
+    yield part
+
+
+def checked_by_hand(requests: tuple[Asked, ...], known: bytes) -> Iterator[list[Asked]]:
+    """Pieces that are checked at a time, request by request; one spec is known."""
+    part: list[Asked] = []
+    weight, before = 0, b""
+    for each in requests:
+        spec = bytes(each.spec)
+        weight += 1 if spec in (before, known) else NEW_SPEC_WEIGHT
+        before = spec
+        part.append(each)
+        if weight >= STEP_WEIGHT:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part
+
+
+@pytest.mark.parametrize("seed", seeds(20, "parts of batches"))
+def test_parts_are_those_found_request_by_request(seed: int) -> None:
+    chance = random.Random(seed)
+    kinds, requests = shapes(12), list[Asked]()
+    while len(requests) < chance.choice([1, 40, 700, 1_600]):
+        longest = chance.choice([1, 1, 3, 600])
+        few = [chance.choice(kinds)] * chance.randint(1, longest)
+        requests += [asked_again(each, position) for position, each in enumerate(few)] if chance.random() < 0.3 else few
+    call = PlaceMany(requests=tuple(requests))
+    assert [list(part.requests) for part in parts_of(call)] == list(cut_by_hand(call.requests))
+    specs = machine().state.specs
+    specs.of(kinds[0].spec)
+    checked = [list(part.requests) for part in checked_parts_of(call, specs)]
+    assert checked == list(checked_by_hand(call.requests, bytes(kinds[0].spec)))
+
+
+def asked_again(request: Asked, number: int) -> Asked:
+    """Another request of the spec."""
+    return msgspec.structs.replace(request, request_id=f"req-{number}")
 
 
 def test_what_is_new_or_asks_for_several_costs_more_the_more_hosts_there_are() -> None:
@@ -255,11 +309,17 @@ async def test_a_service_limits_the_rate_of_users_but_not_its_own() -> None:
             await call(service, PlaceMany(requests=(asked(),)), user="ann")
 
 
-async def test_long_questions_of_one_user_do_not_keep_anothers_waiting() -> None:
+async def test_long_questions_of_one_user_do_not_keep_anothers_waiting(tmp_path: Path) -> None:
     children, order_of_answers = Children(1, waiting=10), []
+    gate = tmp_path / "open"
+
+    def answered() -> bytes:
+        while not gate.exists():
+            time.sleep(0.005)
+        return b"x"
 
     async def ask(lane: str) -> None:
-        await children.ask(lambda: b"x", lane=lane)
+        await children.ask(answered, lane=lane)
         order_of_answers.append(lane)
 
     with trio.fail_after(HANG_SECONDS):
@@ -268,6 +328,8 @@ async def test_long_questions_of_one_user_do_not_keep_anothers_waiting() -> None
                 nursery.start_soon(ask, "greedy")
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(ask, "modest")
+            await trio.testing.wait_all_tasks_blocked()
+            gate.touch()
     assert order_of_answers.index("modest") <= 2
     assert len(order_of_answers) == 9
 

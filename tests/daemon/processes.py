@@ -68,7 +68,7 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(HANG_SECONDS)
 
-    def client(self, within: float = 20.0) -> BlockingClient:
+    def client(self, within: float = HANG_SECONDS) -> BlockingClient:
         return BlockingClient(self.address, within=within)
 
     def log(self) -> str:
