@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any, Final, NamedTuple, Protocol
 
 from ...placement.types.errors import HostlerError, UnknownName
@@ -281,7 +282,7 @@ def _check_requests(tenants: Tenants, user: str, requests: Iterable[Asked], fact
     """Only cloud admins choose the host themselves, as in Nova's default policy, or by what leads to it."""
     if tenants.role(user, CLOUD) >= RANK["cloud_admin"]:
         return
-    for request in requests:
+    for request, _ in groupby(requests):  # equal ones are judged once
         if not rules:
             spec = facts.spec_of(request)
             if spec.force_hosts or spec.force_nodes or spec.requested_destination is not None:
