@@ -10,10 +10,9 @@ import logging
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import compress, groupby, repeat
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple
-
-import msgspec
 
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.types.decision import Decision, PackedDecision
@@ -33,6 +32,8 @@ OTHER_SPEC: Final = 8
 NEW_SPEC: Final = 32
 """Weight of the first request of a spec among these, and of the first in the command, where the spec has yet to be
 compiled. Every other request weighs 1."""
+
+_SPEC, _UUIDS, _PROJECT, _CLAIM = map(attrgetter, ("spec", "instance_uuids", "project_id", "claim"))
 
 log = logging.getLogger("hostler.guests")
 
@@ -184,32 +185,45 @@ class _Placing:
         self.decided.append(_Decided(positions, decisions, uuids))
         for index, error in decisions.errors.items():
             self.errors[positions[index]] = checked_outcome(error)
-        kept, claims = self.state.requests, self.state.requests.claims
-        by_spec: dict[int, tuple[Asked, list[str]]] = {}
-        """Guests by identity of the decoded spec, which requests with equal bytes share."""
-        totals: dict[tuple[int, str], list[int]] = {}
-        """[requests, instances] by what a request takes and its project."""
-        every, first = all(placed), 0
-        for (_, size), alike in groupby(zip(map(id, requests), decisions.sizes(), strict=True)):
-            span = slice(first, first + len(list(alike)))
-            made = uuids[span] if every else list(compress(uuids[span], placed[span]))
-            request, one = requests[first], asked[first]
-            first = span.stop
-            if not made:
-                continue
-            own = request.instance_uuids
-            _, guests = by_spec.setdefault(id(request.spec), (one, []))
-            guests += own or made
-            total = totals.setdefault((size, request.project_id), [0, 0])
-            total[0] += len(made)
-            total[1] += len(own or made)
-            if one.claim or claims:
-                kept.claim(own or made, one.claim)
-        for one, guests in by_spec.values():
-            kept.keep(guests, self.state.kept_spec(one))
-        for (size, owner), (count, instances) in totals.items():
-            amounts = {name: amount * count for name, amount in decisions.amounts_of(size).items()}
-            self.state.usage.add(self.state.tenants, owner, {INSTANCES: instances, **amounts})
+        own: list[tuple[str, ...]] = list(map(_UUIDS, requests))
+        several = max(map(len, own)) > 1
+        guests = [each or (uuid,) for each, uuid in zip(own, uuids, strict=True)] if several else list(zip(uuids))
+        self._keep(asked, list(map(id, map(_SPEC, requests))), guests, placed)
+        projects: list[str] = list(map(_PROJECT, requests))
+        if several:
+            instances = Counter[str]()
+            for project, each in compress(zip(projects, guests, strict=True), placed):
+                instances[project] += len(each)
+        else:
+            instances = Counter(compress(projects, placed))
+        used = {project: Counter({INSTANCES: count}) for project, count in instances.items()}
+        taken: dict[int, dict[str, int]] = {}
+        for (size, project), count in Counter(compress(zip(decisions.sizes(), projects, strict=True), placed)).items():
+            if size not in taken:
+                taken[size] = decisions.amounts_of(size)
+            for name, amount in taken[size].items():
+                used[project][name] += amount * count
+        for project, amounts in used.items():
+            self.state.usage.add(self.state.tenants, project, amounts)
+
+    def _keep(
+        self, asked: Sequence[Asked], specs: Sequence[int], guests: Sequence[tuple[str, ...]], placed: Sequence[bool]
+    ) -> None:
+        """Keep the specs and claims of guests. ``specs``: identities of the decoded specs, which requests with equal
+        bytes share."""
+        kept = self.state.requests
+        by_spec: dict[int, list[str]] = {}
+        for spec, each in compress(zip(specs, guests, strict=True), placed):
+            if spec in by_spec:
+                by_spec[spec] += each
+            else:
+                by_spec[spec] = list(each)
+        one_of = dict(zip(specs, asked, strict=True))
+        for spec, uuids in by_spec.items():
+            kept.keep(uuids, self.state.kept_spec(one_of[spec]))
+        if kept.claims or any(map(_CLAIM, asked)):
+            for one, each in compress(zip(asked, guests, strict=True), placed):
+                kept.claim(each, one.claim)
 
 
 class Undone(Exception):
@@ -255,32 +269,42 @@ def place_run(
     return outcomes
 
 
-def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
-    """The same, with a short answer, and in steps."""
-    placing, sequence = _Placing(state, now), state.engine.sequence + 1
-    weight, specs, known_specs = 0, set[bytes](), set[bytes]()
-    last, spec, position = msgspec.Raw(), b"", 0
-    for each, alike in groupby(asked):
-        if each.spec != last:
-            last = each.spec
-            spec = bytes(last)
+def _steps(specs: Sequence[bytes]) -> Iterator[int]:
+    """Where each step of a command ends."""
+    new, known = set[bytes](), set[bytes]()
+    """Of the step, and of those before."""
+    position = weight = 0
+    for spec, alike in groupby(specs):
         left = len(list(alike))
         while left:
-            own = 1 if spec in specs else OTHER_SPEC if spec in known_specs else NEW_SPEC
-            if weight + own > STEP:
-                placing.decide()
-                yield
-                weight = 0
-                specs.clear()
-                own = max(own, OTHER_SPEC)
-            if own > 1:
-                specs.add(spec)
-                known_specs.add(spec)
+            own = 1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC
             some = min(left, STEP - weight - own + 1)
-            placing.add(position, each, spec, some)
+            if some < 1:
+                yield position
+                weight = 0
+                known |= new
+                new.clear()
+                continue
+            if own > 1:
+                new.add(spec)
             weight += own + some - 1
             position += some
             left -= some
+    yield position
+
+
+def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
+    """The same, with a short answer, and in steps."""
+    placing, sequence = _Placing(state, now), state.engine.sequence + 1
+    specs, first = list(map(bytes, map(_SPEC, asked))), 0
+    for end in _steps(specs):
+        if first:
+            placing.decide()
+            yield
+        for each, alike in groupby(asked[first:end]):
+            count = len(list(alike))
+            placing.add(first, each, specs[first], count)
+            first += count
     placing.decide()
     yield
     hosts: list[str | None] = [None] * len(asked)

@@ -115,6 +115,17 @@ def test_no_nesting_of_a_spec_exceeds_the_limit_of_the_interpreter(depth: int, o
         assert depth < 32 or isinstance(outcome, InvalidValue)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in Asked.__annotations__.items() if "str" in str(kind)])
+def test_a_long_text_among_many_requests_is_refused_with_its_name(name: str) -> None:
+    value: Any = "x" * (LONGEST_NAME + 1)
+    if name == "instance_uuids":
+        value = (uuid_of(1),) * 4
+    requests = (asked(), msgspec.structs.replace(asked(), **{name: value}))
+    with pytest.raises(InvalidValue) as error:
+        LIMITS.check(PlaceMany(requests=requests))
+    assert error.value.field == f"request.{name}"
+
+
 def test_what_keeps_to_the_limits_is_let_through() -> None:
     LIMITS.check(Place(request=asked(1, 2, 3)))
     LIMITS.check(PlaceMany(requests=(asked(),) * 5))
