@@ -63,7 +63,7 @@ def _hint(plan: FleetPlan, spec: RequestSpec) -> str:
     elif flavor.root_gb > disk:
         hints.append("the disk may be in MiB where GiB are expected")
     if any(key.startswith("hw:") for key in flavor.extra_specs):
-        hints.append("hosts of a fleet file have no dedicated CPUs and no huge pages, those of --state may")
+        hints.append("numa_cells, dedicated_vcpus, threads_per_core and huge_pages say what cells hosts have")
     hints.append("--refuse-impossible plays the trace all the same")
     return "; ".join(hints)
 

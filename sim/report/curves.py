@@ -11,7 +11,7 @@ from ...placement.types.counting import counted
 from ..questions.planning import Compared, Size
 from ..run.run import Outcome
 
-NAMES: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "GPU": "GPUs"}
+NAMES: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "PCPU": "PCPUs", "GPU": "GPUs"}
 UNITS: Final = {"MEMORY_MB": (1024.0, "GiB"), "DISK_GB": (1.0, "GiB")}
 """What amounts are divided by, and the unit that they have then."""
 MOST: Final = 8

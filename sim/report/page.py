@@ -23,7 +23,7 @@ from .curves import Chart
 from .findings import Report, charts, finding, interrupted
 from .terminal import money
 
-WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "GPU": "GPUs"}
+WORDS: Final = {"VCPU": "vCPUs", "MEMORY_MB": "memory", "DISK_GB": "disk", "PCPU": "PCPUs", "GPU": "GPUs"}
 _STYLE: Final = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #f3f4f6; margin: 0; }

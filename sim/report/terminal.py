@@ -61,7 +61,7 @@ def show(outcome: Outcome) -> None:
 
 def _show_curves(outcome: Outcome) -> None:
     samples, curves = outcome.samples, list[tuple[str, list[float], str, float]]()
-    shown = [("VCPU", "vCPUs"), ("MEMORY_MB", "memory"), ("GPU", "GPUs")]
+    shown = [("VCPU", "vCPUs"), ("PCPU", "PCPUs"), ("MEMORY_MB", "memory"), ("GPU", "GPUs")]
     for name, word in [(name, word) for name, word in shown if name in outcome.peak_percent]:
         remark = f"peak {outcome.peak_percent[name]:.1f} %, mean {outcome.mean_percent[name]:.1f} %"
         curves.append((word, [sample.used_percent["all"].get(name, 0.0) for sample in samples], remark, 100.0))

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.decide.engine import Engine
+from ...placement.fleet.inventories import FIRST_CLASSES
 from ...placement.gpu.providers import gpu_wish
 from ...placement.types.request import RequestSpec
+from .holding import cpus_of
 from .site import Site
 
 OUT: Final = ", with hosts out of service"
-RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
+RESOURCES: Final = FIRST_CLASSES
 Mask = NDArray[np.bool_]
 
 
@@ -44,7 +46,9 @@ class Binding:
 
     def _found(self, spec: RequestSpec, grouped: bool, stage: str) -> str:
         flavor, zone = spec.flavor, spec.availability_zone
-        asked = np.array([flavor.vcpus, flavor.memory_mb, 0 if spec.is_bfv else flavor.root_gb], np.int64)
+        shared, dedicated = cpus_of(spec)
+        amounts = [shared, flavor.memory_mb, 0 if spec.is_bfv else flavor.root_gb, dedicated]
+        asked = np.array(amounts, np.int64)
         lacks = np.maximum(asked[:, None] - self._free, 0)
         fits = ~lacks.any(axis=0)
         there: Mask = self._zones == zone if zone else np.ones(len(self._zones), np.bool_)

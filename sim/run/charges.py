@@ -59,7 +59,7 @@ class Charges(Observer):
         """A guest has been placed on a row."""
         self._begin(uuid, row)
 
-    def stand(self, uuid: str, row: int, vcpus: int) -> None:
+    def stand(self, uuid: str, row: int, spec: RequestSpec) -> None:
         """A guest that the trace does not have is on a row."""
         self._begin(uuid, row)
 

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.decide.engine import Engine
+from ...placement.types.request import RequestSpec
 from ..trace.terms import Terms, Usage
+from .holding import cpus_of
 from .observer import Observer
 
 THRESHOLDS: Final = (70, 80, 90, 100)
@@ -27,8 +29,10 @@ class Contention(Observer):
     independently of each other.
     """
 
-    def __init__(self, engine: Engine, terms: Sequence[Terms], vcpus: Sequence[int]) -> None:
+    def __init__(self, engine: Engine, terms: Sequence[Terms], specs: Sequence[RequestSpec]) -> None:
         self.engine = engine
+        # CPUs that guests have for themselves are in nobody's way.
+        vcpus = [cpus_of(spec)[0] for spec in specs]
         told = [(each.usage, size) for each, size in zip(terms, vcpus, strict=True) if each.usage is not None]
         weight = max(1, sum(size for _, size in told))
         self._typical = Usage(
@@ -54,9 +58,9 @@ class Contention(Observer):
         """A guest of a spec number has been placed on a row."""
         self._add(uuid, row, *self._by_spec[spec])
 
-    def stand(self, uuid: str, row: int, vcpus: int) -> None:
+    def stand(self, uuid: str, row: int, spec: RequestSpec) -> None:
         """A guest of which nothing is known stands on a row."""
-        self._add(uuid, row, *self._wants(self._typical, vcpus))
+        self._add(uuid, row, *self._wants(self._typical, cpus_of(spec)[0]))
 
     def left(self, uuids: Sequence[str]) -> None:
         """Guests have left their hosts."""

@@ -18,6 +18,7 @@ from ...placement.types.ordered_sum import ordered_sum
 from ...placement.types.validation import standard_traits
 from .hardware import Count, Hardware, NotNegative, Positive, Ratio, Text
 from .named_hosts import NamedHost, read_hosts, with_kinds
+from .topology import check_topology
 
 __all__ = [
     "DOMAINS",
@@ -212,6 +213,7 @@ def _check_kind(key: str, kind: Hardware, before: Sequence[str]) -> None:
             raise UnknownName.among(f"trait in {key}.traits:", trait, standard_traits(), field=f"fleet.{key}.traits")
     if kind.gpu_model and not kind.gpus:
         raise InvalidValue(f"{key}.gpu_model: there are no gpus", field=f"fleet.{key}.gpus")
+    check_topology(kind, key)
 
 
 def _check_outage(key: str, outage: Outage, plan: FleetPlan) -> None:

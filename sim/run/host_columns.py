@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ...ext.devices import WHOLE
 from ...placement.gpu.providers import GPU_MILLI, GpuTable
 from ...placement.types.ordered_sum import ordered_sum
+from .hardware import PCPU
 from .site import Site
 
 RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
@@ -23,7 +24,9 @@ class HostColumns:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.names = (*RESOURCES, GPU) if any(kind.gpus for kind in site.plan.hardware) else RESOURCES
+        kinds = site.plan.hardware
+        self._classes = (*RESOURCES, PCPU) if any(kind.dedicated_vcpus for kind in kinds) else RESOURCES
+        self.names = (*self._classes, GPU) if any(kind.gpus for kind in kinds) else self._classes
         """The resources of all columns."""
         self._gpus: GpuTable | None = None
         self._prices = {kind.name: kind.price_per_hour for kind in site.plan.hardware}
@@ -80,8 +83,9 @@ class HostColumns:
     def _block(self, block: str, rows: Whole | slice | list[int]) -> Whole:
         """A block of the inventories of hosts; of GPUs those below each of them together."""
         fleet = self.site.engine.fleet
-        found: Whole = fleet._store.inventory[block][: len(RESOURCES)][:, rows]
-        if len(self.names) == len(RESOURCES) or GPU_MILLI not in fleet.resource_classes:
+        # Nova's classes are the first of every fleet.
+        found: Whole = fleet._store.inventory[block][: len(self._classes)][:, rows]
+        if len(self.names) == len(self._classes) or GPU_MILLI not in fleet.resource_classes:
             return found if len(self.names) == len(found) else np.vstack([found, np.zeros(found.shape[1], np.int64)])
         hosts, starts, gpus = self._below(rows)
         sums = np.zeros(found.shape[1], np.int64)

@@ -16,9 +16,11 @@ from .hardware import Hardware
 OWN: Final = (
     *("vcpus", "memory_gb", "disk_gb", "gpus", "gpu_model", "cpu_allocation_ratio", "ram_allocation_ratio"),
     *("disk_allocation_ratio", "reserved_vcpus", "reserved_memory_gb", "reserved_disk_gb", "numa_cells", "traits"),
-    *("resources", "price_per_hour", "watts"),
+    *("dedicated_vcpus", "threads_per_core", "huge_pages", "resources", "price_per_hour", "watts"),
 )
 """What a host may have that differs from its kind."""
+WHOLE: Final = ("vcpus", "disk_gb", "gpus", "numa_cells", "dedicated_vcpus", "threads_per_core")
+"""Those of them that are whole numbers."""
 
 
 class NamedHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -45,6 +47,9 @@ class NamedHost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     reserved_memory_gb: float | None = None
     reserved_disk_gb: int | None = None
     numa_cells: int | None = None
+    dedicated_vcpus: int | None = None
+    threads_per_core: int | None = None
+    huge_pages: dict[str, int] | None = None
     traits: tuple[str, ...] | None = None
     resources: dict[str, int] | None = None
     price_per_hour: float | None = None
@@ -122,9 +127,9 @@ def _amounts(text: str) -> dict[str, int] | None:
 
 
 def _reader(name: str) -> Callable[[str], Any]:
-    if name in ("traits", "resources"):
+    if name in ("traits", "resources", "huge_pages"):
         return _names if name == "traits" else _amounts
-    whole = name in ("vcpus", "disk_gb", "gpus", "numa_cells") or name.startswith(("reserved_", "used_"))
+    whole = name in WHOLE or name.startswith(("reserved_", "used_"))
     if name in ("reserved_memory_gb", "used_memory_gb"):
         whole = False
     number: Callable[[str], Any] = int if whole else float
@@ -135,8 +140,8 @@ def _reader(name: str) -> Callable[[str], Any]:
 
 def read_hosts(path: Path) -> tuple[NamedHost, ...]:
     """The hosts of a CSV file, gzipped or not: one per line, columns by the names of ``NamedHost``, cells that are
-    empty left out; ``traits`` as A|B, ``resources`` as CUSTOM_A=1|CUSTOM_B=2. InvalidValue names the file, line and
-    column at fault."""
+    empty left out; ``traits`` as A|B, ``resources`` as CUSTOM_A=1|CUSTOM_B=2, ``huge_pages`` as 2MiB=1024|1GiB=16.
+    InvalidValue names the file, line and column at fault."""
     fields = NamedHost.__struct_fields__
     header = read_header(path, field="fleet")
     for name in header:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...placement.types.request import RequestSpec
+
 
 class Observer:
     """Follows the guests of a run. Does nothing; override what matters."""
@@ -11,7 +13,7 @@ class Observer:
     def came(self, uuid: str, row: int, spec: int) -> None:
         """A guest of a spec number has been placed on a row."""
 
-    def stand(self, uuid: str, row: int, vcpus: int) -> None:
+    def stand(self, uuid: str, row: int, spec: RequestSpec) -> None:
         """A guest that the trace does not have stands on a row."""
 
     def left(self, uuids: Sequence[str]) -> None:

@@ -115,7 +115,7 @@ class Run:
         self._priority = np.array([each.priority for each in terms], np.int64)
         self._projects = [each.project for each in terms]
         used = any(each.usage is not None for each in terms)
-        self.contention = Contention(self.engine, terms, self._vcpus.tolist()) if used else None
+        self.contention = Contention(self.engine, terms, self.workload.specs) if used else None
         self.domains = FaultDomains(self, terms) if any(each.fault_domain for each in terms) else None
         self.observers: list[Observer] = [e for e in (self.contention, self.preemption, self.domains) if e is not None]
         """Notified when guests get, change or leave a host."""
@@ -127,7 +127,7 @@ class Run:
         self.alive = self.standing.count
         for uuid in self.standing.uuids:
             for each in self.observers:
-                each.stand(uuid, self.row_of(uuid), self.spec_of(uuid).flavor.vcpus)
+                each.stand(uuid, self.row_of(uuid), self.spec_of(uuid))
             if uuid in leave:
                 self._leaving[max(1, -(-(leave[uuid] - self.workload.steps.start) // STEP_S))].append(uuid)
 
@@ -226,7 +226,7 @@ class Run:
         for uuid, row, spec in zip(uuids, rows, specs, strict=True) if self.observers else ():
             for each in self.observers:
                 if spec < 0:
-                    each.stand(uuid, row, self.spec_of(uuid).flavor.vcpus)
+                    each.stand(uuid, row, self.spec_of(uuid))
                 else:
                     each.came(uuid, row, spec)
 

@@ -21,7 +21,7 @@ from ...placement.gpu.providers import add_gpus, model_trait
 from ...placement.load.bulk import add_hosts
 from ...placement.policy.policy import Policy
 from ...placement.types.errors import InvalidValue, UnknownName
-from ...placement.types.host import Aggregate, Host, NumaCell, NumaTopology, RunningInstance
+from ...placement.types.host import Aggregate, Host, RunningInstance
 from ...placement.types.request import Flavor, RequestSpec
 from .fleet_plan import (
     DOMAINS,
@@ -36,7 +36,9 @@ from .fleet_plan import (
     named_place,
     place_of,
 )
+from .hardware import PCPU
 from .standing_state import at_rest
+from .topology import topology_of
 
 _ZONES: Final = uuid.UUID("6e770000-0000-4000-8000-000000000000").int
 _RACKS: Final = uuid.UUID("6e780000-0000-4000-8000-000000000000").int
@@ -134,7 +136,7 @@ class Site:
         """Give a host of the state the over-commit of CPUs that its kind has in the plan."""
         ratio = self._kinds[place.hardware].cpu_allocation_ratio
         own = {name: inventory for name, (inventory, _) in self.fleet.inventory(place.host).items()}
-        if own["VCPU"].allocation_ratio != ratio:
+        if "VCPU" in own and own["VCPU"].allocation_ratio != ratio:
             self.fleet.set_inventory(place.host, own | {"VCPU": replace(own["VCPU"], allocation_ratio=ratio)})
 
     def _place(self, places: Sequence[Place], named: Mapping[str, NamedHost]) -> None:
@@ -146,9 +148,10 @@ class Site:
         if gpus:
             add_gpus(self.fleet, gpus)
         for host, kind in kinds.items():
-            if kind.resources:
+            more = kind.resources | ({PCPU: kind.dedicated_vcpus} if kind.dedicated_vcpus else {})
+            if more:
                 own = {name: inventory for name, (inventory, _) in self.fleet.inventory(host).items()}
-                own |= {name: Inventory(total=total, max_unit=total) for name, total in kind.resources.items()}
+                own |= {name: Inventory(total=total, max_unit=total) for name, total in more.items()}
                 self.fleet.set_inventory(host, own)
         self.places += places
 
@@ -163,7 +166,7 @@ class Site:
         groups = [self._aggregate(_ROWS, name, key) for key, name in keys.items() if name]
         return Host(
             host=place.host,
-            vcpus_total=kind.vcpus,
+            vcpus_total=kind.shared_vcpus,
             cpu_allocation_ratio=kind.cpu_allocation_ratio,
             total_usable_ram_mb=round(kind.memory_gb * 1024),
             ram_allocation_ratio=kind.ram_allocation_ratio,
@@ -177,9 +180,9 @@ class Site:
             reserved_vcpus=kind.reserved_vcpus,
             reserved_ram_mb=round(kind.reserved_memory_gb * 1024),
             reserved_disk_gb=kind.reserved_disk_gb,
-            numa_topology=_cells(kind) if kind.numa_cells else None,
+            numa_topology=topology_of(kind),
             instances=self._guests(named) if named is not None and any(named.used) else {},
-            traits=frozenset({*kind.traits, *models}),
+            traits=kind.reported_traits | models,
             cell_uuid=self._cell(place.cell) if place.cell else None,
         )
 
@@ -280,22 +283,6 @@ def check_zones(plan: FleetPlan, specs: Iterable[RequestSpec]) -> None:
     for spec in specs:
         if spec.availability_zone and spec.availability_zone not in zones:
             raise UnknownName.among("zone in the trace:", spec.availability_zone, zones, field="trace.zone")
-
-
-def _cells(kind: Hardware) -> NumaTopology:
-    """Equal NUMA cells of a kind of host: CPUs and memory are dealt to them in turn; the rest of a division stays with
-    the last."""
-    count = kind.numa_cells
-    if kind.vcpus < count:
-        raise InvalidValue(f"hardware {kind.name}: {kind.vcpus} CPUs for {count} NUMA cells", field="fleet.hardware")
-    each, memory_mb = kind.vcpus // count, round(kind.memory_gb * 1024) // count
-    cells = []
-    for number in range(count):
-        last = number == count - 1
-        cpus = frozenset(range(number * each, kind.vcpus if last else (number + 1) * each))
-        memory = round(kind.memory_gb * 1024) - memory_mb * (count - 1) if last else memory_mb
-        cells.append(NumaCell(id=number, cpuset=cpus, memory=memory))
-    return NumaTopology(cells=tuple(cells))
 
 
 @dataclass(frozen=True, slots=True)

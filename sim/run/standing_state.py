@@ -3,9 +3,10 @@ guests, which stand there when a run begins."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -13,17 +14,21 @@ import numpy as np
 from ...ext.fleet_state import consumers_on_rows
 from ...placement.fleet.columns import COLUMN
 from ...placement.fleet.fleet import Fleet
+from ...placement.fleet.host_view import HostView
 from ...placement.gpu.providers import GpuTable
 from ...placement.persist.file import load, load_requests
 from ...placement.plan.guests import Guests
 from ...placement.types.errors import InvalidValue
+from ...placement.types.host import NumaTopology
 from ...placement.types.request import Flavor, RequestSpec
 from .fleet_plan import FleetPlan, checked
+from .hardware import PCPU
 from .named_hosts import NamedHost
+from .topology import SMALL_KIB
 
 NO_ZONE: Final = "nova"
 """The zone of hosts that are in none, Nova's default_availability_zone."""
-_RESOURCES: Final = ("VCPU", "MEMORY_MB", "DISK_GB")
+_RESOURCES: Final = ("VCPU", PCPU, "MEMORY_MB", "DISK_GB")
 
 
 def with_state(plan: FleetPlan | None, path: Path) -> FleetPlan:
@@ -68,7 +73,9 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
         inventory = {name: inventories.get(name) for name in _RESOURCES}
         (vcpu, vcpus), (memory, memory_mb) = inventory["VCPU"] or (None, 0), inventory["MEMORY_MB"] or (None, 0)
         disk, disk_gb = inventory["DISK_GB"] or (None, 0)
-        if vcpu is None or memory is None or vcpu.total <= 0 or memory.total <= 0:
+        pcpu, _ = inventory[PCPU] or (None, 0)
+        shared, dedicated = (0 if each is None else each.total for each in (vcpu, pcpu))
+        if memory is None or shared + dedicated <= 0 or memory.total <= 0:
             continue
         host_class = fleet._host_class(row)
         metadata: dict[str, str] = {}
@@ -84,16 +91,18 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
                 row=metadata.get("row", ""),
                 cluster=metadata.get("cluster", ""),
                 cell=host_class.cell_uuid or "",
-                vcpus=vcpu.total,
+                vcpus=shared + dedicated,
+                dedicated_vcpus=dedicated,
+                **_cells(HostView(fleet, row).numa_topology, memory.total),
                 memory_gb=memory.total / 1024,
                 disk_gb=disk.total if disk is not None else 0,
                 gpus=count,
                 gpu_model=models[0].removeprefix("CUSTOM_GPU_") if len(models) == 1 else "",
                 traits=tuple(traits) or None,
-                cpu_allocation_ratio=vcpu.allocation_ratio,
+                cpu_allocation_ratio=vcpu.allocation_ratio if vcpu is not None else 1.0,
                 ram_allocation_ratio=memory.allocation_ratio,
                 disk_allocation_ratio=disk.allocation_ratio if disk is not None else 1.0,
-                reserved_vcpus=vcpu.reserved,
+                reserved_vcpus=vcpu.reserved if vcpu is not None else 0,
                 reserved_memory_gb=memory.reserved / 1024,
                 reserved_disk_gb=disk.reserved if disk is not None else 0,
                 used_vcpus=vcpus,
@@ -102,6 +111,25 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
             )
         )
     return found
+
+
+def _cells(topology: NumaTopology | None, memory_mb: int) -> dict[str, Any]:
+    """What cells a host has, as the keys of a named host. Pages beyond its memory, which is where hosts tell other
+    amounts than Placement, are not told."""
+    if topology is None or not topology.cells:
+        return {}
+    threads = {len(core) for cell in topology.cells for core in cell.siblings}
+    pages = Counter[int]()
+    for cell in topology.cells:
+        sizes = sorted(cell.mempages, key=lambda each: each.size_kb)
+        pages.update({each.size_kb: each.total for each in sizes if each.size_kb > SMALL_KIB})
+    held = sum(size * count for size, count in pages.items()) <= memory_mb * 1024
+    told = {f"{size} KiB": count for size, count in sorted(pages.items()) if count} if held else {}
+    return {
+        "numa_cells": len(topology.cells),
+        "threads_per_core": max(threads) if len(threads) == 1 and 1 <= max(threads) <= 8 else None,
+        "huge_pages": told or None,
+    }
 
 
 def _uuids(fleet: Fleet, read: Guests) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hostler import save_fleet
 from hostler.placement.types.errors import HostlerError
 from hostler.sim.questions.api import run
 from hostler.sim.questions.planning import size
@@ -13,6 +14,7 @@ from hostler.sim.questions.tasks import Source, Task, execute, start
 from hostler.sim.run.fleet_plan import FleetPlan, read_fleet
 from hostler.sim.run.policies import policy_of
 from hostler.sim.run.site import Site
+from hostler.sim.run.standing_state import with_state
 
 from .values import written
 
@@ -182,3 +184,82 @@ hours = 1
     assert (told.stopped, told.lost_for) == (1, {"VCPU": 1})
     assert ran.headroom is not None
     assert [each.survives for each in ran.headroom.survives if each.kind == "host"] == [0]
+
+
+CELLED = """
+[[host]]
+name = "pinned"
+vcpus = 16
+memory_gb = 64
+numa_cells = 2
+dedicated_vcpus = 12
+threads_per_core = 2
+huge_pages = {"2MiB" = 8192, "1GB" = 16}
+[[host]]
+name = "plain"
+vcpus = 16
+memory_gb = 64
+"""
+"""Each cell: 2 shared and 6 dedicated CPUs, 8 pages of 1 GiB, 4,096 of 2 MiB, 16 GiB in small pages."""
+
+
+@pytest.mark.parametrize(
+    ("guests", "refusals"),
+    [
+        (["6,8,hw:cpu_policy=dedicated"] * 2, {}),
+        (["6,8,hw:cpu_policy=dedicated"] * 2 + ["1,1,hw:cpu_policy=dedicated"], {"PCPU": 1}),
+        (["7,8,hw:cpu_policy=dedicated"], {"NUMATopologyFilter": 1}),
+        (["4,8,hw:cpu_policy=dedicated|hw:cpu_thread_policy=require"], {}),
+        (["1,8,hw:mem_page_size=1GB"] * 2 + ["1,1,hw:mem_page_size=1GB"], {"NUMATopologyFilter": 1}),
+        (["1,8,hw:mem_page_size=2MB"] * 3, {"NUMATopologyFilter": 1}),
+        (["1,17,hw:numa_nodes=1"], {"NUMATopologyFilter": 1}),
+        (["16,60,", "4,1,"], {}),
+        (["16,60,", "4,1,", "1,1,"], {"VCPU": 1}),
+    ],
+)
+def test_dedicated_cpus_and_huge_pages_are_given_as_the_fleet_file_says(
+    tmp_path: Path, guests: list[str], refusals: dict[str, int]
+) -> None:
+    rows = [f"{300 * number},{guest}" for number, guest in enumerate(guests)]
+    trace = written(tmp_path, "\n".join(["arrival_s,vcpus,memory_gb,extra_specs", *rows]) + "\n")
+    outcome = execute(Task(plan=fleet(tmp_path, CELLED), source=Source(trace=trace), refuse_impossible=True))
+    assert outcome.refusals == refusals
+    assert outcome.placed == len(guests) - sum(refusals.values())
+
+
+def test_size_counts_dedicated_cpus_by_themselves(tmp_path: Path) -> None:
+    """Hosts of two dedicated CPUs: five guests of two need five hosts, whatever is shared."""
+    text = '[[hardware]]\nname = "h"\nvcpus = 64\nmemory_gb = 64\ndedicated_vcpus = 2\n'
+    rows = "arrival_s,vcpus,memory_gb,extra_specs\n" + "0,2,1,hw:cpu_policy=dedicated\n" * 5
+    found = size(Task(plan=fleet(tmp_path, text), source=Source(trace=written(tmp_path, rows))))
+    assert (found.hosts, found.lower_bound) == (5, 5)
+    assert found.outcome is not None
+    assert found.outcome.peak_percent["PCPU"] == 100.0
+
+
+def test_a_table_of_hosts_and_a_state_tell_dedicated_cpus_and_pages(tmp_path: Path) -> None:
+    table = "name,vcpus,memory_gb,numa_cells,dedicated_vcpus,threads_per_core,huge_pages\n"
+    listed = fleet(tmp_path, f"{table}a,16,64,2,16,2,2MiB=8192|1GiB=16\nb,8,32,,,,\n", "hosts.csv")
+    path = tmp_path / "cloud.hostler"
+    save_fleet(Site(listed, policy_of("nova"), seed=1).fleet, path)
+    first, second = with_state(None, path).hardware
+    assert (first.vcpus, first.dedicated_vcpus, first.numa_cells, first.threads_per_core) == (16, 16, 2, 2)
+    assert first.huge_pages == {"2048 KiB": 8192, "1048576 KiB": 16}
+    assert (second.vcpus, second.dedicated_vcpus, second.numa_cells, second.huge_pages) == (8, 0, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('huge_pages = {"3XB" = 4}', "'3XB' is not the size of a huge page"),
+        ('huge_pages = {"2MiB" = 4, "2048KiB" = 5}', "there twice"),
+        ('huge_pages = {"1GiB" = 65}', "65 GiB of pages, and 64 GiB of memory"),
+        ("dedicated_vcpus = 17", "17 of 16 vCPUs are dedicated"),
+        ("numa_cells = 17", "16 CPUs for 17 NUMA cells"),
+        ("dedicated_vcpus = 12\nreserved_vcpus = 5", "5 are reserved, and 4 vCPUs are shared"),
+    ],
+)
+def test_cells_that_a_host_cannot_have_are_an_error(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(HostlerError, match="hardware") as caught:
+        fleet(tmp_path, f'[[host]]\nname = "p"\nvcpus = 16\nmemory_gb = 64\n{line}\n')
+    assert words in str(caught.value)

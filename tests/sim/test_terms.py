@@ -12,6 +12,7 @@ import pytest
 
 from hostler.core.cli import main
 from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.request import Flavor, RequestSpec
 from hostler.sim.questions.tasks import Source, Task, execute, start
 from hostler.sim.run.contention import Contention
 from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Outage
@@ -19,6 +20,10 @@ from hostler.sim.trace.files import read_trace
 from hostler.sim.trace.terms import Terms, Usage
 
 from .values import written
+
+
+def _sized(vcpus: int, **extra: str) -> RequestSpec:
+    return RequestSpec(flavor=Flavor(name="f", vcpus=vcpus, memory_mb=1024, extra_specs=extra))
 
 
 def plan(hosts: int, vcpus: int = 4, **more: Any) -> FleetPlan:
@@ -154,15 +159,24 @@ def test_a_trace_without_usage_tells_nothing_of_contention(tmp_path: Path) -> No
 def test_demand_is_normal_with_the_guests_means_and_variances() -> None:
     """16 guests of 1 vCPU, mean 0.5, 95th percentile 0.5 + 1.645 * 0.25: together 8 ± 1, above 9 with 15.87 %."""
     usage = Usage(mean=0.5, p95=0.5 + 1.6448536 * 0.25)
-    found = Contention(None, [Terms(usage=usage)], [1])  # type: ignore[arg-type]  # the engine is not asked
+    found = Contention(None, [Terms(usage=usage)], [_sized(1)])  # type: ignore[arg-type]  # the engine is not asked
     for number in range(16):
         found.came(f"g{number}", 0, 0)
     found.passed(300, np.array([0]), np.array([9.0]))
     assert abs(found.percent()["100"] - 15.8655) < 0.001
 
 
+def test_guests_with_cpus_of_their_own_want_none_of_those_that_are_shared() -> None:
+    usage = Usage(mean=1.0, p95=1.0)
+    alone = _sized(4, **{"hw:cpu_policy": "dedicated"})
+    found = Contention(None, [Terms(usage=usage)] * 2, [_sized(4), alone])  # type: ignore[arg-type]  # as above
+    found.came("a", 0, 1)
+    found.passed(300, np.array([0]), np.array([1.0]))
+    assert found.percent()["90"] == 0.0
+
+
 def test_a_guest_that_moves_or_leaves_takes_its_demand_along() -> None:
-    found = Contention(None, [Terms(usage=Usage(mean=1.0, p95=1.0))], [4])  # type: ignore[arg-type]  # as above
+    found = Contention(None, [Terms(usage=Usage(mean=1.0, p95=1.0))], [_sized(4)])  # type: ignore[arg-type]  # as above
     found.came("a", 0, 0)
     found.moved("a", 1)
     found.passed(300, np.array([0, 1]), np.array([4.0, 4.0]))
