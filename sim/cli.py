@@ -229,7 +229,10 @@ def forecast(
     if not found.interrupted:
         try:
             found = planning.with_orders(
-                found, tasks, how, lambda each: _played(each, workers, cluster, None, strict=True)[0]
+                found,
+                tasks,
+                how,
+                lambda each: _played(each, workers, cluster, None, strict=True, label=_tried(each))[0],
             )
         except KeyboardInterrupt:
             found = msgspec.structs.replace(found, interrupted=True)
@@ -356,11 +359,12 @@ def policies(*, json: Flag = False) -> int:
 
 
 def _played(
-    tasks: Sequence[Task], workers: int, cluster: str, resume: Path | None, *, strict: bool = False
+    tasks: Sequence[Task], workers: int, cluster: str, resume: Path | None, *, strict: bool = False, label: str = ""
 ) -> tuple[list[Outcome], bool]:
-    """What came of the first of the tasks, and True if Ctrl-C ended it before the last; ``strict``: that ends all."""
+    """What came of the first of the tasks, and True if Ctrl-C ended it before the last; ``strict``: that ends all.
+    ``label``: what is played, in words."""
     results: list[Outcome] = []
-    with progress(counted(len(tasks), "run"), len(tasks)) as advance:
+    with progress(f"{label}{counted(len(tasks), 'run')}", len(tasks)) as advance:
         try:
             for _, outcome in outcomes(tasks, workers=workers, cluster=cluster, resume=resume):
                 results.append(outcome)
@@ -370,6 +374,12 @@ def _played(
                 raise
             return results, True
     return results, False
+
+
+def _tried(tasks: Sequence[Task]) -> str:
+    """The order that tasks try, in words."""
+    order = tasks[0].plan.growth[-1]
+    return f"{order.add:,} more {order.hardware} from day {order.at_hours / 24 + 1:,.0f}: "
 
 
 def _orderable(order: str, plan: FleetPlan, inputs: Inputs) -> tuple[str, ...]:

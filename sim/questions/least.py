@@ -164,7 +164,7 @@ def _busiest(workload: Guests, amounts: Sequence[Whole], steps: range) -> tuple[
     columns = [column for each in amounts for column in each.T if column.any()]
     changes = np.zeros((len(columns), len(steps) + 1), np.int64)
     for part in workload.parts():
-        come, go = _stay(part.arrival_s, part.departure_s, steps)
+        come, go = stay(part.arrival_s, part.departure_s, steps)
         count += int(np.count_nonzero(come < len(steps)))
         for change, column in zip(changes, columns, strict=True):
             np.add.at(change, come, column[part.spec])
@@ -173,7 +173,7 @@ def _busiest(workload: Guests, amounts: Sequence[Whole], steps: range) -> tuple[
     return count, list(dict.fromkeys(found))[:MOST_MOMENTS]
 
 
-def _stay(arrival_s: Whole, departure_s: Whole, steps: range) -> tuple[Whole, Whole]:
+def stay(arrival_s: Whole, departure_s: Whole, steps: range) -> tuple[Whole, Whole]:
     """In which steps guests come and go."""
     come = np.clip(-(-(arrival_s - steps.start) // STEP_S), 0, len(steps))
     return come, np.clip(-(-(departure_s - steps.start) // STEP_S), come, len(steps))
@@ -182,7 +182,7 @@ def _stay(arrival_s: Whole, departure_s: Whole, steps: range) -> tuple[Whole, Wh
 def _moments(workload: Guests, steps: Sequence[int]) -> list[Moment]:
     here: dict[int, list[tuple[Whole, Whole]]] = {step: [] for step in steps}
     for part in workload.parts():
-        come, go = _stay(part.arrival_s, part.departure_s, workload.steps)
+        come, go = stay(part.arrival_s, part.departure_s, workload.steps)
         for step, found in here.items():
             there = (come <= step) & (go > step)
             found.append((part.spec[there], part.group[there]))

@@ -7,25 +7,20 @@ as its hardware takes to come."""
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ...placement.types.errors import InvalidValue, UnknownName
-from ..run.fleet_plan import MOST_HOSTS, FleetPlan, Growth
+from ..run.fleet_plan import FleetPlan
 from ..run.hardware import HOURS_PER_YEAR, Hardware, cost_of
 from ..run.outcome import Outcome, exhausted_day
-from ..run.sizing import Search
+from .order_size import Demand, Least, Play, least, ordered
 from .tasks import Task
 
 MOST_ORDERS: Final = 50
-MOST_TIMES: Final = 64
-"""So many times the hosts that there are, and 1,000 more, are the most that one order may have."""
-Play = Callable[[Sequence[Task]], Sequence[Outcome]]
-"""Plays tasks, and gives their outcomes in order."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,19 +87,20 @@ def orders(
     found = Orders([], notes)
     horizon = math.ceil(tasks[0].source.made_hours / 24)
     days = [exhausted_day(outcome, target) for outcome in results]
+    demand, allowed = Demand(tasks), _allowed(how.confidence, len(tasks))
     while kinds and (needed := _deadline(days, how.confidence)) is not None:
         if len(found.orders) == MOST_ORDERS:
             notes.append(f"more than {MOST_ORDERS} orders are needed: the first are told; --order-days orders for more")
             break
         last = min(horizon, needed + how.every_days - 1) if how.every_days else horizon
-        tried = [(kind, _least(tasks, kind, needed, last, how, play)) for kind in kinds]
-        helping = [(kind, least.hosts) for kind, least in tried if least.hosts is not None]
+        tried = [(kind, least(tasks, kind, needed, last, allowed=allowed, demand=demand, play=play)) for kind in kinds]
+        helping = [(kind, best.hosts) for kind, best in tried if best.hosts is not None]
         if not helping:
-            notes += [_no_help(kind, least, last) for kind, least in tried]
+            notes += [_no_help(*each, last) for each in tried]
             break
         kind, hosts = min(helping, key=lambda each: _rank(each[0], each[1], needed, horizon))
         found.orders.append(_order(kind, hosts, needed, last, begins))
-        tasks = [_with(task, kind, hosts, needed) for task in tasks]
+        tasks = [ordered(task, kind, hosts, needed) for task in tasks]
         if last >= horizon:
             break
         days = [exhausted_day(outcome, target) for outcome in play(tasks)]
@@ -139,57 +135,22 @@ def _rank(kind: Hardware, hosts: int, needed: int, horizon: int) -> tuple[bool, 
     return _late(kind, needed), hosts * cost_of(kind, years), hosts
 
 
-def _no_help(kind: Hardware, least: _Least, last: int) -> str:
+def _no_help(kind: Hardware, tried: Least, last: int) -> str:
     """Why no number of a kind helps, in words."""
-    why = f", guests are refused: {least.why}" if least.why else ""
-    return f"no order of {kind.name} makes capacity last through day {last}: with {least.tried:,} more{why}"
+    why = f", guests are refused: {tried.why}" if tried.why else ""
+    return f"no order of {kind.name} makes capacity last through day {last}: with {tried.tried:,} more{why}"
+
+
+def _allowed(confidence: float, seeds: int) -> int:
+    """In so many of the seeds capacity may run out."""
+    return math.floor((1 - confidence) * seeds + 1e-9)
 
 
 def _deadline(days: Sequence[int | None], confidence: float) -> int | None:
     """The first day on which capacity has run out in more of the seeds than may be; None for never."""
     ranked = sorted(math.inf if day is None else day for day in days)
-    allowed = math.floor((1 - confidence) * len(days) + 1e-9)
-    found = ranked[min(allowed, len(ranked) - 1)] if ranked else math.inf
+    found = ranked[min(_allowed(confidence, len(days)), len(ranked) - 1)] if ranked else math.inf
     return None if math.isinf(found) else int(found)
-
-
-class _Least(NamedTuple):
-    """The fewest hosts that are enough, None if no number is; of how many that was ``tried`` last, and why guests were
-    refused then."""
-
-    hosts: int | None
-    tried: int
-    why: str
-
-
-def _least(tasks: Sequence[Task], kind: Hardware, needed: int, last: int, how: Ordering, play: Play) -> _Least:
-    """The fewest hosts of a kind that have capacity last from one day through another."""
-    search, plan, why = Search(1), tasks[0].plan, ""
-    there = plan.hosts + sum(growth.add for growth in plan.growth)
-    most = min(MOST_TIMES * there + 1_000, MOST_HOSTS - there)
-    while (hosts := search.candidate) is not None:
-        if hosts > most:
-            return _Least(None, search.too_few, why)
-        until = [msgspec.structs.replace(_with(task, kind, hosts, needed), until_hours=last * 24.0) for task in tasks]
-        results = play(until)
-        out = _deadline([exhausted_day(outcome, tasks[0].stop_percent) for outcome in results], how.confidence)
-        holds = out is None or out > last
-        why = why if holds else _most_refused(results)
-        search.note(hosts, holds=holds)
-    return _Least(search.enough, search.too_few, why)
-
-
-def _most_refused(results: Sequence[Outcome]) -> str:
-    """What most guests were refused for."""
-    refused = sum((Counter(outcome.refusals) for outcome in results), Counter[str]())
-    return min(refused, key=lambda what: (-refused[what], what), default="")
-
-
-def _with(task: Task, kind: Hardware, hosts: int, day: int) -> Task:
-    """The task with hosts that come at the beginning of a day."""
-    growth = Growth(hardware=kind.name, add=hosts, at_hours=24.0 * (day - 1))
-    plan = msgspec.structs.replace(task.plan, growth=(*task.plan.growth, growth))
-    return msgspec.structs.replace(task, plan=plan)
 
 
 def _order(kind: Hardware, hosts: int, needed: int, last: int, begins: str | None) -> Order:

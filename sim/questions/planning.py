@@ -21,7 +21,8 @@ from ..trace.generator import Made
 from ..trace.workload import STEP_S, Guests
 from .kept_outcomes import Kept
 from .least import beside, lower_bound
-from .orders import Order, Ordering, Play, check_ordering, orders
+from .order_size import Play
+from .orders import Order, Ordering, check_ordering, orders
 from .paired import Difference, by_day, by_seed, student
 from .tasks import DEVOPS, Task, execute, outcomes, planned, source_of, workload_of
 
