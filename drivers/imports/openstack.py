@@ -18,7 +18,9 @@ from ...placement.types.validation import is_custom, standard_traits
 from .cloud import CloudDraft, GuestDraft, HostDraft, memory_mb, size, uuid_from
 from .tables import Line, Table
 
-_NO_ALLOCATION = frozenset({"DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED", "ERROR", "BUILD"})
+_NO_ALLOCATION = frozenset({"DELETED", "SHELVED_OFFLOADED"})
+"""States in which a server takes nothing of the host that is listed (Nova's ALLOW_RESOURCE_REMOVAL). One that is in
+error, being built or deleted softly takes what it has, if it is on a host."""
 _NO_ZONE = frozenset({"", "None", "nova"})
 _PAIR = re.compile(r"""\s*([^=,\s][^=,]*?)\s*=\s*('[^']*'|"[^"]*"|[^,]*)""")
 """A property as clients before 5.0 print it: ``hw:numa_cpus.0='0,1'``."""
@@ -315,11 +317,11 @@ def _zone(cloud: CloudDraft, host: str, line: Line) -> str | None:
 def _instance(cloud: CloudDraft, line: Line, members: Mapping[str, str]) -> None:
     """A row of Nova's table ``instances``."""
     key, state = line.text("uuid"), line.text("vm_state").lower()
-    if line.text("deleted") not in ("", "0") or state in ("deleted", "soft-delete", "error", "building"):
-        cloud.report.drop(line, key, "it is deleted" if state != "error" else "it is in error")
+    if line.text("deleted") not in ("", "0") or state == "deleted":
+        cloud.report.drop(line, key, "it is deleted")
         return
-    if not line.text("host"):
-        cloud.report.drop(line, key, "it is on no host")
+    if not line.text("host") or state == "shelved_offloaded":
+        cloud.report.drop(line, key, f"it is {state or 'there'} and on no host")
         return
     try:
         flavor = Flavor(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...placement.types.errors import InvalidValue, UnknownName
 from .csv_columns import Wrong
 
-UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "days": 86_400.0}
+UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "hours": 3_600.0, "days": 86_400.0}
 WORDS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 EXCEL: Final = datetime(1899, 12, 30)
 """Day 0 of Excel's days."""
@@ -32,6 +32,8 @@ _ROUND: Final = 1_000
 """What milliseconds from a trace's own zero are multiples of, where it counts in whole seconds."""
 _LONG: Final = 10**6
 """Seconds from which a trace of such times is said to be one."""
+_SHORT: Final = 3_600
+"""Seconds below which a trace of times with fractions may count in hours or days."""
 Real = NDArray[np.float64]
 
 
@@ -187,6 +189,9 @@ def _clock_of(arrivals: Sequence[str], unit: str, tz: str, zone: tzinfo) -> Cloc
         return Clock("s", False, zone, "times are taken for seconds (--time-unit days, if they are days of Excel)")
     if most >= _LONG and len(set(values)) > 2 and not any(value % _ROUND for value in values):
         note = "times are taken for seconds, all of which are whole thousands (--time-unit ms for milliseconds)"
+        return Clock("s", False, zone, note)
+    if most < _SHORT and len(set(values)) > 2 and any(value % 1 for value in values):
+        note = f"times are taken for seconds, {least:g} to {most:g} with fractions (--time-unit hours or days)"
         return Clock("s", False, zone, note)
     return Clock("s", False, zone)
 

@@ -46,6 +46,13 @@ def test_points_in_time_are_known_by_their_looks_and_that_is_said(tmp_path: Path
     assert "times are taken for" in trace.notes[0]
 
 
+def test_fractions_of_small_times_are_said_to_count_in_hours_or_days_perhaps(tmp_path: Path) -> None:
+    rows = "0.5,1.25,1,1\n0.75,2,1,1\n2.5,,1,1\n"
+    assert "0.5 to 2.5 with fractions" in read(tmp_path, rows).notes[0]
+    assert times(read(tmp_path, rows, time_unit="hours")) == [(1800, 4500), (2700, 7200), (9000, NEVER)]
+    assert not read(tmp_path, "0.5,4000,1,1\n300.25,,1,1\n4000,,1,1\n").notes
+
+
 def test_dates_without_an_offset_are_of_the_time_zone(tmp_path: Path) -> None:
     rows = "2026-03-01T02:00:00,2026-03-01T03:00:00,1,1\n2026-03-01T03:00:00,,1,1\n"
     assert times(read(tmp_path, rows, tz="Europe/Berlin")) == HOURS
