@@ -37,7 +37,7 @@ FLAVORS = (
     "1,m,4096,20,0,2,True,0,1.0,\"{'hw:boot_menu': 'true'}\"\n"
 )
 UUID = "00000000-0000-4000-8000-00000000000"
-SERVERS = [
+SERVERS: list[dict[str, Any]] = [
     {
         "ID": f"{UUID}1",
         "Status": "ACTIVE",
