@@ -363,7 +363,19 @@ def _bought(report: Report) -> dict[str, int]:
 def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
     """Its hosts, as they are planned, those that are ``bought`` beside them, and what is to happen to them."""
     names = (
-        *("hardware", "hosts", "vCPUs", "GiB", "GiB of disk", "GPUs", "over-commit", "zones", "racks"),
+        *(
+            "hardware",
+            "hosts",
+            "vCPUs",
+            "dedicated",
+            "huge pages",
+            "GiB",
+            "GiB of disk",
+            "GPUs",
+            "over-commit",
+            "zones",
+            "racks",
+        ),
         *("price", "price / h", "W"),
     )
     lines = [
@@ -371,6 +383,8 @@ def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
             kind.name,
             f"{kind.count:,}" + (f" + {bought[kind.name]:,}" if bought.get(kind.name) else ""),
             f"{kind.vcpus:,}",
+            f"{kind.dedicated_vcpus:,}" if kind.dedicated_vcpus else "",
+            ", ".join(f"{count:,} of {size}" for size, count in kind.huge_pages.items()),
             f"{kind.memory_gb:,g}",
             f"{kind.disk_gb:,}",
             f"{kind.gpus} {kind.gpu_model}" if kind.gpus else "",
