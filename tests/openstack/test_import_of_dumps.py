@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -86,6 +87,24 @@ def sqlite(path: Path) -> str:
         return "\n".join(database.iterdump()) + "\n"
 
 
+def mysql_ignore(path: Path) -> str:
+    """As mysqldump --insert-ignore writes it."""
+    return mysql(path).replace("INSERT INTO", "INSERT  IGNORE INTO")
+
+
+def mysql_replace(path: Path) -> str:
+    """As mysqldump --replace writes it, without the header (--skip-comments) and quotes (--skip-quote-names)."""
+    plain = mysql(path).replace("INSERT INTO", "REPLACE INTO").replace("-- MySQL dump 10.13\n", "")
+    return plain.replace("  KEY `k` (`a`)\n", "  UNIQUE KEY `k` (`a`)\n").replace("`", "")
+
+
+def on_conflict(path: Path) -> str:
+    """As pg_dump --inserts --on-conflict-do-nothing writes it."""
+    found = re.sub(r"^(INSERT INTO .*\));$", r"\1 ON CONFLICT DO NOTHING;", sqlite(path), flags=re.MULTILINE)
+    assert "ON CONFLICT" in found
+    return found
+
+
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     monkeypatch.setattr(time, "time", lambda: NOW)
@@ -103,7 +122,7 @@ def taken(options: SourceOptions) -> tuple[Any, ...]:
     return hosts, guests, requests, msgspec.to_builtins(report)
 
 
-@pytest.mark.parametrize("dumped", [mysql, postgresql, sqlite])
+@pytest.mark.parametrize("dumped", [mysql, mysql_ignore, mysql_replace, postgresql, sqlite, on_conflict])
 def test_dumps_are_read_as_their_databases(cloud: Cloud, tmp_path: Path, dumped: Callable[[Path], str]) -> None:
     cell = f"{CELL}={cloud.url('cell')}"
     first = taken(SourceOptions(placement=cloud.url("placement"), nova_api=cloud.url("api"), nova_cell=[cell]))

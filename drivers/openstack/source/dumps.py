@@ -26,9 +26,9 @@ TABLES: Final = frozenset(
 )
 """Tables that are taken; others, such as of actions and events, are passed over."""
 _SQLITE: Final = b"SQLite format 3\0"
-_BEGINS: Final = ("CREATE TABLE", "INSERT INTO", "COPY ", "USE ")
+_BEGINS: Final = ("CREATE TABLE", "INSERT ", "REPLACE INTO", "COPY ", "USE ")
 _NAMED: Final = re.compile(
-    r"""(?:CREATE\ TABLE(?:\ IF\ NOT\ EXISTS)?|INSERT\ INTO|COPY|USE)\s+
+    r"""(?:CREATE\ TABLE(?:\ IF\ NOT\ EXISTS)?|INSERT\s+(?:IGNORE\s+)?INTO|REPLACE\ INTO|COPY|USE)\s+
         (?:[`"]?[\w-]+[`"]?\.)?[`"]?(?P<name>[\w-]+)[`"]?\s*(?:\((?P<columns>[^)']*)\))?""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -49,6 +49,8 @@ _STANDARD: Final = re.compile(
 _HEADER: Final = 5
 """Lines among which the one is by which MySQL's programs name themselves."""
 _GAP: Final = re.compile(r"\s*,?\s*")
+_BEHIND: Final = re.compile(r"(?:ON CONFLICT DO NOTHING)?\s*;?", re.IGNORECASE)
+"""What may be behind the rows of an INSERT."""
 _ESCAPES: Final = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "f": "\f", "v": "\v"}
 
 
@@ -119,7 +121,7 @@ class _Dump:
                 self._insert(name, _names(named["columns"]), rows if name in TABLES else _passed(rows))
             elif word == "CREA" and name in TABLES:
                 self._create(name, line, lines)
-            elif word == "INSE" and name in TABLES and named is not None:
+            elif word in ("INSE", "REPL") and name in TABLES and named is not None:
                 self._insert(name, _names(named["columns"]), self._valued(line, lines))
 
     def _counted(self, text: IO[str]) -> Iterator[str]:
@@ -134,7 +136,8 @@ class _Dump:
         statement = [line]
         while not statement[-1].rstrip().endswith(";"):
             statement.append(next(lines, ";"))
-        body = "".join(statement).partition("(")[2].rpartition(")")[0]
+        body, _, options = "".join(statement).partition("(")[2].rpartition(")")
+        self._backslashes |= "ENGINE=" in options.upper()
         found = (_COLUMN.match(part) for part in _PART.findall(body))
         columns = {each["name"]: _type(each["type"]) for each in found if each and each["begins"].lower() not in _KEYS}
         if not columns:
@@ -210,7 +213,7 @@ class _Dump:
             yield row
             gap = _GAP.match(statement, at)
             at = at if gap is None else gap.end()
-        if statement[at:].strip() not in (";", ""):
+        if not _BEHIND.fullmatch(statement[at:].strip()):
             raise self._wrong(f"what is behind the rows: {statement[at : at + 40]!r}")
 
 
