@@ -31,7 +31,7 @@ class Contention(Observer):
 
     def __init__(self, engine: Engine, terms: Sequence[Terms], specs: Sequence[RequestSpec]) -> None:
         self.engine = engine
-        # CPUs that guests have for themselves are in nobody's way.
+        # CPUs that guests have for themselves are not shared.
         vcpus = [cpus_of(spec)[0] for spec in specs]
         told = [(each.usage, size) for each, size in zip(terms, vcpus, strict=True) if each.usage is not None]
         weight = max(1, sum(size for _, size in told))
