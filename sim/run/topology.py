@@ -18,8 +18,8 @@ _KIB: Final[Mapping[str, int]] = {"K": 1, "M": 1024, "G": 1024 * 1024}
 
 
 def pages_of(kind: Hardware, key: str) -> dict[int, int]:
-    """Size in KiB -> huge pages of a kind of host. InvalidValue, with ``key``, for a text that is not a size, or for more
-    pages than there is memory."""
+    """Size in KiB -> huge pages of a kind of host. InvalidValue, with ``key``, for a text that is not a size, or for
+    more pages than there is memory."""
     found: dict[int, int] = {}
     for text, count in kind.huge_pages.items():
         told = _PAGE.fullmatch(text.strip())
