@@ -34,7 +34,7 @@ def select_destinations(state: ServiceState, asked: Asked, now: float) -> Decisi
         rows = [row for row, is_host in enumerate(fleet.is_host) if is_host]
         return state.engine.choose(request, candidates={fleet.uuid(row): [{}] for row in rows})
     known = [uuid for uuid in asked.instance_uuids if state.fleet._kernel.consumers.get(uuid) >= 0]
-    lost = [uuid for uuid in known if _is_lost(state, uuid)]
+    lost = [uuid for uuid in known if is_lost(state, uuid)]
     if lost:
         release(state, lost)
         known = [uuid for uuid in known if uuid not in lost]
@@ -53,7 +53,7 @@ def _flags(state: ServiceState, uuid: str) -> int:
     return int(kernel.consumer(kernel.consumers.get(uuid))[7])
 
 
-def _is_lost(state: ServiceState, uuid: str) -> bool:
+def is_lost(state: ServiceState, uuid: str) -> bool:
     """True for a claim of the service's own that neither a host nor a client of Placement has shown to know."""
     fleet = state.fleet
     consumer = fleet._kernel.consumers.get(uuid)
@@ -110,4 +110,4 @@ def _held(state: ServiceState, uuid: str) -> dict[str, dict[str, int]]:
     return {fleet.uuid(fleet.row(name)): amounts for name, amounts in held.items()}
 
 
-__all__ = ["select_destinations"]
+__all__ = ["is_lost", "select_destinations"]

@@ -76,6 +76,10 @@ CREATE TABLE instance_group_member (created_at DATETIME, updated_at DATETIME, id
 CREATE TABLE instance_group_policy (id INTEGER PRIMARY KEY, policy VARCHAR(255), group_id INTEGER, rules TEXT);
 CREATE TABLE request_specs (created_at DATETIME, updated_at DATETIME, id INTEGER PRIMARY KEY,
   instance_uuid VARCHAR(36), spec TEXT);
+CREATE TABLE instance_mappings (created_at DATETIME, updated_at DATETIME, id INTEGER PRIMARY KEY,
+  instance_uuid VARCHAR(36), cell_id INTEGER, project_id VARCHAR(255), queued_for_delete BOOLEAN);
+CREATE TABLE build_requests (created_at DATETIME, updated_at DATETIME, id INTEGER PRIMARY KEY,
+  instance_uuid VARCHAR(36), project_id VARCHAR(255));
 """
 
 

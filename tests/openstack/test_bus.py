@@ -28,6 +28,9 @@ from hostler.core.tenancy.tenants import LOCAL
 from hostler.core.writer.writer import open_writer
 from hostler.placement.api import commands as api
 from hostler.placement.fleet.host_view import HostView
+from hostler.placement.load.adding import add_hosts
+from hostler.placement.types.host import Host
+from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.daemon.processes import Daemon
 
 from ..patience import HANG_SECONDS
@@ -35,6 +38,7 @@ from .clouds import CELL, Cloud, instance_uuid, moment, node_uuid, request_spec,
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="the extra openstack is not installed")
 
+from hostler.drivers.openstack.bus.lost_claims import LostClaims  # noqa: E402
 from hostler.drivers.openstack.bus.service import NovaBus  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -236,6 +240,81 @@ async def test_a_repeated_call_replaces_the_claim_whose_answer_was_lost(cloud: C
             ServiceModel(it.service.state).provider_usages(node_uuid(number)).usages["VCPU"] for number in (1, 2, 3)
         ]
         assert sum(used) == 2
+
+
+@pytest.mark.parametrize(
+    ("mapped_to", "build_request", "states"),
+    [
+        (1, False, None),
+        (None, False, None),
+        (2, False, {"vm_state": "error"}),
+        (2, False, {"vm_state": "shelved_offloaded"}),
+        (2, False, {"vm_state": "building", "deleted": 7}),
+    ],
+    ids=["in cell0", "deleted before it was built", "failed", "not unshelved", "deleted"],
+)
+async def test_a_claim_whose_answer_was_lost_is_given_back(
+    cloud: Cloud,
+    exchange: str,
+    monkeypatch: pytest.MonkeyPatch,
+    mapped_to: int | None,
+    build_request: bool,
+    states: dict[str, Any] | None,
+) -> None:
+    monkeypatch.setattr("hostler.drivers.openstack.bus.following.SEEK_SECONDS", 0.05)
+    lost = instance_uuid(1)
+    waiting = in_flight(cloud)
+    cloud.write(cloud.api, "build_requests", instance_uuid=lost)
+    cloud.write(cloud.api, "instance_mappings", instance_uuid=lost, cell_id=None)
+    async with running(cloud, exchange) as it:
+        for uuid in (*waiting, lost):
+            await it.select(uuid)
+        if states is not None:
+            cloud.instance(1, None, None, **states)
+        cloud.change(cloud.api, "UPDATE instance_mappings SET cell_id = ? WHERE instance_uuid = ?", mapped_to, lost)
+        cloud.change(cloud.api, "DELETE FROM build_requests WHERE instance_uuid = ?", lost)
+        await it.until(lambda: not it.allocations(lost))
+        await it.until(lambda: released(it) == 1)
+        assert all(map(it.allocations, waiting))
+        usages = [ServiceModel(it.service.state).provider_usages(node_uuid(number)).usages for number in (1, 2, 3)]
+        assert sum(each["VCPU"] for each in usages) == 2 * len(waiting)
+
+
+def in_flight(cloud: Cloud) -> list[str]:
+    """Instances for which a host may be awaited: Nova's own in each state, and one that Nova does not know."""
+    cloud.write(cloud.api, "build_requests", instance_uuid=instance_uuid(2))
+    for number, cell in ((2, None), (3, 2), (4, 2)):
+        cloud.write(cloud.api, "instance_mappings", instance_uuid=instance_uuid(number), cell_id=cell)
+    cloud.instance(3, None, None, vm_state="building")
+    cloud.instance(4, None, None, vm_state="shelved_offloaded", task_state="unshelving")
+    return [instance_uuid(number) for number in (2, 3, 4, 5)]
+
+
+def released(it: Running) -> float:
+    """Claims that were given back, as metrics say."""
+    families = {family.name: family for family in it.bus.metrics.collect()}
+    return families["hostler_nova_lost_claims"].samples[0].value
+
+
+async def test_a_claim_is_kept_whose_instance_is_asked_for_while_the_databases_are_read() -> None:
+    machine, submitted = ServiceMachine(), list[Any]()
+    state = machine.state
+    fleet = state.fleet
+    add_hosts(fleet, [Host(host="a", vcpus_total=8, total_usable_ram_mb=16_384, total_usable_disk_gb=500)])
+    for number in (1, 2):
+        spec = RequestSpec(flavor=Flavor(name="m", vcpus=1, memory_mb=64))
+        state.engine.place(Request(spec=spec, instance_uuids=(instance_uuid(number),)))
+
+    async def unplaced(uuids: list[str]) -> list[str]:
+        claims.asked([instance_uuid(1)])
+        return uuids
+
+    async def submit(command: Any) -> None:
+        submitted.append(command)
+
+    claims = LostClaims(lambda: state, unplaced, submit)
+    assert await claims.release() == 1
+    assert [command.uuids for command in submitted] == [(instance_uuid(2),)]
 
 
 async def test_an_evacuation_holds_both_hosts_and_a_refused_one_only_the_old(cloud: Cloud, exchange: str) -> None:

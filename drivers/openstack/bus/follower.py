@@ -18,6 +18,7 @@ from ..source import changed_rows as rows
 from ..source import compute_nodes as cn
 from ..source.databases import Database, Reading, SourceFailed
 from ..source.nova_databases import Cell, read_aggregates
+from ..source.unplaced import unplaced
 from .known_rows import SETTLED, CellState, Found
 
 log = logging.getLogger("hostler.nova")
@@ -122,6 +123,10 @@ class Follower:
             raise changes.failed[0]
         changes.newest = max((known.newest for known in self._known.values()), default=0)
         return changes
+
+    def unplaced(self, uuids: Sequence[str]) -> list[str]:
+        """Of ``uuids`` those of instances that Nova is done with; see `unplaced`. SourceFailed if a database fails."""
+        return unplaced(self._api, self._cells, uuids)
 
     def close(self) -> None:
         """Close the connections that are kept."""

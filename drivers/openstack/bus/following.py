@@ -25,6 +25,7 @@ from ....placement.types.errors import HostlerError, InUse, UnknownName
 from ....placement.types.host import Host
 from ....placement.types.host_report import HostReport
 from .follower import Changes, Follower
+from .lost_claims import SEEK_SECONDS, LostClaims
 
 log = logging.getLogger("hostler.nova")
 
@@ -48,6 +49,7 @@ class Following:
         self._aggregates: set[str] = set()
         """Uuids of the aggregates that hosts were in, for as long as the service has them."""
         self._reader = trio.CapacityLimiter(1)
+        self.claims = LostClaims(lambda: service.state, self._unplaced, self._submit)
         self.newest = 0
         """The newest version of a nova-compute service at the last look."""
 
@@ -72,7 +74,7 @@ class Following:
 
     async def run(self, *, poll_seconds: float, full_seconds: float) -> None:
         """Look for changes every ``poll_seconds``, and compare all rows every ``full_seconds``, until cancelled."""
-        full = trio.current_time() + full_seconds
+        full, sought = trio.current_time() + full_seconds, trio.current_time()
         while True:
             with trio.move_on_after(poll_seconds):
                 await self._wake.wait()
@@ -81,6 +83,9 @@ class Following:
                 self._compare, full = True, trio.current_time() + full_seconds
             try:
                 await self.look()
+                if trio.current_time() - sought >= SEEK_SECONDS:
+                    sought = trio.current_time()
+                    self._metrics.released_claims(await self.claims.release())
                 self._tell("", None)
             except HostlerError as error:
                 self._tell("", error)
@@ -128,6 +133,11 @@ class Following:
         self._stale |= stale
         self._look_at_all |= full
         self._look_at_aggregates |= aggregates
+
+    async def _unplaced(self, uuids: list[str]) -> list[str]:
+        """Of ``uuids`` those of instances that Nova is done with."""
+        work = partial(self._follower.unplaced, uuids)
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
 
     def _with_claims(self) -> set[str]:
         """Service hosts with claims that no report has had yet: theirs run out by reports. O(consumers)."""

@@ -356,6 +356,7 @@ class NovaBus:
         service.limits.check(command)
         deadline = trio.current_time() + patience
         order = Order(service.now(), LOCAL, command)
+        self._following.claims.asked(request.instance_uuids)
         try:
             decision: Decision = await service.writer.submit(order, key=key, deadline=deadline)
         except _OF_THE_TERM:

@@ -68,7 +68,7 @@ def microseconds(at: datetime | None) -> int:
 
 def nodes_by_id(reading: Reading, ids: Collection[int]) -> Iterator[Any]:
     """Whole rows of compute nodes, of at most CHUNK ids."""
-    return reading.rows(cn.NODES, cn.NODE_COLUMNS, where=_among(reading, "id", ids), order=None, few=True)
+    return reading.rows(cn.NODES, cn.NODE_COLUMNS, where=column_among(reading, "id", ids), order=None, few=True)
 
 
 Service = tuple[Any, ...]
@@ -95,9 +95,9 @@ def unusual_services(reading: Reading) -> dict[str, Service]:
 def services_of(reading: Reading, hosts: Iterable[str]) -> dict[str, Service]:
     """Those of service hosts."""
     found: dict[str, Service] = {}
-    for some in _chunks(hosts):
+    for some in chunks_of(hosts):
         rows = reading.rows(
-            cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=_among(reading, "host", some), order=None, few=True
+            cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=column_among(reading, "host", some), order=None, few=True
         )
         found |= {row.host: tuple(row) for row in rows if row.binary == cn.COMPUTE}
     return found
@@ -115,17 +115,17 @@ def changed_instance_places(reading: Reading, since: datetime) -> Iterator[Any]:
 
 def instances_by_uuid(reading: Reading, uuids: Iterable[str]) -> Iterator[Any]:
     """Instances that are there, deleted ones among them, with their states."""
-    for some in _chunks(uuids):
-        where = _among(reading, "uuid", some)
+    for some in chunks_of(uuids):
+        where = column_among(reading, "uuid", some)
         yield from reading.rows(INSTANCES, _CHANGED_PLACES, where=where, order=None, few=True)
 
 
 def instances_on(reading: Reading, hosts: Iterable[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
     """Instances of service hosts by host and node, as a Host has them. O(instances)."""
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for some in _chunks(hosts):
+    for some in chunks_of(hosts):
         for row in reading.rows(
-            INSTANCES, _PLACES, alive=True, where=_among(reading, "host", some), order="id", few=True
+            INSTANCES, _PLACES, alive=True, where=column_among(reading, "host", some), order="id", few=True
         ):
             found.setdefault((row.host, row.node), {})[row.uuid] = {}
     return found
@@ -156,7 +156,7 @@ def _computes() -> Any:
     return _column("binary") == cn.COMPUTE
 
 
-def _among(reading: Reading, name: str, keys: Collection[Any]) -> Any:
+def column_among(reading: Reading, name: str, keys: Collection[Any]) -> Any:
     """A column is one of ``keys``: an array where there are arrays, so that one query serves any number of them."""
     if reading.dialect != "postgresql":
         return _column(name).in_(keys)
@@ -166,7 +166,8 @@ def _among(reading: Reading, name: str, keys: Collection[Any]) -> Any:
     return column(name, kind) == any_(literal(list(keys), ARRAY(kind)))
 
 
-def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
+def chunks_of(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Keys in order, CHUNK at a time."""
     ordered = sorted(keys)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -178,6 +179,8 @@ __all__ = [
     "all_services",
     "changed_instance_places",
     "changed_node_keys",
+    "chunks_of",
+    "column_among",
     "instance_places",
     "instances_by_uuid",
     "instances_on",
