@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from ...placement.decide.moves import expired, is_confirmed
+from ...placement.decide.moves import expired, is_confirmed, pending, revert
 from ...placement.load.reports import expiring
 from ...placement.load.reports import report_hosts as load_reports
 from ...placement.plan.guests import Guests
@@ -140,15 +140,16 @@ def _to(state: ServiceState, spec: RequestSpec, node: str) -> RequestSpec:
 
 
 def end_move(state: ServiceState, uuid: str, *, confirm: bool) -> PendingMove:
-    """Confirm or revert the move of a guest: one of its ends no longer counts."""
+    """Confirm or revert the move of a guest: one of its ends no longer counts. One that clients of the Placement API
+    have confirmed is not reverted, as the guest would be left with nothing."""
     fleet = state.fleet
-    if uuid not in fleet._consumers.moves:
-        return state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)  # which says that there is none
-    ends = (uuid, fleet._consumers.moves[uuid].migration)
+    under_way = pending(fleet, uuid)  # which says if there is none
+    uuid, ends = under_way.instance, (under_way.instance, under_way.migration)
+    confirmed = confirm or (state.rules >= KEEPING_GUESTS and is_confirmed(fleet, under_way))
     before = _held_by(state, ends)
-    move = state.engine.confirm(uuid) if confirm else state.engine.revert(uuid)
+    move = state.engine.confirm(uuid) if confirmed else revert(fleet, uuid)
     _count_change(state, before, _held_by(state, ends))
-    state.requests.end_move(uuid, confirm=confirm)
+    state.requests.end_move(uuid, confirm=confirmed)
     state.forget_gone((uuid,))
     return move
 
@@ -173,8 +174,7 @@ def expire_moves(state: ServiceState, now: float) -> None:
     """End the moves whose time is over; those that clients of the Placement API have confirmed so. O(1) before that of
     the next one, else O(moves)."""
     for move in expired(state.fleet, now):
-        done = state.rules >= KEEPING_GUESTS and is_confirmed(state.fleet, move)
-        end_move(state, move.instance, confirm=done or move.on_expiry == "confirm")
+        end_move(state, move.instance, confirm=move.on_expiry == "confirm")
 
 
 def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Reported:

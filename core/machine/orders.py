@@ -93,9 +93,9 @@ volume, snapshot, backup or volume group is refused the uuid of one of another k
 6: only cloud admins name a host in an availability zone (``zone:host``), or as the target of a resize.
 
 7: a report of a host leaves the version of its compute service as it is, or changes it by ``service``. A move that
-clients of the Placement API have confirmed is not reverted when its time is over. A volume whose attachment is not
-confirmed is detached by its back end, too, before it is free. A guest whose move by a back end was reverted keeps what
-it was asked with. A guest is not lost while it moves: the end of the move comes first.
+clients of the Placement API have confirmed is not reverted, neither by command nor when its time is over. A volume
+whose attachment is not confirmed is detached by its back end, too, before it is free. A guest whose move by a back end
+was reverted keeps what it was asked with. A guest is not lost while it moves: the end of the move comes first.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -105,7 +105,7 @@ ends of moves."""
 KEEPING_VERSIONS: Final = 7
 """The revision since which reports keep the versions of compute services."""
 KEEPING_GUESTS: Final = 7
-"""The revision since which moves that were confirmed by Placement's clients are not reverted by expiry."""
+"""The revision since which moves that were confirmed by Placement's clients are not reverted."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

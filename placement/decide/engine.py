@@ -351,9 +351,11 @@ class Engine:
         return moves.confirm(self.fleet, uuid)
 
     def revert(self, uuid: str) -> PendingMove:
-        """The guest stays, or is back, where it was; needs no room and cannot fail for lack of it. UnknownName if no
-        move is under way."""
-        return moves.revert(self.fleet, uuid)
+        """The guest stays, or is back, where it was; needs no room and cannot fail for lack of it. It stays on the
+        target where clients of the Placement API have confirmed the move: nothing holds its source any more.
+        UnknownName if no move is under way."""
+        confirmed = moves.is_confirmed(self.fleet, moves.pending(self.fleet, uuid))
+        return (moves.confirm if confirmed else moves.revert)(self.fleet, uuid)
 
     def moves(self) -> list[PendingMove]:
         """Moves under way, in order of their instances. O(moves)."""

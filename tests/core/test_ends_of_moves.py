@@ -16,7 +16,7 @@ from hostler.placement.types.errors import InUse
 from hostler.placement.types.host import Host
 from hostler.placement.types.host_report import HostReport
 
-from .orders import NOW, hosts, machine, order, place, uuid_of
+from .orders import NOW, asked, hosts, machine, order, place, uuid_of
 
 GUEST, MIGRATION = uuid_of(1), uuid_of(99)
 ONE = {"instances": 1, "VCPU": 1, "MEMORY_MB": 1_024}
@@ -105,8 +105,18 @@ def test_a_move_ends_though_its_source_was_removed(confirm: bool) -> None:
     fleet._consumers.stand_on(fleet.row(source), {})
     do(made, p.RemoveHost(name=source, force=True))
     do(made, p.ConfirmMove(uuid=GUEST) if confirm else p.RevertMove(uuid=GUEST))
-    assert used(made) == (ONE if confirm else {})
+    assert used(made) == ONE, "a revert of what clients of Placement have confirmed leaves the guest on the target"
     fleet.check()
+
+
+@pytest.mark.parametrize("command", [p.RevertMove, p.ConfirmMove])
+def test_a_move_that_clients_of_placement_confirmed_leaves_the_guest_on_its_target(command: Any) -> None:
+    made = moving(kind="resize", request=asked(1, project="p", vcpus=2))
+    target = made.state.engine.moves()[0].target
+    do(made, deletes(MIGRATION), command(uuid=GUEST))
+    assert made.state.fleet.consumer(GUEST).provider == target
+    assert used(made) == {"instances": 1, "VCPU": 2, "MEMORY_MB": 1_024}
+    assert do(made, p.Move(uuid=GUEST)).amounts()["VCPU"] == 2, "it is what the guest is asked with from now on"
 
 
 @pytest.mark.parametrize("uuid", [MIGRATION, MIGRATION.replace("-", "").upper()])

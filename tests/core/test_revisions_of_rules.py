@@ -123,8 +123,11 @@ def test_old_reports_without_a_service_forget_its_version(rules: int, version: i
     assert made.state.fleet.minimum_compute_version == 70
 
 
+@pytest.mark.parametrize("end", [p.Heartbeats(names=("node-0",)), p.RevertMove(uuid=uuid_of(1))])
 @pytest.mark.parametrize(("rules", "kept"), [(6, 0), (7, 2)])
-def test_old_moves_are_reverted_though_clients_of_placement_have_confirmed_them(rules: int, kept: int) -> None:
+def test_old_moves_are_reverted_though_clients_of_placement_have_confirmed_them(
+    rules: int, kept: int, end: Any
+) -> None:
     made = ServiceMachine()
     deletes = PlacementWrite(command=DeleteAllocations(consumer=uuid_of(9), now=NOW))
     commands: Sequence[Any] = (
@@ -134,7 +137,8 @@ def test_old_moves_are_reverted_though_clients_of_placement_have_confirmed_them(
         deletes,
     )
     data = [made.encode(Order(NOW, LOCAL, command, rules)) for command in commands]
-    data.append(made.encode(Order(NOW + 11, LOCAL, p.Heartbeats(names=("node-0",)), rules)))
+    at = NOW + 11 if isinstance(end, p.Heartbeats) else NOW
+    data.append(made.encode(Order(at, LOCAL, end, rules)))
     assert replay(made, data) == [True] * 5
     assert made.state.engine.moves() == []
     assert made.state.fleet.column("vcpus_used").sum() == kept

@@ -88,6 +88,18 @@ def test_a_revert_needs_no_room() -> None:
     e.fleet.check()
 
 
+@pytest.mark.parametrize("end", ["revert", "confirm"])
+def test_a_move_whose_source_was_given_back_leaves_the_guest_on_its_target(end: str) -> None:
+    e = engine()
+    place(e, 1)
+    e.begin_move(GUEST, asks())
+    e.fleet.release([e.fleet.consumer_id(e.moves()[0].migration)])
+    getattr(e, end)(GUEST)
+    assert [used(e, name) for name in "ab"] == [0, 4]
+    assert e.moves() == []
+    e.fleet.check()
+
+
 def test_a_resize_on_one_host_takes_both_sizes() -> None:
     e = engine(host("only"))
     place(e, 1, vcpus=1)
