@@ -262,10 +262,11 @@ class OpenStack:
         command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / f"{conf}.conf"), *words]
         run(f"nova-manage {' '.join(words[:2])} failed", command, clean())
 
-    def manage(self, *words: str) -> int:
-        """The exit code of nova-manage."""
+    def manage(self, *words: str) -> tuple[int, str]:
+        """The exit code of nova-manage, and what it prints."""
         command = [str(self._venv / "bin" / "nova-manage"), "--config-file", str(self.folder / "nova.conf"), *words]
-        return subprocess.run(command, env=clean(), capture_output=True, check=False).returncode
+        done = subprocess.run(command, env=clean(), capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
 
     # processes
 

@@ -25,6 +25,7 @@ from .guest_claims import claimed_before
 from .phase_timing import PhaseSampler
 from .state import ServiceState
 
+_NONE_REFUSED: Final[tuple[bool, ...]] = ()
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 STEP: Final = 128
 """Weight of the requests of one command that are decided at a time: about a millisecond."""
@@ -44,9 +45,10 @@ its project. (A plain tuple, as one is made for each placement.)"""
 
 
 class _Decided(NamedTuple):
-    """Requests that the engine has decided: their positions, its answers, and the uuid of the first guest of each."""
+    """Requests that the engine has decided, their positions, its answers, and the uuid of the first guest of each."""
 
     positions: Sequence[int]
+    requests: Sequence[Request]
     decisions: Decisions
     uuids: list[str]
 
@@ -182,7 +184,7 @@ class _Placing:
         self, positions: Sequence[int], asked: Sequence[Asked], requests: Sequence[Request], decisions: Decisions
     ) -> None:
         placed, uuids = (decisions.rows >= 0).tolist(), decisions.uuids()
-        self.decided.append(_Decided(positions, decisions, uuids))
+        self.decided.append(_Decided(positions, requests, decisions, uuids))
         for index, error in decisions.errors.items():
             self.errors[positions[index]] = checked_outcome(error)
         own: list[tuple[str, ...]] = list(map(_UUIDS, requests))
@@ -254,7 +256,8 @@ def place_run(
         placing.add(position, each)
     placing.decide()
     outcomes: list[PackedDecision | Decision | HostlerError | None] = [None] * len(asked)
-    for positions, decisions, _ in placing.decided:
+    for positions, requests, decisions, _ in placing.decided:
+        refused = (decisions.rows < 0).tolist() if decisions.placed < len(positions) else _NONE_REFUSED
         if wanted is None:
             for position, decision in zip(positions, decisions._to_pass_on(), strict=True):
                 outcomes[position] = decision
@@ -262,6 +265,10 @@ def place_run(
             for index, position in enumerate(positions):
                 if wanted[position]:
                     outcomes[position] = decisions[index]
+        for index in compress(range(len(positions)), refused):
+            decision = outcomes[positions[index]]
+            if isinstance(decision, Decision) and index not in decisions.errors:
+                outcomes[positions[index]] = _advised(state, requests[index], decision)
     for position, error in placing.errors.items():
         outcomes[position] = error
     for position, known in placing.known.items():
@@ -313,7 +320,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     refused_by, removed = Counter[str](), Counter[str]()
     for position, known in placing.known.items():
         hosts[position], uuids[position] = known.host, known.selected.instance_uuid
-    for positions, decisions, made in placing.decided:
+    for positions, _, decisions, made in placing.decided:
         rows, first, end = decisions.rows, positions[0], positions[-1] + 1
         names = state.fleet._service_hosts(rows[rows >= 0])
         if len(names) == end - first:  # all of them, one after the other

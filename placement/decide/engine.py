@@ -25,6 +25,7 @@ from .batch_decisions import Decisions
 from .choosing import CandidateClaim, Choosing
 from .context import DecisionContext
 from .explain.explanation import Explanation, explain
+from .explain.refusals import advised
 from .fits import Fit, SharedFit, fits, fits_many
 from .placement import place, ruled_out
 from .scan import Ranked, Scan
@@ -124,6 +125,16 @@ class Engine:
         have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
         """
         return place_batch(self._context, requests, self.place, strict=strict)
+
+    def advise(self, request: Request, decision: Decision) -> Decision:
+        """The refusal of a request by ``place_many`` as ``place`` gives it, with what would help as the fleet is now:
+        what was placed after it counts. Any other decision as it is. O(stages * hosts), O(stages) where the same was
+        refused before and nothing has changed since."""
+        refusal = decision.refusal
+        if refusal is None or refusal.code != "refused":
+            return decision
+        with self._context.looking(request) as given:
+            return advised(Scan(self._context, given), decision)
 
     def choose(
         self,

@@ -16,6 +16,7 @@ from hostler.core import engine_commands as p
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order, PlacementWrite
 from hostler.core.machine.provider_queries import Aggregates, aggregates
+from hostler.core.machine.replicated import finished
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
 from hostler.core.tenancy.tenants import LOCAL
@@ -88,10 +89,24 @@ def test_hosts_and_providers_can_be_edited() -> None:
     ]
     for edit in edits:
         made.apply(order(edit))
-    assert made.apply(order(place(1))).refusal.hint == "explain the request for every host's reason"
+    assert made.apply(order(place(1))).refusal.hint == "1 host would pass with their compute services enabled"
     made.apply(order(p.SetService(name="node-0", disabled=False)))
     assert made.apply(order(place(1))).host == "node-0"
     made.state.fleet.check()
+
+
+@pytest.mark.parametrize(("memory_mb", "code"), [(40_960, "full"), (80_000, "impossible")])
+def test_refusals_of_the_service_say_what_those_of_the_library_say(memory_mb: int, code: str) -> None:
+    made = machine(2)
+    for number in (1, 2):
+        made.apply(order(place(number, memory_mb=30_000)))
+    told = made.state.engine.fork().place(made.state.request(asked(memory_mb=memory_mb), NOW)).refusal
+    assert (told.code, told.resource, told.asked) == (code, "MEMORY_MB", memory_mb)
+    assert told.nearest + told.cut == memory_mb
+    refused = [order(place(9, memory_mb=memory_mb)), order(p.Hold(request=asked(memory_mb=memory_mb), expires_in=9.0))]
+    assert [made.apply(each).refusal for each in refused] == [told, told]
+    together = finished(made.carry_out([order(place(memory_mb=memory_mb)) for _ in range(9)]))
+    assert [each.refusal for each in together] == [told] * 9
 
 
 def test_an_aggregate_is_removed_once_nobody_is_in_it_and_stays_removed(tmp_path: Path) -> None:

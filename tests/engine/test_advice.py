@@ -267,6 +267,9 @@ def test_a_batch_sends_to_the_explanation() -> None:
     assert decision.refusal is not None
     assert decision.refusal.hint == "explain the request for every host's reason"
     assert full.explain(asks()).refused[0].reason == "free VCPU 0 < 2"
+    assert full.advise(asks(), decision).refusal == full.place(asks()).refusal
+    [placed] = full.place_many([asks(flavor=Flavor(name="s", vcpus=0, memory_mb=1))])
+    assert full.advise(asks(), placed) is placed
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -93,6 +93,13 @@ def _known(scan: Scan, removed: dict[str, int], considered: int) -> Refusal:
     return msgspec.structs.replace(known, removed=removed)
 
 
+def advised(scan: Scan, decision: Decision) -> Decision:
+    """A refusal from the counts alone (``quick_refusal``), with what would help as the fleet is now. O(stages * hosts) in
+    the kernel; O(stages) where the same was refused before and nothing has changed since."""
+    refusal = _known(scan, dict(decision.removed), decision.considered)
+    return msgspec.structs.replace(decision, refusal=refusal)
+
+
 def code_of(empty: bool | None) -> RefusalCode:
     """The code of a refusal by hosts, by whether one would pass if it were empty."""
     return "refused" if empty is None else "full" if empty else "impossible"
