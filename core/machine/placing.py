@@ -266,9 +266,9 @@ def place_run(
                 if wanted[position]:
                     outcomes[position] = decisions[index]
         for index in compress(range(len(positions)), refused):
-            decision = outcomes[positions[index]]
-            if isinstance(decision, Decision) and index not in decisions.errors:
-                outcomes[positions[index]] = _advised(state, requests[index], decision)
+            found = outcomes[positions[index]]
+            if isinstance(found, Decision) and index not in decisions.errors:
+                outcomes[positions[index]] = _advised(state, requests[index], found)
     for position, error in placing.errors.items():
         outcomes[position] = error
     for position, known in placing.known.items():

@@ -101,8 +101,10 @@ def test_refusals_of_the_service_say_what_those_of_the_library_say(memory_mb: in
     for number in (1, 2):
         made.apply(order(place(number, memory_mb=30_000)))
     told = made.state.engine.fork().place(made.state.request(asked(memory_mb=memory_mb), NOW)).refusal
+    assert told is not None
     assert (told.code, told.resource, told.asked) == (code, "MEMORY_MB", memory_mb)
-    assert told.nearest + told.cut == memory_mb
+    assert told.nearest is not None
+    assert told.cut == memory_mb - told.nearest
     refused = [order(place(9, memory_mb=memory_mb)), order(p.Hold(request=asked(memory_mb=memory_mb), expires_in=9.0))]
     assert [made.apply(each).refusal for each in refused] == [told, told]
     together = finished(made.carry_out([order(place(memory_mb=memory_mb)) for _ in range(9)]))

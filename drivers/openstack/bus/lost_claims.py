@@ -65,9 +65,9 @@ def waiting_claims(state: ServiceState) -> list[str]:
     fleet = state.fleet
     where = np.flatnonzero(fleet.is_host[: fleet.rows]).astype(np.int32)
     consumers, _, _, flags = consumers_on_rows(fleet._kernel, where)
-    found = consumers[flags & (REPORTED | SEEN | UNCOUNTED) == 0].tolist()
+    found: list[int] = consumers[flags & (REPORTED | SEEN | UNCOUNTED) == 0].tolist()
     if not found:
-        return found
+        return []
     moves = fleet._consumers.moves
     ends = {*moves, *(move.migration for move in moves.values())}
     uuids = (format_uuid(*fleet._kernel.consumer(consumer)[:2]) for consumer in found)

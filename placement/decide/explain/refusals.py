@@ -94,8 +94,8 @@ def _known(scan: Scan, removed: dict[str, int], considered: int) -> Refusal:
 
 
 def advised(scan: Scan, decision: Decision) -> Decision:
-    """A refusal from the counts alone (``quick_refusal``), with what would help as the fleet is now. O(stages * hosts) in
-    the kernel; O(stages) where the same was refused before and nothing has changed since."""
+    """A refusal from the counts alone (``quick_refusal``), with what would help as the fleet is now. O(stages * hosts)
+    in the kernel; O(stages) where the same was refused before and nothing has changed since."""
     refusal = _known(scan, dict(decision.removed), decision.considered)
     return msgspec.structs.replace(decision, refusal=refusal)
 
