@@ -48,7 +48,7 @@ def install(mode: str, fallback: str) -> None:
 def ask_watched_filters(manager: Any, asked: scheduler.Asked, answer: Any) -> None:
     """Ask the enabled filters of Nova's that a test watches by a mock, as it reads from it whether the filter was
     asked, and with what: for the host that Hostler chose, which the filter must pass, or for the first candidate of a
-    request that was refused."""
+    request that was refused, if the filters before it pass that."""
     enabled: list[Any] = [each() if isinstance(each, type) else each for each in manager.host_manager.enabled_filters]
     watched = [each for each in enabled if isinstance(each.host_passes, mock.NonCallableMock)]
     if not watched:
@@ -59,9 +59,12 @@ def ask_watched_filters(manager: Any, asked: scheduler.Asked, answer: Any) -> No
             state.allocation_candidates = copy.deepcopy(asked.requests.get(state.uuid) or [])
     chosen = {answer[0][0].nodename} if answer else set()
     for state in [each for each in states if each.nodename in chosen or not answer][:1]:
-        for each in watched:
-            if not each._filter_one(state, asked.spec) and answer:
+        for each in watched if answer else enabled:
+            if each._filter_one(state, asked.spec):
+                continue
+            if answer:
                 raise AssertionError(f"Nova's {each} refuses {state.nodename}, which Hostler has chosen")
+            break  # as Nova does not ask those behind it
 
 
 if __name__ == "__main__":

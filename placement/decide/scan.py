@@ -24,7 +24,7 @@ from .claim import mappings_of
 from .context import DecisionContext
 from .group_state import group_state
 from .row_choice import rows_selected
-from .signature import SELECTION, Signature, Stage
+from .signature import SELECTION, CandidateJudge, Signature, Stage
 
 SELECTED_OUT: Final = 254
 """Number for hosts that host selection excludes."""
@@ -124,12 +124,14 @@ class Scan:
             if judge is None:
                 continue
             for at in np.flatnonzero(_not_before(refusing, stage.number)).tolist():
-                row = int(considered[at])
-                view = HostView(self.fleet, row)
-                good = [c for c in candidates[row] if judge.candidate_passes(view, self.request, mappings_of(c))]
-                candidates[row] = good
-                if not good:
+                if not self._leave_good(candidates, int(considered[at]), judge):
                     refusing[at] = stage.number
+
+    def _leave_good(self, candidates: dict[int, Sequence[Any]], row: int, judge: CandidateJudge) -> bool:
+        """Leave a host the candidates that a filter passes; False if it has none then. O(candidates)."""
+        view = HostView(self.fleet, row)
+        candidates[row] = [c for c in candidates[row] if judge.candidate_passes(view, self.request, mappings_of(c))]
+        return bool(candidates[row])
 
     def _considered(self, stages: NDArray[np.uint8]) -> NDArray[np.int32]:
         if self._rows is not None:

@@ -143,6 +143,11 @@ class ScanPlacement(Scan):
             assert stage.filter is not None
             if not stage.filter.once_per_request:
                 keep &= self.selection_passes(stage, rows)
+        if self.candidates is not None:
+            # Candidates that were good for the first instance may have what it has taken.
+            for judge in signature.candidate_judges:
+                for at in np.flatnonzero(keep).tolist() if not judge.once_per_request else ():
+                    keep[at] = self._leave_good(self.candidates, int(rows[at]), judge)
         return keep
 
     def _claim_first(self, uuid: str, rows: NDArray[np.int32], weights: NDArray[np.float64]) -> Claimed | None:

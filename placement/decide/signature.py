@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,10 @@ _SOON: Final = 64
 _OFTEN: Final = 2
 """Requests in a row that come soon after one another before a ranking of their own is made."""
 GROUP_FILTERS: Final = {"ServerGroupAffinityFilter": "affinity", "ServerGroupAntiAffinityFilter": "anti-affinity"}
+
+
+CandidateJudge: TypeAlias = PciPassthroughFilter | NUMATopologyFilter | NovaFilterAdapter
+"""A filter that judges single allocation candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +368,7 @@ class Signature:
         return not self.candidate_judges and all(stage.name in GROUP_FILTERS for stage in self.selections)
 
     @functools.cached_property
-    def candidate_judges(self) -> tuple[PciPassthroughFilter | NUMATopologyFilter | NovaFilterAdapter, ...]:
+    def candidate_judges(self) -> tuple[CandidateJudge, ...]:
         """Filters that judge each allocation candidate of a host by its mappings (Nova 33): where candidates came from
         outside, or PCI devices are in Placement."""
         request, spec = self.request, self.request.spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from hostler import (
     Decision,
@@ -125,6 +126,24 @@ def test_of_supplied_candidates_the_first_whose_devices_fit_is_chosen() -> None:
     assert [pool.tags["rp_uuid"] for pool in f.pci_pools(f.row("a"))] == ["one"]
     refused = engine.place(request(pci_requests=devices), candidates={a: [missing], f.uuid(f.row("b")): []})
     assert refused.removed["PciPassthroughFilter"] == 2
+    f.check()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_each_of_several_instances_takes_a_supplied_candidate_of_its_own(kept: bool) -> None:
+    """Nova 34 judges candidates again for each instance (its functional PCIServersTest.test_multi_create)."""
+    names = ("one", "two", "three")
+    f = fleet(pci_pools=tuple(PciPool(count=1, tags={**GPU.tags, "rp_uuid": name}) for name in names))
+    devices = (PciRequest(count=1, spec=({"vendor_id": "10de"},), request_id="r"),)
+    given = {f.uuid(f.row("a")): [supplied(f, "a", **{"r-0": [name]}) for name in names]}
+    engine = Engine(f, policy("PciPassthroughFilter"))
+    for count in (4, 3):
+        uuids = tuple(f"00000000-0000-4000-8000-0000000001{number:02}" for number in range(count))
+        asked = request(pci_requests=devices).with_changes(instance_uuids=uuids)
+        decision = (engine.place if kept else engine.choose)(asked, candidates=given)
+        assert decision.placed == (count == 3)
+    assert [each.mappings["r-0"] for each in decision.selections] == [(name,) for name in names]
+    assert len(f.pci_pools(f.row("a"))) == (0 if kept else 3)
     f.check()
 
 
