@@ -176,7 +176,8 @@ def _replace_cells(
         except (AttributeError, TypeError, InvalidValue) as error:
             problem = InvalidValue(f"numa_topology is malformed: {error}", field="numa_topology")
             raise of_host(problem, report.host.host) from None
-        _charge_cells(fleet, after, guests, position)
+        if fleet._extras:
+            _charge_cells(fleet, after, guests, position)
         put = partial(_put_cells, fleet, row)
         fleet._change_log.make(partial(put, after), partial(put, before))
 

@@ -15,6 +15,7 @@ import pytest
 from hostler.drivers.openstack.bus import follower as followers
 from hostler.drivers.openstack.bus.follower import Changes, Follower
 from hostler.drivers.openstack.bus.window import LONGEST, OVERLAP, Window
+from hostler.drivers.openstack.source import changed_rows as rows
 from hostler.drivers.openstack.source.databases import Database, Reading
 from hostler.drivers.openstack.source.nova_databases import cells_of
 
@@ -202,6 +203,16 @@ def test_services_are_followed_whatever_their_times_say(it: Followed) -> None:
     it.sql("UPDATE services SET last_seen_up = ? WHERE host = 'cmp4'", it.ago(-5.5))
     changes = it.changes(followers.HEARD_SECONDS)
     assert (changes.hosts, changes.heard) == ([], ["cmp4"])
+    it.sql("UPDATE services SET deleted = id WHERE host = 'cmp4'")
+    it.sql("INSERT INTO services (host, binary, deleted, version) VALUES ('cmp9', 'nova-compute', 0, 99)")
+    assert it.changes(followers.HEARD_SECONDS).newest == 99
+
+
+def test_heartbeats_alone_are_read_without_the_other_columns(it: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "all_services", None)
+    it.sql("UPDATE services SET last_seen_up = ? WHERE host = 'cmp2'", it.ago(-5.5))
+    assert it.changes(followers.HEARD_SECONDS).heard == ["cmp2"]
+    assert it.changes(followers.HEARD_SECONDS).heard == []
 
 
 def test_aggregates_are_followed_without_fan_outs_also_where_rows_are_deleted(it: Followed) -> None:
@@ -234,10 +245,10 @@ def test_cells_are_followed_while_the_api_database_fails(it: Followed) -> None:
 
 def test_a_look_at_a_cloud_in_which_nothing_happens_reads_no_row(it: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     it.look(600.0)
-    rows, read = Reading.rows, list[str]()
+    found, read = Reading.rows, list[str]()
 
     def counted(self: Reading, table: str, *given: Any, **how: Any) -> Iterator[Any]:
-        for row in rows(self, table, *given, **how):
+        for row in found(self, table, *given, **how):
             read.append(table)
             yield row
 

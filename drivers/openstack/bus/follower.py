@@ -189,8 +189,14 @@ class Follower:
             changes.heard += [node for node in wanted if node not in reported]
 
     def _services(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
-        """Services that were disabled, forced down or the contrary; and where it is due, heartbeats and all else."""
-        if found.whole or look.steady - known.services_at >= _pause(len(known.services)):
+        """Services that were disabled, forced down or the contrary; where it is due, heartbeats; and all else where all
+        rows are compared, or a service came or went."""
+        if found.whole:
+            found.all_services(known, rows.all_services(reading), look.steady)
+            return
+        if look.steady - known.services_at >= _pause(len(known.services)) and not found.heartbeats(
+            known, rows.heartbeats(reading), look.steady
+        ):
             found.all_services(known, rows.all_services(reading), look.steady)
             return
         unusual = rows.unusual_services(reading)
@@ -213,13 +219,18 @@ class Follower:
 
     def _nodes(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
         """Compute nodes that changed, came or went, and those of hosts that are to be reported."""
-        since = known.nodes_window.since(look.now, look.steady)
+        since, lately = (
+            known.nodes_window.since(look.now, look.steady),
+            known.nodes_window.lately(look.now, look.steady),
+        )
         # A time without a fraction may be that of another change as well, until it is settled.
-        times = (each.updated_at for each in known.unsettled() if each.updated_at is not None)
+        times = [each.updated_at for each in known.unsettled() if each.updated_at is not None]
         whole = found.whole or any(at < since for at in times)
-        if not whole:
-            found.some_nodes(known, rows.changed_node_keys(reading, since), look.steady)
+        for begin in () if whole else (min((lately, *times)), since):
+            found.some_nodes(known, rows.changed_node_keys(reading, begin), look.steady)
             whole = rows.sum_of_nodes(reading) != found.sum_of_nodes(known)
+            if not whole:
+                break
         if whole:
             found.all_nodes(known, rows.node_keys(reading), look.steady)
         found.nodes_of_changed(known, everything=look.full)

@@ -126,6 +126,23 @@ class Found:
         self.services_at = steady
         self.some_services(known, {**dict.fromkeys(known.services.keys() - there.keys()), **there})
 
+    def heartbeats(self, known: CellState, there: Mapping[str, tuple[Any, Any]], steady: float) -> bool:
+        """The times and versions of all services were read. False, and nothing is found, if a service came or went, so
+        that all columns are to be read."""
+        if there.keys() != known.services.keys():
+            return False
+        self.services_at = steady
+        for host, (seen, version) in there.items():
+            service = known.services[host]
+            if version != service[_VERSION]:
+                self.changed.add(host)
+            elif seen == service[_SEEN]:
+                continue
+            else:
+                self.heard.add(host)
+            self.services[host] = (*service[:_SEEN], seen, *service[_SEEN + 1 : _VERSION], version)
+        return True
+
     def some_services(self, known: CellState, there: Mapping[str, Service | None]) -> None:
         """Services by host, None for one that is gone."""
         for host, service in there.items():

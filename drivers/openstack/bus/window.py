@@ -11,6 +11,8 @@ log = logging.getLogger("hostler.nova")
 
 OVERLAP: Final = timedelta(seconds=5)
 """By which a row's time may be behind another's that was read before it."""
+LATELY: Final = timedelta(seconds=2)
+"""Behind a row's time, rows that are read first: the changes between two looks, and what was committed late."""
 LONGEST: Final = timedelta(minutes=15)
 """Up to which it grows where rows are found further behind."""
 
@@ -25,6 +27,11 @@ class Window:
         self._seen = 0.0
         """When it was seen."""
         self.overlap = OVERLAP
+
+    def lately(self, now: float, steady: float) -> datetime:
+        """As ``since``, for rows of which another look shows whether some are missing: it is no more than LATELY before
+        now."""
+        return max(self.since(now, steady) + self.overlap - LATELY, self.since(now, steady))
 
     def since(self, now: float, steady: float) -> datetime:
         """The time from which on rows are to be read: now by the clocks of Nova's machines, which is the newest time of

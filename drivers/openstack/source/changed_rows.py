@@ -81,6 +81,14 @@ def all_services(reading: Reading) -> dict[str, Service]:
     return {row[_HOST]: tuple(row) for row in rows}
 
 
+def heartbeats(reading: Reading) -> dict[str, tuple[Any, Any]]:
+    """When each nova-compute service was last heard, and its version, by host: what changes of services that are not
+    unusual. O(services)."""
+    names = ("host", "last_seen_up", "version")
+    rows = reading.rows(cn.SERVICES, names, alive=True, where=_computes(), order=None, few=True)
+    return {host: (seen, version) for host, seen, version in rows}
+
+
 def unusual_services(reading: Reading) -> dict[str, Service]:
     """Those that are disabled or forced down: few, so that a change of it is seen without a time. O(services) within
     the database, O(found) here."""
@@ -181,6 +189,7 @@ __all__ = [
     "changed_node_keys",
     "chunks_of",
     "column_among",
+    "heartbeats",
     "instance_places",
     "instances_by_uuid",
     "instances_on",
