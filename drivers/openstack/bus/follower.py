@@ -251,9 +251,8 @@ class Follower:
         for some in _chunks(list(by_id)):
             nodes = list(rows.nodes_by_id(reading, some))
             hosts = {row.host for row in nodes if row.host}
-            services = rows.services_of(reading, hosts)
+            services = self._services_of(known, reading, found, hosts)
             instances = rows.instances_on(reading, hosts)
-            found.fresh_services(known, hosts, services)
             for row in nodes:
                 uuid, node = by_id[row.id]
                 there = instances.get((row.host, row.hypervisor_hostname), {})
@@ -265,6 +264,16 @@ class Follower:
                 if host is not None:
                     found.reported(uuid, node, content)
                     yield host
+
+    def _services_of(
+        self, known: CellState, reading: Reading, found: Found, hosts: set[str]
+    ) -> dict[str, rows.Service | None]:
+        """Services of hosts as they are known with what was found; those that are not known are read."""
+        services: dict[str, rows.Service | None] = {}
+        for host in hosts:
+            services[host] = found.services[host] if host in found.services else known.services.get(host)
+        unknown = [host for host, service in services.items() if service is None]
+        return services | rows.services_of(reading, unknown) if unknown else services
 
     def _host(
         self, cell: Cell, row: Any, service: rows.Service | None, instances: Mapping[str, Any], now: float

@@ -155,17 +155,6 @@ class Found:
             else:
                 self.heard.add(host)
 
-    def fresh_services(self, known: CellState, hosts: Iterable[str], there: Mapping[str, Service]) -> None:
-        """The services of hosts whose nodes are read. More than a heartbeat is left for the next reading of services,
-        which has all nodes of the host reported."""
-        for host in hosts:
-            service, before = there.get(host), known.services.get(host)
-            if service is None or before is None or _state(service) != _state(before):
-                continue
-            if service != before:
-                self.services[host] = service
-                self.heard.add(host)  # its report may be left out
-
     # instances
 
     def all_places(self, known: CellState, rows: Iterable[Any], since: datetime) -> None:
