@@ -22,7 +22,7 @@ _COUNTS: Final = {
     "hostler_nova_connection_failures": "Connections to Nova's bus that were lost or could not be made",
     "hostler_nova_reconnects": "Lost connections to Nova's bus that were made again",
     "hostler_nova_look_failures": "Looks at Nova's databases that failed",
-    "hostler_nova_lost_claims": "Claims that were given back as nobody had learned of them",
+    "hostler_nova_lost_claims": "Claims that were given back as their answers were lost",
     "hostler_nova_heartbeats": "Heartbeats written to Nova's table services",
     "hostler_nova_heartbeat_failures": "Heartbeats that could not be written to Nova's table services",
 }
@@ -88,7 +88,7 @@ class BusMetrics:
             self._counts["hostler_nova_look_failures"] += 1
 
     def released_claims(self, count: int) -> None:
-        """So many claims were given back of which nobody had learned."""
+        """So many claims were given back whose answers were lost."""
         with self._lock:
             self._counts["hostler_nova_lost_claims"] += count
 

@@ -1,4 +1,4 @@
-"""Claims of which nobody learned: the service, or the conductor that asked, was killed between claim and answer. Nova
+"""Claims whose answers were lost: the service, or the conductor that asked, was killed between claim and answer. Nova
 takes such a guest for one without a host, so that its claim is given back."""
 
 from __future__ import annotations
