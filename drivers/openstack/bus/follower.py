@@ -273,7 +273,7 @@ class Follower:
         for host in hosts:
             services[host] = found.services[host] if host in found.services else known.services.get(host)
         unknown = [host for host, service in services.items() if service is None]
-        return services | rows.services_of(reading, unknown) if unknown else services
+        return {**services, **rows.services_of(reading, unknown)} if unknown else services
 
     def _host(
         self, cell: Cell, row: Any, service: rows.Service | None, instances: Mapping[str, Any], now: float
