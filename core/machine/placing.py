@@ -276,6 +276,15 @@ def place_run(
     return outcomes
 
 
+def _advised(state: ServiceState, request: Request, decision: Decision) -> Decision:
+    """A refusal with what would help."""
+    try:
+        return state.engine.advise(request, decision)
+    except (HostlerError, *DEPENDS_ON_COMMAND):
+        log.exception("what would help a refused request was not worked out")
+        return decision
+
+
 def _steps(specs: Sequence[bytes]) -> Iterator[int]:
     """Where each step of a command ends."""
     new, known = set[bytes](), set[bytes]()
