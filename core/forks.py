@@ -71,7 +71,9 @@ async def in_child(
     child (no descriptors, no memory, too many processes). The task has started once the child is there. ``seconds`` of
     processor time, rounded up, are the most that the child may have: TookTooLong.
 
-    The child does nothing else, and ends without running exit handlers and destructors. It is killed on cancellation.
+    The child does nothing else, and ends without running exit handlers and destructors. It is killed on cancellation,
+    and does not outlive this thread: a service manager may wait for all processes of a service before it starts that
+    again.
     """
     child, reading = _forked(work if seconds is None else partial(_within, seconds, work))
     task_status.started()
@@ -131,7 +133,6 @@ def tried_in_child(work: Callable[[], None], *, out_of_memory_score: int = 0) ->
     where memory runs out. For threads; blocks."""
 
     def tried() -> bytes:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # no child outlives the start that tries
         if out_of_memory_score:
             with suppress(OSError):
                 Path("/proc/self/oom_score_adj").write_text(str(out_of_memory_score))
@@ -161,7 +162,6 @@ def companion(work: Callable[[socket.socket], None]) -> tuple[int, socket.socket
         raise NoChild(f"no socket to a child: {error}") from error
 
     def accompanied() -> bytes:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         gc.enable()
@@ -267,6 +267,7 @@ async def _reap(child: int) -> int:
 def _child(work: Callable[[], bytes], writing: int) -> None:
     status = 1
     try:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         gc.disable()
         os.nice(NICENESS)
         signal.set_wakeup_fd(-1)
