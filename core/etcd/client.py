@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import trio
 
-from .errors import EtcdCompacted, EtcdError, EtcdLeaseGone, EtcdUnavailable, error_of, is_stale_token
+from .errors import EtcdCompacted, EtcdError, EtcdLeaseGone, EtcdUnavailable, error_of, is_stale_token, needs_no_user
 from .values import Answer, Change, KeyValue, Request, answer_of, changes_of, end_of, get, item_of, text
 
 TIMEOUT: Final = 2.0
@@ -62,6 +62,7 @@ class Etcd:
         self.endpoints = tuple(each.rstrip("/") for each in endpoints)
         self._user, self._password, self._timeout = user, password, timeout
         self._token: str | None = None
+        """Empty: etcd asks nobody for one."""
         self._at = 0
         self._closed = False
         self._paces: dict[str, _Pace] = {}
@@ -280,9 +281,12 @@ class Etcd:
             answer = await self._http.post(url, content=_encode({"name": self._user, "password": self._password}))
             found = _read(answer.content)
             if answer.status_code != 200 or not isinstance(found, dict) or "token" not in found:
-                raise error_of(answer.status_code, found)
+                error = error_of(answer.status_code, found)
+                if not needs_no_user(error):
+                    raise error
+                found = {"token": ""}
             self._token = str(found["token"])
-        return {"authorization": self._token}
+        return {"authorization": self._token} if self._token else {}
 
     def _leave(self, at: int) -> None:
         """The endpoint ``at`` has failed: the next one has its turn, unless another task has said so already."""

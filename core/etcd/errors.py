@@ -15,6 +15,9 @@ _TRANSIENT: Final = re.compile(
     r"|unhealthy|connection|transport",
     re.IGNORECASE,
 )
+_DENIED: Final = re.compile(r"authentication|permission|user name|auth store is old|revision in header is old")
+_STALE: Final = ("invalid auth token", "user name is empty", "auth store is old", "revision in header is old")
+NOT_ENABLED: Final = "authentication is not enabled"
 UNAUTHENTICATED: Final = 16
 _UNAVAILABLE_CODES: Final = (1, 4, 14)
 _DENIED_CODES: Final = (7, UNAUTHENTICATED)
@@ -85,7 +88,7 @@ def error_of(status: int, body: Any) -> EtcdError:
         return EtcdFull(f"etcd is full: {text}", hint=hint)
     if "requested lease not found" in text:
         return EtcdLeaseGone(text)
-    if code in _DENIED_CODES or status in (401, 403) or re.search(r"authentication|permission|user name", text):
+    if code in _DENIED_CODES or status in (401, 403) or _DENIED.search(text):
         return EtcdDenied(f"etcd denies it: {text}", field="data.etcd.user")
     if _TOO_LARGE.search(text):
         return EtcdRefused(f"etcd refuses it: {text}", hint="raise etcd's --max-request-bytes")
@@ -95,6 +98,12 @@ def error_of(status: int, body: Any) -> EtcdError:
 
 
 def is_stale_token(error: EtcdError) -> bool:
-    """True where a new authentication may help: etcd forgets tokens, also at each of its restarts."""
+    """True where a new authentication may help: etcd forgets tokens at each of its restarts, and, of those that it has
+    signed, at each change of users and roles."""
     text = str(error.args[0])
-    return isinstance(error, EtcdDenied) and ("invalid auth token" in text or "user name is empty" in text)
+    return isinstance(error, EtcdDenied) and any(each in text for each in _STALE)
+
+
+def needs_no_user(error: EtcdError) -> bool:
+    """True for an authentication that etcd refuses because it asks nobody for one."""
+    return isinstance(error, EtcdDenied) and NOT_ENABLED in str(error.args[0])

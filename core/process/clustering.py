@@ -96,7 +96,7 @@ class Clustered:
             self.journal,
             name,
             cluster.advertise,
-            cluster.advertise_placement,
+            cluster.advertise_placement.rstrip("/"),
             forget_seconds=cluster.forget_seconds,
             tls=tls,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -35,6 +36,8 @@ from .nova import problems as nova_problems
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 URL: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}/?")
+_PLACEMENT_URL: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?(/[^\s?#]*)?")
+_ANY: Final = ("0.0.0.0", "::", "*")
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KeyPath = tuple[str | int, ...]
 """Names of tables and keys, and positions in lists."""
@@ -248,8 +251,19 @@ def _advertise_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
             if given:
                 yield path, str(error)
             continue
-        if address.kind != "unix" and address.host in ("0.0.0.0", "::", "*"):
+        if address.kind != "unix" and address.host in _ANY:
             yield path, f"{text} is no address that others can use: name one in advertise"
+    yield from _placement_problems(config)
+
+
+def _placement_problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """With the URL to which a member's clients of Placement are redirected."""
+    key, url, listen = ("cluster", "advertise_placement"), config.cluster.advertise_placement, config.placement.listen
+    if url:
+        if not _PLACEMENT_URL.fullmatch(url) or urlsplit(url).hostname in _ANY:
+            yield key, f"{url!r} is no URL that others can use, such as http://10.0.0.1:8778 or https://cloud/placement"
+    elif listen and listen.rpartition(":")[0].strip("[]") in _ANY:
+        yield key, f"{listen} is no address that others can use: name a URL in advertise_placement"
 
 
 def problems_of(config: Config) -> Iterator[tuple[KeyPath, str]]:

@@ -29,10 +29,12 @@ from ..errors import (
     TooStale,
 )
 from ..machine.event_log import Event
+from ..tenancy.errors import NotAuthenticated
 from .addresses import Address
 from .framing import BadFrame, Framer
 from .messages import MAX_ID, Answer, Notification, encode, read_answer, read_error
 from .methods import METHODS
+from .tls import TlsFailed
 
 FRAME_BYTES: Final = 256 << 20
 """Longest message that a client takes from its server."""
@@ -251,6 +253,7 @@ class Caller:
         longest, straight = (LONGEST_PAUSE if len(self.addresses) == 1 else SEARCH_PAUSE), False
         asks = METHODS[method].kind == "question" or method == "status"
         sent, repeatable = False, key is not None or asks or method in _REPEATABLE
+        tried = _Tried(self.addresses)
         hangs = HANGS_SECONDS if len(self.addresses) > 1 and (key is not None or asks) else math.inf
         while True:
             asked = self.address
@@ -259,7 +262,7 @@ class Caller:
                 sent, asked = True, self.address
                 self._met = True
                 answer = await self._exchange(method, params, key, deadline, stale_ms, doubt, hangs)
-                moved = self._moves(answer.error, repeatable, asked)
+                moved = self._moves(answer.error, repeatable, asked, tried)
                 if not (moved or isinstance(answer.error, Overloaded)) or self._now() + pause >= deadline:
                     return answer
                 if moved == "there" and not straight:
@@ -269,24 +272,30 @@ class Caller:
                 if (sent and not repeatable) or self._now() + pause >= (deadline if self._met else impatient):
                     raise _given_up(error, sent and METHODS[method].kind != "question", key) from error
                 self._next_address(asked)
+                tried.failed(asked)
+            except (NotAuthenticated, TlsFailed):  # of several addresses one may be wrong, or its member behind
+                if tried.refused(asked) or self._now() + pause >= deadline:
+                    raise
+                self._next_address(asked)
             except DeadlineExceeded:  # this member hangs: another one may lead meanwhile
                 if hangs == math.inf or self._now() + pause >= deadline:
                     raise
                 if asks:  # or it is a question that takes long
                     hangs *= 2
                 self._next_address(asked)
+                tried.failed(asked)
             except Overloaded:  # too many connections
                 if self._now() + pause >= deadline:
                     raise
             await self._sleep(pause * (0.5 + self._pauses.random() / 2))
             pause = min(2 * pause, longest)
 
-    def _moves(self, error: HostlerError | None, repeatable: bool, asked: Address) -> str:
+    def _moves(self, error: HostlerError | None, repeatable: bool, asked: Address, tried: _Tried) -> str:
         """Go on at another member if this one does not lead: "there" if it names the one that does, "on" to the next
         address, "" to stay: the error is the answer. ``asked``: where the call went."""
         if isinstance(error, NotLeader | TooStale):
             for there in map(Address.parse, error.leader):
-                if there.kind != asked.kind or there == asked:
+                if there.kind != asked.kind or there == asked or tried.in_vain(there):
                     continue
                 if there != self.address:
                     self.address = there
@@ -397,6 +406,33 @@ class _Doubt:
     ) -> None:
         if isinstance(error, HostlerError):
             self.note(error)
+
+
+class _Tried:
+    """Addresses that one call has tried in vain."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses, self._failed = addresses, dict[Address, int]()
+        self._seen, self._refused = set[Address](), set[Address]()
+
+    def failed(self, address: Address) -> None:
+        """There was no connection, or no answer: members that name it are asked no more for some time, in which each
+        address has its turn, since the leader may be reached at another one."""
+        self._failed[address] = len(self._addresses)
+        self._seen.add(address)
+
+    def in_vain(self, address: Address) -> bool:
+        """True for an address that a member names, and that is not to be tried now."""
+        left = self._failed.get(address, 0)
+        self._failed[address] = max(left - 1, 0)
+        return left > 0
+
+    def refused(self, address: Address) -> bool:
+        """This client is not let in there. True if that is so for the second time, or no address is left that might."""
+        again = address in self._refused
+        self._refused.add(address)
+        self._seen.add(address)
+        return again or self._seen.issuperset(self._addresses)
 
 
 _REPEATABLE: Final = ("hello", "status", "watch", "unwatch", "snapshot")

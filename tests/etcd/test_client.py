@@ -194,6 +194,12 @@ async def test_a_user_needs_the_right_password_and_survives_a_restart_of_etcd(tm
         servers.start(0)
         servers.wait(0)
         assert await client.read("k") is not None
+        await client._ask("/v3/auth/disable", {})
+        later = Etcd(servers.endpoints, timeout=20, user="root", password="secret")
+        assert await later.read("k") is not None, "etcd needs no users any more"
+        servers.ask("/v3/auth/enable", {})
+        assert await later.read("k") is not None
+        await later.close()
         await client.close()
 
 
@@ -206,10 +212,32 @@ async def test_a_user_needs_the_right_password_and_survives_a_restart_of_etcd(tm
         (200, {"error": {"grpc_code": 14, "message": "transport is closing"}}, EtcdUnavailable),
         (400, {"error": "etcdserver: duplicate key given in txn request", "code": 3}, EtcdRefused),
         (401, {"error": "etcdserver: invalid auth token", "code": 16}, EtcdDenied),
+        (400, {"error": "etcdserver: revision of auth store is old", "code": 3}, EtcdDenied),
+        (500, {"error": "auth: revision in header is old", "code": 2}, EtcdDenied),
     ],
 )
 def test_answers_that_are_no_success_are_errors_of_a_closed_set(status: int, body: object, kind: type) -> None:
     assert type(error_of(status, body)) is kind
+
+
+@pytest.mark.parametrize("text", ["auth: revision in header is old", "etcdserver: revision of auth store is old"])
+async def test_a_token_of_before_a_change_of_users_is_replaced(text: str) -> None:
+    class Changed(EtcdModel):
+        tokens = 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/v3/auth/authenticate":
+                self.tokens += 1
+                return httpx.Response(200, json={"token": f"t{self.tokens}"})
+            if request.headers["authorization"] == "t1":
+                return httpx.Response(400, json={"error": text, "code": 3})
+            return await super().handle_async_request(request)
+
+    model = Changed()
+    client = Etcd(["http://a"], transport=model, user="hostler", password="secret")
+    assert (await client.transaction((), [put("k", b"v")])).succeeded
+    assert model.tokens == 2
+    await client.close()
 
 
 async def test_a_client_that_is_closed_has_an_error_of_the_same_set() -> None:

@@ -22,6 +22,7 @@ from hostler.core.rpc.client import BlockingClient, Client, open_client
 from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.framing import BadFrame
 from hostler.core.rpc.tls import client_context, server_context
+from hostler.core.tenancy.errors import NotAuthenticated
 from hostler.placement.types.errors import HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.core.orders import uuid_of
@@ -56,6 +57,8 @@ class Fake:
 
     def __init__(self, answer: Callable[[Any], bytes | None]) -> None:
         self.answer, self.calls, self.connections = answer, list[Any](), 0
+        self.refusal: Any = None
+        """What ``hello`` is refused with."""
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
@@ -65,7 +68,7 @@ class Fake:
                 unpacker.feed(data)
                 for call in unpacker:
                     if call[2] == "hello":
-                        await stream.send_all(msgpack.packb([1, call[1], None, {"user": None, "version": "0"}]))
+                        await stream.send_all(msgpack.packb([1, call[1], self.refusal, {"user": None, "version": "0"}]))
                         continue
                     self.calls.append(call)
                     reply = self.answer(call)
@@ -353,6 +356,45 @@ async def test_a_member_that_takes_connections_and_never_answers_is_left_for_ano
                     await client.call(method, params, key=key)
         assert [call[2] for call in answering.calls] == ["hosts", "remove_host"]
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["trio", "blocking"])
+async def test_a_member_that_does_not_let_a_client_in_is_left_for_another(blocking: bool) -> None:
+    stranger = {"code": "not_authenticated", "message": "there is no such token"}
+    async with fake(no_hosts) as (behind, refusing), fake(no_hosts) as (knows, answering):
+        refusing.refusal = stranger  # such as where a member has not carried out yet what has made the token
+        addresses = ["tcp:127.0.0.1:1", behind, knows]
+
+        async def ask() -> Any:
+            if blocking:
+                with BlockingClient(addresses, token="t") as waiting:
+                    return await in_thread(waiting.call, "hosts")
+            async with open_client(addresses, token="t") as client:
+                return await client.call("hosts")
+
+        assert await ask() == []
+        assert (len(refusing.calls), len(answering.calls)) == (0, 1)
+        answering.refusal = stranger
+        with pytest.raises(NotAuthenticated), trio.fail_after(HANG_SECONDS):  # and not once the time is over
+            await ask()
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["trio", "blocking"])
+async def test_a_leader_that_is_not_reached_where_it_says_it_is_is_found_among_the_addresses(blocking: bool) -> None:
+    def refuse(call: Any) -> bytes:
+        leader = ["tcp:127.0.0.1:1"]  # such as an address of a network that the client is not in
+        return bytes(
+            msgpack.packb([1, call[1], {"code": "not_leader", "message": "no", "extra": {"leader": leader}}, None])
+        )
+
+    async with fake(refuse) as (first, _), fake(refuse) as (second, _), fake(no_hosts) as (third, leading):
+        if blocking:
+            with BlockingClient([first, second, third]) as waiting:
+                await in_thread(partial(waiting.call, "remove_host", {"name": "none"}))
+        else:
+            async with open_client([first, second, third]) as client:
+                await client.call("remove_host", {"name": "none"})
+    assert [call[2] for call in leading.calls] == ["remove_host"]
 
 
 async def test_a_question_that_takes_long_is_waited_for_twice_as_long_each_time(
