@@ -64,6 +64,27 @@ def balanced(members: Members, folder: Path) -> Iterator[tuple[str, str]]:
             process.kill()
 
 
+def test_a_write_at_a_member_that_follows_is_redirected_whoever_leads_meanwhile(members: Members) -> None:
+    until(lambda: all(line.alive for line in members.lines()))
+    for number in range(2):
+        leader = members.leader()
+        at_leader, at_follower = (members.daemons[name].ready[1] for name in (leader, {"a": "b", "b": "a"}[leader]))
+
+        def told(url: str = at_follower, expected: str = at_leader) -> bool:
+            answer = httpx.post(f"{url}/resource_providers?a=b%2Fc", json={"name": "none"})
+            return answer.status_code == 307 and answer.headers["location"] == f"{expected}/resource_providers?a=b%2Fc"
+
+        until(told)
+        with httpx.Client(follow_redirects=True, headers={"openstack-api-version": "placement 1.20"}) as http:
+            made = http.post(f"{at_follower}/resource_providers", json={"name": f"n{number}"})
+            assert made.status_code == 200
+            assert made.json()["name"] == f"n{number}"
+        members.settle()
+        assert len(httpx.get(f"{at_follower}/resource_providers").json()["resource_providers"]) == number + 1
+        with members.client() as client:
+            client.call("lead")
+
+
 def test_writes_reach_the_member_that_leads_and_reads_any(members: Members, tmp_path: Path) -> None:
     with balanced(members, tmp_path) as (providers, rpc), httpx.Client() as http:
 

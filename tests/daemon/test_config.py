@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hostler.core import cli
 from hostler.core.process.config import BadConfig, Loaded, key_lines, load, paths
-from hostler.core.process.settings import Config, http_address
+from hostler.core.process.settings import Config, cluster_problems, http_address
 from hostler.placement.types.errors import InvalidValue
 
 from ..patience import HANG_SECONDS
@@ -325,3 +325,26 @@ def test_a_parent_of_regions_is_given_nothing_that_works_on_hosts(tmp_path: Path
     assert len(found) == 4
     for key in ("placement.listen", "hooks.listen", "backends", "shadow_policy"):
         assert any(key in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("placement", "advertised", "fine"),
+    [
+        ("0.0.0.0:8778", "", False),
+        ("[::]:8778", "", False),
+        ("0.0.0.0:8778", "http://10.0.0.1:8778", True),
+        ("0.0.0.0:8778", "https://cloud.example/placement/", True),
+        ("0.0.0.0:8778", "http://0.0.0.0:8778", False),
+        ("10.0.0.1:8778", "", True),
+        ("10.0.0.1:8778", "10.0.0.1:8778", False),
+        ("", "", True),
+    ],
+)
+def test_a_member_redirects_to_a_url_that_others_can_use(placement: str, advertised: str, fine: bool) -> None:
+    values = {
+        "data": {"store": "etcd", "folder": "/var/lib/hostler", "etcd": {"endpoints": ["http://10.0.0.1:2379"]}},
+        "cluster": {"advertise_placement": advertised},
+        "placement": {"listen": placement, "auth": "static"},
+    }
+    problems = [key for key, _ in cluster_problems(msgspec.convert(values, Config))]
+    assert problems == ([] if fine else [("cluster", "advertise_placement")])
