@@ -62,7 +62,7 @@ class Etcd:
         self.endpoints = tuple(each.rstrip("/") for each in endpoints)
         self._user, self._password, self._timeout = user, password, timeout
         self._token: str | None = None
-        """Empty: etcd asks nobody for one."""
+        """Empty: etcd does not ask for one."""
         self._at = 0
         self._closed = False
         self._paces: dict[str, _Pace] = {}

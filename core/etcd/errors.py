@@ -105,5 +105,5 @@ def is_stale_token(error: EtcdError) -> bool:
 
 
 def needs_no_user(error: EtcdError) -> bool:
-    """True for an authentication that etcd refuses because it asks nobody for one."""
+    """True for an authentication that etcd refuses because it has no users that it asks."""
     return isinstance(error, EtcdDenied) and NOT_ENABLED in str(error.args[0])

@@ -104,29 +104,33 @@ class Releasing:
         return count
 
     async def surely(self, uuids: Iterable[str]) -> None:
-        """Release guests, however long that takes."""
-        by_region: dict[str, list[str]] = {}
+        """Release guests, however long that takes; of each what is of its claim, as the uuid may be another guest's by
+        the time that a region is asked again."""
+        by_claim: dict[tuple[str, str], list[str]] = {}
         for uuid in uuids:
-            if uuid in self._claims.guests:
-                by_region.setdefault(self._claims.guests[uuid].region, []).append(uuid)
+            guest = self._claims.guests.get(uuid)
+            if guest is not None:
+                by_claim.setdefault((guest.region, guest.claim), []).append(uuid)
         async with trio.open_nursery() as nursery:
-            for region, mine in by_region.items():
-                nursery.start_soon(self._surely_in, region, mine)
+            for (region, claim), mine in by_claim.items():
+                nursery.start_soon(self._surely_in, region, claim, mine)
 
-    async def _surely_in(self, region: str, uuids: Sequence[str]) -> None:
+    async def _surely_in(self, region: str, claim: str, uuids: Sequence[str]) -> None:
         pause = RETRY_SECONDS
         while True:
             try:
-                await self.release_in(region, uuids)
+                await self.release_in(region, uuids, claim=claim)
                 return
             except HostlerError as error:
                 log.warning("what region %s has claimed for a group is not released yet: %s", region, error)
             await trio.sleep(pause)
             pause = min(2 * pause, LONGEST_RETRY)
 
-    async def release_in(self, region: str, uuids: Sequence[str], *, name: str = "", user: str = "") -> None:
+    async def release_in(
+        self, region: str, uuids: Sequence[str], *, name: str = "", user: str = "", claim: str = ""
+    ) -> None:
         """Release guests in their region (empty: they are in none any more), and forget them; those that are not there
-        any more too. ``name``: of the release that is on record. HostlerError."""
+        any more too. ``name``: of the release that is on record; ``claim``: only what is of it. HostlerError."""
         link = self._links.find(region)
         if link is None and region:
             log.warning(
@@ -136,7 +140,8 @@ class Releasing:
                 ", ".join(uuids[:10]),
             )
         elif link is not None:
-            await self._call(link, uuids, key=key_in(region, f"{name}-{short(','.join(uuids))}") if name else None)
+            key = key_in(region, f"{name}-{short(','.join(uuids))}") if name else None
+            await self._call(link, uuids, claim=claim, key=key)
             guests = self._claims.guests
             held = [guests[uuid].amounts for uuid in uuids if uuid in guests]
             cpus = sum(each.get("VCPU", 0) + each.get("PCPU", 0) for each in held)

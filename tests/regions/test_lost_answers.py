@@ -283,3 +283,20 @@ async def test_a_claim_of_a_group_that_cannot_be_recorded_is_released_with_the_g
         await made.at_rest()
         assert made.guests_in("eu") == made.guests_in("us") == []
         assert made.service.state.usage.by_scope == {}
+
+
+async def test_a_group_that_is_given_up_twice_releases_no_guest_that_came_in_between(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world({"eu": 1}) as made:
+        region = made.links["eu"]
+        region.faults = [("release", "after", ConnectionLost("cut"))]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.call, "place_across", {"requests": [wish(1), wish(2)]})
+            await made.until(lambda: region.calls[-1:] != [] and region.calls[-1][0] == "release" and not region.faults)
+            await made.until(lambda: made.guests_in("eu") == [])
+            await call(region.service, "place", {"request": wish(1)})  # the region's own, of the same uuid
+        await made.at_rest()
+        assert sum(method == "release" for method, _, _ in region.calls) >= 2
+        assert made.guests_in("eu") == [uuid_of(1)]
+        assert made.claims.guests == {}
