@@ -8,32 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
-cdef enum:
-    BEST_FIT = 0
-    DOT_PRODUCT = 1
-    PACKING = 2
-    CLUSTERING = 3
-    FRAGMENTATION = 4
-    RANDOM = 5
-    MOST = 64              # devices of a node: they fit the bits of a mask
-    WHOLE = 1000           # thousandths of a device
-    NO_ROOM = -2147483648  # score of a node that the request does not fit
-
-cdef struct shape_t:
-    int64_t cpu            # thousandths
-    int64_t milli          # of each device
-    int64_t count          # devices
-
-cdef struct mix_t:         # the typical requests
-    int64_t* shapes        # [size][3] cpu, milli, count
-    double* share          # [size]
-    uint8_t* allowed       # [size][nodes] whether a node's devices are of a kind that it takes
-    int64_t size, nodes
-
-cdef struct rule_t:
-    int32_t policy
-    double largest_cpu, largest_gpu
-    mix_t mix
+from ._fleet cimport Columns
 
 
 cdef inline uint64_t mixed(uint64_t word) noexcept nogil:
@@ -301,6 +276,94 @@ def fragmentation(const int64_t[:, ::1] typical, const double[::1] share, const 
         for node in range(n):
             out[node] = fragments(&rule.mix, node, cpu[node], &idle[node, 0], width)
     return amounts
+
+
+cdef class HostScores:
+    """Scores of hosts for one request, read from the columns as they are.
+
+    ``below``: int32[capacity, devices], rows of the devices of each host, -1 where there are fewer; ``device``, ``cpu``: resource
+    classes of a device's thousandths, on its own row, and of the host's CPUs, of which one is ``cpu_milli`` thousandths; ``allowed``:
+    uint8[typical requests, host classes]; ``shape``: (cpu, milli, count) of the request; ``key``: of its random choices. The rest as in
+    ``score``.
+
+    IndexError for a resource class that there is not; ValueError for arrays that differ in length or that name rows that there are
+    not; RuntimeError if the columns were reallocated since.
+    """
+
+    def __init__(self, Columns columns not None, int policy, double largest_cpu, double largest_gpu,
+                 const int64_t[:, ::1] typical not None, const double[::1] share not None, const uint8_t[:, ::1] allowed not None,
+                 const int32_t[:, ::1] below not None, int32_t device, int32_t cpu, int64_t cpu_milli, tuple shape not None,
+                 uint64_t key=0):
+        cdef Py_ssize_t i, j
+        if self.columns is not None:
+            raise RuntimeError("scores are made once")
+        if not (0 <= device < columns.c.classes and 0 <= cpu < columns.c.classes):
+            raise IndexError("resource class out of range")
+        if below.shape[0] != columns.c.capacity or below.shape[1] > MOST:
+            raise ValueError("the rows of devices differ in length from the columns")
+        for i in range(below.shape[0]):
+            for j in range(below.shape[1]):
+                if not -1 <= below[i, j] < columns.c.rows:
+                    raise ValueError("a device's row is out of range")
+        if cpu_milli < 0:
+            raise ValueError("a CPU has no fewer than 0 thousandths")
+        set_rule(&self.rule, policy, largest_cpu, largest_gpu, typical, share, allowed, allowed.shape[1])
+        self.asked.cpu, self.asked.milli, self.asked.count = shape
+        check_shape(self.asked.cpu, self.asked.milli, self.asked.count, below.shape[1])
+        self.below, self.allowed, self.kept = below, allowed, (typical, share)
+        self.device, self.cpu, self.cpu_milli, self.key = device, cpu, cpu_milli, key
+        self.width, self.capacity = <int32_t>below.shape[1], columns.c.capacity
+        self.columns = columns
+
+    cdef int check(self) except -1:
+        if self.columns is None or self.columns.c.capacity != self.capacity:
+            raise RuntimeError("the columns moved: make new scores")
+        return 0
+
+    cdef double score(self, int32_t row, const int32_t* tags, uint64_t* taken) noexcept nogil:
+        """The score of a row whose host class the mix knows, 0 where the request does not fit; in `taken` the devices that it would take
+        there."""
+        cdef int32_t idle[MOST]
+        cdef int32_t d, gpu
+        cdef int64_t number = self.columns.c.class_of[row], room, value
+        cdef int64_t cpu = self.columns.c.avail[self.cpu * self.capacity + row] * self.cpu_milli
+        cdef double before = 0.0
+        taken[0] = 0
+        if self.asked.count > self.width:
+            return 0.0
+        for d in range(self.width):
+            gpu = self.below[row, d]
+            room = -1 if gpu < 0 else max(self.columns.c.avail[self.device * self.capacity + gpu], 0)
+            idle[d] = <int32_t>room
+        if self.rule.policy == FRAGMENTATION:
+            before = fragments(&self.rule.mix, number, cpu, idle, self.width)
+        value = score_node(&self.rule, &self.asked, number, row, cpu, idle, tags, self.width, before, self.key, taken)
+        if value == NO_ROOM:
+            taken[0] = 0
+            return 0.0
+        return <double>value
+
+    def of(self, const int32_t[::1] rows not None, const int32_t[:, ::1] tags=None):
+        """(scores, devices as bits) of rows, as ``score`` says them; ``tags``: [rows, devices + 2], all 0 if None. O(rows * devices *
+        typical requests)."""
+        cdef int32_t none[MOST + 2]
+        cdef Py_ssize_t i, n = rows.shape[0]
+        self.check()
+        if tags is not None and (tags.shape[0] != n or tags.shape[1] != self.width + 2):
+            raise ValueError("tags and rows differ in length")
+        for i in range(n):
+            self.columns.check_row(rows[i])
+            if self.rule.mix.size and not 0 <= self.columns.c.class_of[rows[i]] < self.rule.mix.nodes:
+                raise ValueError("a host class that the typical requests do not know")
+        for i in range(MOST + 2):
+            none[i] = 0
+        scores, masks = np.zeros(n, np.float64), np.zeros(n, np.uint64)
+        cdef double[::1] out = scores
+        cdef uint64_t[::1] devices = masks
+        with nogil:
+            for i in range(n):
+                out[i] = self.score(rows[i], &none[0] if tags is None else &tags[i, 0], &devices[i])
+        return scores, masks
 
 
 cdef struct fleet_t:

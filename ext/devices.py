@@ -4,9 +4,9 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._devices import fragmentation, place, score
+    from ._devices import HostScores, fragmentation, place, score
 else:
-    from .devices_py import fragmentation, place, score
+    from .devices_py import HostScores, fragmentation, place, score
 
 BEST_FIT: Final = 0
 DOT_PRODUCT: Final = 1
@@ -27,6 +27,7 @@ __all__ = [
     "PACKING",
     "RANDOM",
     "WHOLE",
+    "HostScores",
     "fragmentation",
     "place",
     "score",

@@ -10,6 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .fleet_py import Columns
+
 BEST_FIT, DOT_PRODUCT, PACKING, CLUSTERING, FRAGMENTATION, RANDOM = range(6)
 MOST: Final = 64
 WHOLE: Final = 1000
@@ -210,6 +212,66 @@ def score(
     return np.array([value for value, _ in found], np.float64), np.array(
         [_mask(taken) for _, taken in found], np.uint64
     )
+
+
+class HostScores:
+    """Scores of hosts for one request, read from the columns as they are; see the kernel."""
+
+    def __init__(
+        self,
+        columns: Columns,
+        policy: int,
+        largest_cpu: float,
+        largest_gpu: float,
+        typical: Int64,
+        share: Floats,
+        allowed: Bits,
+        below: Int32,
+        device: int,
+        cpu: int,
+        cpu_milli: int,
+        shape: tuple[int, int, int],
+        key: int = 0,
+    ) -> None:
+        if not (0 <= device < columns.classes and 0 <= cpu < columns.classes):
+            raise IndexError("resource class out of range")
+        if len(below) != columns.capacity or below.shape[1] > MOST:
+            raise ValueError("the rows of devices differ in length from the columns")
+        if below.size and not (below.min() >= -1 and below.max() < columns.rows):
+            raise ValueError("a device's row is out of range")
+        if cpu_milli < 0:
+            raise ValueError("a CPU has no fewer than 0 thousandths")
+        self._rule = _rule(policy, largest_cpu, largest_gpu, typical, share, allowed, allowed.shape[1])
+        _check_shape(shape)
+        self._columns, self._capacity, self._below, self._classes = columns, columns.capacity, below, allowed.shape[1]
+        self._device, self._cpu, self._cpu_milli, self._shape, self._key = device, cpu, cpu_milli, shape, key
+
+    def score(self, row: int, tags: Sequence[int]) -> tuple[float, int]:
+        """The score of a row, and the devices that the request would take there as bits."""
+        columns, width = self._columns, self._below.shape[1]
+        if self._shape[2] > width:
+            return 0.0, 0
+        idle = [
+            -1 if gpu < 0 else max(int(columns.avail[self._device, gpu]), 0) for gpu in self._below[row].tolist()
+        ]
+        cpu = int(columns.avail[self._cpu, row]) * self._cpu_milli
+        found = score_node(self._rule, self._shape, Node(int(columns.class_of[row]), row, cpu, idle, list(tags)), self._key)
+        return (0.0, 0) if found is None else (float(found[0]), _mask(found[1]))
+
+    def of(self, rows: Int32, tags: Int32 | None = None) -> tuple[Floats, UInt64]:
+        """(scores, devices as bits) of rows; see the kernel."""
+        width = self._below.shape[1] + 2
+        if self._columns.capacity != self._capacity:
+            raise RuntimeError("the columns moved: make new scores")
+        if tags is not None and tags.shape != (len(rows), width):
+            raise ValueError("tags and rows differ in length")
+        for row in rows.tolist():
+            self._columns.check_row(row)
+            if self._rule.shapes and not 0 <= self._columns.class_of[row] < self._classes:
+                raise ValueError("a host class that the typical requests do not know")
+        kinds = np.zeros((len(rows), width), np.int32) if tags is None else tags
+        found = [self.score(row, mine) for row, mine in zip(rows.tolist(), kinds.tolist(), strict=True)]
+        return np.array([value for value, _ in found], np.float64), np.array([bits for _, bits in found], np.uint64)
 
 
 def fragmentation(typical: Int64, share: Floats, typical_allowed: Bits, cpu: Int64, idle: Int32) -> Floats:

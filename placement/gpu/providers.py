@@ -105,13 +105,29 @@ class GpuTable:
     def below(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
         """Rows of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there are fewer. O(rows), and
         O(fleet) after providers were added, removed or moved. InvalidValue if a host has more than 64."""
+        self.refreshed()
+        found: NDArray[np.int32] = self._columns[rows]
+        return found
+
+    def refreshed(self) -> tuple[int, int, int]:
+        """The layout of the fleet that ``columns`` are of, from now on. O(fleet) after providers were added, removed or
+        moved. InvalidValue if a host has more than 64 GPUs."""
         fleet = self.fleet
         layout = (fleet._topology_epoch, len(fleet), fleet._store.capacity)
         if layout != self._layout:
             self._columns = self._lay_out()
             self._layout = layout
-        found: NDArray[np.int32] = self._columns[rows]
-        return found
+        return layout
+
+    @property
+    def columns(self) -> NDArray[np.int32]:
+        """``below`` of all rows, int32[capacity, most GPUs], as of ``refreshed``."""
+        return self._columns
+
+    @property
+    def width(self) -> int:
+        """The most GPUs that a host has, as of ``refreshed``."""
+        return self._columns.shape[1]
 
     def idle(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
         """Idle thousandths of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there is none."""

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 SHAPES: Final = 1024
 """Flavors whose requests are known at most."""
 _WORD: Final = (1 << 64) - 1
+Shape = tuple[int, int, int]
+Scores = dict[Shape, devices.HostScores]
 
 
 class TypicalMix:
@@ -63,6 +65,10 @@ class TypicalMix:
     def allowed(self, fleet: Fleet, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
         """[typical, rows] whether a host has GPUs of an accepted model. O(rows) for each, and O(new classes)."""
         return np.ascontiguousarray(self._by_class(fleet)[fleet._store.row["class_of"][rows]].T)
+
+    def allowed_classes(self, fleet: Fleet) -> NDArray[np.uint8]:
+        """[typical, host classes] whether hosts of a class have GPUs of an accepted model. O(classes)."""
+        return np.ascontiguousarray(self._by_class(fleet).T)
 
     def _by_class(self, fleet: Fleet) -> NDArray[np.uint8]:
         forgotten = fleet._change_log.forgotten_classes
@@ -105,6 +111,7 @@ class GpuWeigher(Weigher):
         """By identity, of flavors that were asked for lately: the flavor, and what it asks for."""
         self._nothing: NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: WeakKeyDictionary[Fleet, GpuTable] = WeakKeyDictionary()
+        self._scores: WeakKeyDictionary[Fleet, tuple[tuple[int, ...], Scores]] = WeakKeyDictionary()
 
     def configured(self) -> float:
         return 1.0
@@ -170,21 +177,40 @@ class GpuWeigher(Weigher):
         self, fleet: Fleet, rows: NDArray[np.integer], request: Request
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
         """Scores of hosts, and the GPUs that the guest would take there, as bits."""
-        idle, gpu = self.table(fleet).idle(rows), self.options.gpu
-        return devices.score(
-            self.policy,
-            float(gpu.largest_cpu_milli),
-            float(gpu.largest_gpu_milli),
-            self.mix.shapes,
-            self.mix.share,
-            self.mix.allowed(fleet, rows),
-            rows.astype(np.int32),
-            self.idle_cpu(fleet, rows),
-            np.ascontiguousarray(idle),
-            self.tags(fleet, rows, idle.shape[1]),
-            self.shape(request),
-            self.draw_key(request),
-        )
+        scores = self.scores(fleet, request)
+        tags = self.tags(fleet, rows, self.table(fleet).width) if self.reads_tags else None
+        return scores.of(rows.astype(np.int32, copy=False), tags)
+
+    def scores(self, fleet: Fleet, request: Request) -> devices.HostScores:
+        """The kernel that scores hosts for such requests, for as long as ``table(fleet).layout`` and the host classes
+        stay as they are. O(1) for a shape that was asked for lately; O(fleet) for a new one."""
+        table, gpu, draws = self.table(fleet), self.options.gpu, self.draw_key(request)
+        stamp = (*table.refreshed(), fleet._change_log.forgotten_classes, len(fleet._classes))
+        known_at, known = self._scores.get(fleet, ((), {}))
+        if known_at != stamp or len(known) >= SHAPES:
+            known = {}
+            self._scores[fleet] = stamp, known
+        shape = self.shape(request)
+        found = known.get(shape) if draws == 0 else None
+        if found is None:
+            found = devices.HostScores(
+                fleet._kernel,
+                self.policy,
+                float(gpu.largest_cpu_milli),
+                float(gpu.largest_gpu_milli),
+                self.mix.shapes,
+                self.mix.share,
+                self.mix.allowed_classes(fleet),
+                table.columns,
+                fleet.resource_class(GPU_MILLI) if table.width else 0,
+                fleet.resource_class("VCPU"),
+                gpu.vcpu_milli,
+                shape,
+                draws,
+            )
+            if draws == 0:
+                known[shape] = found
+        return found
 
     def values(self, view: FleetView, request: Request) -> NDArray[np.float64] | None:
         return self.scored(view.fleet, view.row_ids, request)[0]
