@@ -251,11 +251,11 @@ class HostScores:
         columns, width = self._columns, self._below.shape[1]
         if self._shape[2] > width:
             return 0.0, 0
-        idle = [
-            -1 if gpu < 0 else max(int(columns.avail[self._device, gpu]), 0) for gpu in self._below[row].tolist()
-        ]
+        idle = [-1 if gpu < 0 else max(int(columns.avail[self._device, gpu]), 0) for gpu in self._below[row].tolist()]
         cpu = int(columns.avail[self._cpu, row]) * self._cpu_milli
-        found = score_node(self._rule, self._shape, Node(int(columns.class_of[row]), row, cpu, idle, list(tags)), self._key)
+        found = score_node(
+            self._rule, self._shape, Node(int(columns.class_of[row]), row, cpu, idle, list(tags)), self._key
+        )
         return (0.0, 0) if found is None else (float(found[0]), _mask(found[1]))
 
     def of(self, rows: Int32, tags: Int32 | None = None) -> tuple[Floats, UInt64]:

@@ -5,7 +5,8 @@ A query's fallback is asked where the query itself finds nothing. A tree is name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,16 @@ Mappings = dict[str, tuple[int, ...]]
 """suffix of a request group -> rows."""
 TREE_STEPS = 200_000
 """Maximum search steps per tree (`Effort`); beyond it the tree counts as having no candidate."""
+
+
+class Counted(NamedTuple):
+    """A query that counts answer: ``order`` has the place of each slot of ``prepared`` in their answers, ``slots`` the
+    slots that they know; of these the last one stands for several where there are more places."""
+
+    prepared: Prepared
+    counts: TreeCounts
+    order: tuple[int, ...]
+    slots: int
 
 
 class TreeQuery:
@@ -51,13 +62,13 @@ class TreeQuery:
             answer, rows = counts.first(root)
             if rows is not None:
                 known = tuple(map(rows.__getitem__, self._order))
-                yield _amounts(prepared, known), _mappings(prepared, known)
+                yield amounts_of(prepared, known), mappings_of(prepared, known)
             if answer == 0:
                 yield from () if self._fallback is None else self._fallback.mapped(root)
                 return
         for way in self._searched(root):
             if way != known:
-                yield _amounts(prepared, way), _mappings(prepared, way)
+                yield amounts_of(prepared, way), mappings_of(prepared, way)
         if self._fallback is not None:
             yield from self._fallback.mapped(root)
 
@@ -97,6 +108,14 @@ class TreeQuery:
             return None
         return self._counts.update(known, changed)
 
+    def counted(self) -> Counted | None:
+        """The counts that answer the query on the fleet's providers and host classes as they are; None where a search
+        may have to."""
+        prepared, counts, known = self._ready(), self._counts, self._independent
+        if counts is None or known is None or self._fallback is not None:
+            return None
+        return Counted(prepared, counts, self._order, len(known.alone) + bool(known.equal))
+
     def _search(self, prepared: Prepared, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
         fleet, layout = self._fleet, self._fleet._index.layout()
         known: NDArray[np.bool_] = (layout.tree_of[rows] >= 0) & (fleet._store.row["root"][rows] == rows)
@@ -121,7 +140,8 @@ class TreeQuery:
         return self._prepared
 
 
-def _amounts(prepared: Prepared, way: tuple[int, ...]) -> Amounts:
+def amounts_of(prepared: Prepared, way: Sequence[int]) -> Amounts:
+    """What each provider gives, where each of the slots goes to one of the rows ``way``. O(slots)."""
     amounts: Amounts = {}
     for row, slot in zip(way, prepared.slots, strict=True):
         mine = amounts.setdefault(row, {})
@@ -130,7 +150,8 @@ def _amounts(prepared: Prepared, way: tuple[int, ...]) -> Amounts:
     return amounts
 
 
-def _mappings(prepared: Prepared, way: tuple[int, ...]) -> Mappings:
+def mappings_of(prepared: Prepared, way: Sequence[int]) -> Mappings:
+    """The rows of each request group, likewise. O(slots)."""
     mapped: dict[str, dict[int, None]] = {}
     for row, slot in zip(way, prepared.slots, strict=True):
         mapped.setdefault(slot.suffix, {})[row] = None

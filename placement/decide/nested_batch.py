@@ -6,6 +6,7 @@ Score parts are left out, and the advice of refusals, as for requests that one k
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ...ext.constants import BUILDING
@@ -22,8 +23,8 @@ from .signature import Signature
 
 
 class NestedAnswer(NamedTuple):
-    """What was decided; ``amounts`` by provider row, ``mapped`` the rows of each request group, empty where a weigher
-    chose the providers. ``row`` -1: refused."""
+    """What was decided. ``taken`` says amounts by provider row, and the rows of each request group, none where a
+    weigher chose the providers. ``row`` -1: refused."""
 
     sequence: int
     seed: int
@@ -32,8 +33,7 @@ class NestedAnswer(NamedTuple):
     row: int
     weight: float
     consumer: int
-    amounts: Amounts
-    mapped: Mappings
+    taken: Callable[[], tuple[Amounts, Mappings]]
 
 
 def goes_here(context: DecisionContext, signature: Signature) -> bool:
@@ -66,7 +66,7 @@ def decide_nested(
         rows, weights = ranking.best(-1, 1, seed)
         counts = ranking.counts(-1, len(signature.stages))
     if not rows:
-        return NestedAnswer(context.next_sequence(), seed, signature, counts, -1, 0.0, -1, {}, {})
+        return NestedAnswer(context.next_sequence(), seed, signature, counts, -1, 0.0, -1, _nothing)
     row = rows[0]
     amounts, mapped = _taken(signature, row)
     own = amounts.get(row, {})
@@ -79,7 +79,13 @@ def decide_nested(
     )
     extras = Extras(elsewhere) if elsewhere else None
     consumer = fleet._consumers.claim(Detail(words, row, shape, project, user, -1, BUILDING, extras))
-    return NestedAnswer(context.next_sequence(), seed, signature, counts, row, weights[0], consumer, amounts, mapped)
+    return NestedAnswer(
+        context.next_sequence(), seed, signature, counts, row, weights[0], consumer, lambda: (amounts, mapped)
+    )
+
+
+def _nothing() -> tuple[Amounts, Mappings]:
+    return {}, {}
 
 
 def _taken(signature: Signature, row: int) -> tuple[Amounts, Mappings]:
@@ -104,12 +110,12 @@ def as_decision(context: DecisionContext, request: Request, uuid: str, answer: N
     if answer.row < 0:
         refusal = quick_refusal(removed, considered)
     else:
-        names = fleet.resource_classes
+        names, (amounts_of_rows, mapped) = fleet.resource_classes, answer.taken()
         allocations = {
             fleet.uuid(row): {names[index]: amount for index, amount in amounts.items()}
-            for row, amounts in answer.amounts.items()
+            for row, amounts in amounts_of_rows.items()
         }
-        mappings = {suffix: tuple(map(fleet.uuid, rows)) for suffix, rows in answer.mapped.items()}
+        mappings = {suffix: tuple(map(fleet.uuid, rows)) for suffix, rows in mapped.items()}
         claimed = Claimed(uuid, answer.row, answer.consumer, answer.weight, allocations, (), mappings)
         selections = (context.selection(claimed, (), None),)
     return Decision(

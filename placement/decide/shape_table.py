@@ -23,6 +23,7 @@ from ..request.prepare import check_flavor
 from ..types.errors import HostlerError
 from ..types.request import Flavor, Image, Request, RequestSpec
 from .compiled_filter import AllOf, ClassResults, FilterResults
+from .nested_shapes import NestedShapes
 from .signature import AGGREGATES, TRAITS, Signature
 from .spec_parts import (
     FLAVOR_ALONE,
@@ -43,7 +44,7 @@ PARTS: Final = 16_384
 RANKINGS: Final = 4_096
 """Rankings kept at most, likewise; and signatures that ``find`` makes of them, of which the oldest go first."""
 NESTED: Final = 1 << 30
-"""Numbers of signatures that are decided one by one (``nested_batch``): this and greater ones."""
+"""Numbers of signatures with nested providers, or weighers of rows (``nested_batch``): this and greater ones."""
 SHAPES: Final = 131_072
 """Shapes kept at most; beyond that they get new numbers."""
 _IN_PARTS: Final = ("flavor", "image", "availability_zone", "is_bfv", "prepare")
@@ -92,7 +93,8 @@ class ShapeTable:
         self.width = 1
         """Stages of the ranking that has the most, and one."""
         self.nested: list[Signature] = []
-        """Signatures that are decided one by one, by number from ``NESTED`` on."""
+        """Signatures that are decided one by one, or by the kernel for them, by number from ``NESTED`` on."""
+        self.nested_shapes = NestedShapes(fleet)
         self._nested: dict[int, int] = {}
         self._epochs: tuple[int, ...] = ()
         self._parts = 0

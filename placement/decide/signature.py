@@ -192,6 +192,26 @@ class Signature:
             index=self._index,
         )
 
+    def search(self) -> dict[str, Any]:
+        """When which of the rankings is to be asked, as ``NestedShape`` takes it. The ranking that judges by all rules
+        is None where it was not needed so far. O(hosts) where there is no other, for the first time."""
+        owner = self.owner
+        if owner._searched is None:
+            return {"ranking": owner.ranking}
+        return {
+            "ranking": owner.ranking if owner._soon > _OFTEN else owner._ranking,
+            "searched": owner._searched,
+            "stage": owner.row_judges[0][0].number,
+            "patience": self.fleet.rows // _CATCH_UP + _SOON,
+            "often": _OFTEN,
+            "asked": owner._asked,
+            "soon": owner._soon,
+        }
+
+    def searched_by(self, asked: int, soon: int) -> None:
+        """Take over how often a ``NestedShape`` of this request was asked."""
+        self.owner._asked, self.owner._soon = asked, soon
+
     def searched(self) -> Ranking | None:
         """The ranking without the rules that judge row by row, to be asked now with the rows that these refuse set
         aside; None if ``ranking`` is to be asked, which costs less for a request that is asked for often. O(1)."""

@@ -127,7 +127,7 @@ class GpuTable:
     @property
     def width(self) -> int:
         """The most GPUs that a host has, as of ``refreshed``."""
-        return self._columns.shape[1]
+        return int(self._columns.shape[1])
 
     def idle(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
         """Idle thousandths of the GPUs below each of ``rows``, int32[rows, most GPUs], -1 where there is none."""

@@ -43,6 +43,9 @@ class HostColumns:
         """What ``_used`` was read of."""
         self._used: Whole = np.zeros((len(self.names), 0), np.int64)
         self._percent = np.zeros(len(self.names))
+        self._limit_of: tuple[int | str, ...] = ()
+        """The number of places, and the hosts that are down, that ``_running_limit`` is of."""
+        self._running_limit: Whole = self._used
         self._fleet = site.engine.fleet
         self._laid_out: tuple[int, ...] = ()
         """The layout of providers that ``_of_all`` is of."""
@@ -135,14 +138,18 @@ class HostColumns:
         return rows, fleet.column("vcpus_total")[rows].astype(np.float64)
 
     def _limit(self) -> Whole:
-        """What each host that runs can give, int64 [resources, hosts]."""
-        limit = self._block("limit", self.rows())
-        down = self.site.hosts_down
-        if down:
-            limit = limit.copy()
-            places = {place.host: number for number, place in enumerate(self.site.places)}
-            limit[:, [places[host] for host in down]] = 0
-        return limit
+        """What each host that runs can give, int64 [resources, hosts]. O(hosts) where hosts have come, stopped or
+        started, else O(hosts that are down)."""
+        rows, down = self.rows(), self.site.hosts_down
+        known: tuple[int | str, ...] = (self._known_places, *down)
+        if known != self._limit_of:
+            limit = self._block("limit", rows)
+            if down:
+                limit = limit.copy()
+                places = {place.host: number for number, place in enumerate(self.site.places)}
+                limit[:, [places[host] for host in down]] = 0
+            self._limit_of, self._running_limit = known, limit.copy()
+        return self._running_limit
 
     def percent_by_zone(self, used: Whole) -> dict[str, dict[str, float]]:
         """Percent of each resource that is given, by zone, where there are several. ``used`` [resources, hosts]."""
