@@ -169,9 +169,11 @@ class DeleteGuestSnapshot(OnGuest, frozen=True, tag="delete_guest_snapshot"):
 
 
 class AttachVolume(OnGuest, frozen=True, tag="attach_volume"):
-    """Attach a volume that a back end carries out to a guest of the same project, running or stopped."""
+    """Attach a volume that a back end carries out to a guest of the same project, running or stopped. A guest that does
+    not have it after ``seconds`` goes on without it; its ``reason`` says so."""
 
     volume: str
+    seconds: Seconds = DETACH_SECONDS
 
 
 class DetachVolume(OnGuest, frozen=True, tag="detach_volume"):
@@ -280,6 +282,22 @@ class FailBuild(OnClaim, frozen=True, tag="fail_build"):
     elsewhere: bool = False
 
 
+class RefusePower(OnClaim, frozen=True, tag="refuse_power"):
+    """The back end does not start the guest (``power`` on) or stop it, and will not: it stays as it is, which is what
+    is desired of it from now on."""
+
+    power: Literal["on", "off"]
+    failure: FailureClass
+    text: str = ""
+
+
+class NoteTrouble(OnClaim, frozen=True, tag="note_trouble"):
+    """What is desired of the guest has failed again and again; the reconciler goes on trying."""
+
+    failure: FailureClass
+    text: str = ""
+
+
 class LoseGuest(OnClaim, frozen=True, tag="lose_guest"):
     """The back end no longer has a guest that it had, although its removal was not wanted."""
 
@@ -347,6 +365,13 @@ class LoseSnapshot(OnSnapshotClaim, frozen=True, tag="lose_snapshot"):
     """The back end no longer has a snapshot that it had, although its removal was not wanted."""
 
 
+class NoteSnapshotTrouble(OnSnapshotClaim, frozen=True, tag="note_snapshot_trouble"):
+    """The removal of the snapshot has failed again and again; the reconciler goes on trying."""
+
+    failure: FailureClass
+    text: str = ""
+
+
 class ClearSnapshot(OnSnapshotClaim, frozen=True, tag="clear_snapshot"):
     """The back end has nothing of the snapshot: after a failure, or because its removal was wanted."""
 
@@ -377,6 +402,13 @@ class LoseVolume(OnVolumeClaim, frozen=True, tag="lose_volume"):
     text: str = ""
 
 
+class NoteVolumeTrouble(OnVolumeClaim, frozen=True, tag="note_volume_trouble"):
+    """The removal of the volume has failed again and again; the reconciler goes on trying."""
+
+    failure: FailureClass
+    text: str = ""
+
+
 class ClearVolume(OnVolumeClaim, frozen=True, tag="clear_volume"):
     """The back end has nothing of the volume: after a failure, or because its removal was wanted."""
 
@@ -397,14 +429,18 @@ ProgressCommand = (
     | ConfirmGuest
     | FailBuild
     | LoseGuest
+    | RefusePower
+    | NoteTrouble
     | ClearClaim
     | BeginMigration
     | EndMigration
     | ConfirmAttachment
     | RefuseAttachment
 )
-VolumeProgressCommand = BeginVolume | ConfirmVolume | FailVolume | LoseVolume | ClearVolume
-SnapshotProgressCommand = BeginSnapshot | ConfirmSnapshot | FailSnapshot | LoseSnapshot | ClearSnapshot
+VolumeProgressCommand = BeginVolume | ConfirmVolume | FailVolume | LoseVolume | NoteVolumeTrouble | ClearVolume
+SnapshotProgressCommand = (
+    BeginSnapshot | ConfirmSnapshot | FailSnapshot | LoseSnapshot | NoteSnapshotTrouble | ClearSnapshot
+)
 BackendCommand = SetBackend | SetInstallation | ReportBackend | ReportPools
 LifecycleCommand = (
     CreateGuest

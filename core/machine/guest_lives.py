@@ -33,9 +33,11 @@ from ..lifecycle_commands import (
     LoseGuest,
     LoseVolume,
     MoveGuest,
+    NoteTrouble,
     OnSnapshotClaim,
     OnVolumeClaim,
     RefuseAttachment,
+    RefusePower,
     ReportBackend,
     ReportPools,
     ResizeGuest,
@@ -78,7 +80,7 @@ def change_lives(state: ServiceState, command: Any, now: float) -> Any:
         case SnapshotGuest(uuid=uuid) | DeleteGuestSnapshot(uuid=uuid) | OnSnapshotClaim(uuid=uuid):
             return guest_snapshots.change(state, state.lives.guest(uuid), command, now)
         case AttachVolume(uuid=uuid):
-            return volume_lives.attach(state, state.lives.guest(uuid), command)
+            return volume_lives.attach(state, state.lives.guest(uuid), command, now)
         case DetachVolume(uuid=uuid):
             return volume_lives.detach(state, state.lives.guest(uuid), command, now)
         case CreateVolume():
@@ -320,10 +322,14 @@ def _progress(state: ServiceState, command: Any, now: float) -> GuestChange:
         case EndMigration():
             guest_moves.end(state, life, command, now)
         case ConfirmAttachment(volume=volume, attached=attached):
-            volume_lives.confirm_attachment(state, life, volume, attached=attached)
+            volume_lives.confirm_attachment(state, life, volume, now, attached=attached)
         case RefuseAttachment(volume=volume, failure=failure, text=text):
             fault = Fault(failure, text[:MAX_TEXT], now, life.node)
             volume_lives.refuse_attachment(state, life, volume, fault)
+        case RefusePower():
+            _refuse_power(life, command, now)
+        case NoteTrouble(failure=failure, text=text):
+            life.fault = Fault(failure, text[:MAX_TEXT], now, life.node, trouble=True)
     return change_of(life)
 
 
@@ -346,9 +352,19 @@ def _confirm(state: ServiceState, life: GuestLife, command: ConfirmGuest, now: f
         _spawned(state, life.uuid)
     elif command.outside and command.power == "off" and life.desired == "active":
         life.desired = "stopped"  # shut down from within or outside: as in Nova 33, it stays so
+    if life.fault is not None and life.fault.trouble:
+        life.fault = None
     life.key = command.key or life.key
     _set_status(life, "active" if command.power == "on" else "stopped", now)
     return change_of(life)
+
+
+def _refuse_power(life: GuestLife, command: RefusePower, now: float) -> None:
+    wanted = "active" if command.power == "on" else "stopped"
+    if life.status not in ("active", "stopped") or life.desired != wanted or life.status == wanted:
+        raise _wrong_status(life, "refused")
+    life.desired = life.status
+    life.fault = Fault(command.failure, command.text[:MAX_TEXT], now, life.node, trouble=True)
 
 
 def _spawned(state: ServiceState, uuid: str) -> None:

@@ -19,6 +19,7 @@ from ..lifecycle_commands import (
     DeleteGuestSnapshot,
     FailSnapshot,
     LoseSnapshot,
+    NoteSnapshotTrouble,
     OnSnapshotClaim,
     SnapshotGuest,
 )
@@ -155,6 +156,9 @@ def _progress(state: ServiceState, life: GuestLife, command: OnSnapshotClaim, no
             _check(snapshot, "lost", "available")
             text = "the back end no longer has the snapshot, and its removal was not asked for"
             snapshot.status, snapshot.fault = "error", Fault("not_found", text, now, life.node)
+        case NoteSnapshotTrouble(failure=failure, text=text):
+            snapshot.fault = Fault(failure, text[:MAX_TEXT], now, life.node)
+            return snapshot_change_of(life, snapshot)
         case ClearSnapshot():
             if snapshot.desired == "deleted":
                 return _forget(state, life, snapshot)

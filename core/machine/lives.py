@@ -27,12 +27,14 @@ VolumeStatus = Literal["placed", "building", "available", "clearing", "error"]
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Why a build failed, or a guest is in error: class and text of the driver's error, when, and on which node."""
+    """Why a build failed, or a guest is in error: class and text of the driver's error, when, and on which node.
+    ``trouble``: it is of a start or stop, and forgotten with the next one that succeeds."""
 
     failure: FailureClass
     text: str
     at: float
     node: str
+    trouble: bool = False
 
 
 class GuestMove(msgspec.Struct, kw_only=True, frozen=True):
@@ -92,10 +94,10 @@ class GuestLife(msgspec.Struct, kw_only=True):
     ``volumes``: uuids of those that it is to have, the first one for the disk that it boots from; ``attached``: those
     that it was seen to have. ``wanted``: what its own volumes were asked with (``WantedVolumes`` in MessagePack).
     ``failed_pools``: pools in which these could not be made. ``built``: it was confirmed once, so that its volumes hold
-    data. ``gone``: the back end has nothing of it, and its volumes are being removed. ``detaching``: when each
-    volume that it is to let go is given up, in seconds since the epoch, by uuid. ``adopting``: it is a stranger's that
-    is to be marked; it is neither made nor removed. ``adopted``: when it was (0.0: it was made). ``snapshots``:
-    those of its disk, by uuid."""
+    data. ``gone``: the back end has nothing of it, and its volumes are being removed. ``attaching`` and ``detaching``:
+    when each volume that it is to get, or to let go, is given up, in seconds since the epoch, by uuid. ``adopting``: it
+    is a stranger's that is to be marked; it is neither made nor removed. ``adopted``: when it was (0.0: it was made).
+    ``snapshots``: those of its disk, by uuid."""
 
     uuid: str
     project_id: str
@@ -130,6 +132,7 @@ class GuestLife(msgspec.Struct, kw_only=True):
     built: bool = False
     gone: bool = False
     move: GuestMove | None = None
+    attaching: dict[str, float] = {}
     detaching: dict[str, float] = {}
     adopting: bool = False
     adopted: float = 0.0

@@ -11,6 +11,7 @@ from ...placement.storage.decision import PoolSelection, VolumeDecision
 from ...placement.types.errors import InUse, InvalidValue
 from ..engine_commands import Asked
 from ..lifecycle_commands import (
+    DETACH_SECONDS,
     AttachVolume,
     BeginVolume,
     ClearVolume,
@@ -20,6 +21,7 @@ from ..lifecycle_commands import (
     FailVolume,
     GuestVolume,
     LoseVolume,
+    NoteVolumeTrouble,
 )
 from ..storage_commands import AskedVolume, DeleteVolumes, OnVolume
 from . import volumes
@@ -135,7 +137,7 @@ def on_attaching(state: ServiceState, asked: Asked) -> Asked:
     return msgspec.structs.replace(asked, spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
 
 
-def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> GuestChange:
+def attach(state: ServiceState, guest: GuestLife, command: AttachVolume, now: float) -> GuestChange:
     """Have a volume attached to a guest."""
     life = state.lives.volumes.get(command.volume)
     if life is None or life.project_id != guest.project_id:
@@ -153,6 +155,7 @@ def attach(state: ServiceState, guest: GuestLife, command: AttachVolume) -> Gues
     volumes.check_zone(state, guest.node, (life.uuid,), "volume")
     life.guest = guest.uuid
     guest.volumes.append(life.uuid)
+    guest.attaching[life.uuid] = now + command.seconds
     return change_of(guest)
 
 
@@ -166,6 +169,7 @@ def detach(state: ServiceState, guest: GuestLife, command: DetachVolume, now: fl
     guest.volumes.remove(command.volume)
     if command.volume not in guest.attached and state.rules >= DETACHING_UNCONFIRMED:
         guest.attached.append(command.volume)  # the call that attaches it may be under way
+    guest.attaching.pop(command.volume, None)
     guest.detaching[command.volume] = now + command.seconds
     return change_of(guest)
 
@@ -192,14 +196,17 @@ def let_go(state: ServiceState, guest: GuestLife) -> None:
     for uuid in guest.attached:
         if uuid not in guest.volumes and uuid in state.lives.volumes:
             state.lives.volumes[uuid].guest = ""
-    guest.attached, guest.detaching = [], {}
+    guest.attached, guest.attaching, guest.detaching = [], {}, {}
 
 
-def confirm_attachment(state: ServiceState, guest: GuestLife, uuid: str, *, attached: bool) -> None:
-    """A guest has a volume, or has it no longer."""
+def confirm_attachment(state: ServiceState, guest: GuestLife, uuid: str, now: float, *, attached: bool) -> None:
+    """A guest has a volume, or has it no longer. One that it is to have, and has lost, is attached again."""
     there = {*guest.attached, uuid} if attached else {*guest.attached} - {uuid}
     guest.attached = _ordered(guest, there)
+    guest.attaching.pop(uuid, None)
     guest.detaching.pop(uuid, None)
+    if not attached and uuid in guest.volumes:
+        guest.attaching[uuid] = now + DETACH_SECONDS
     if not attached and uuid not in guest.volumes and uuid in state.lives.volumes:
         state.lives.volumes[uuid].guest = ""
 
@@ -215,6 +222,7 @@ def refuse_attachment(state: ServiceState, guest: GuestLife, uuid: str, fault: F
         guest.detaching.pop(uuid, None)
         return
     guest.volumes.remove(uuid)
+    guest.attaching.pop(uuid, None)
     if uuid in state.lives.volumes:
         state.lives.volumes[uuid].guest = ""
 
@@ -245,6 +253,9 @@ def progress(state: ServiceState, command: Any, now: float) -> tuple[VolumeLife,
             gone = "the back end no longer has the volume, and its removal was not asked for"
             life.fault = Fault("permanent" if text else "not_found", text[:MAX_TEXT] or gone, now, life.pool)
             life.status = "error"
+        case NoteVolumeTrouble(failure=failure, text=text):
+            life.fault = Fault(failure, text[:MAX_TEXT], now, life.pool)
+            return life, volume_change_of(life)
         case ClearVolume():
             return life, _clear(state, life, now)
     life.changed = now

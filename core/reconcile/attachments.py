@@ -7,7 +7,8 @@ from typing import Final
 import trio
 
 from ..backends.errors import Capacity, Conflict, DriverError, NotFound, Permanent, Quota, Transient, Unknown
-from ..backends.protocol import ComputeDriver, attaches
+from ..backends.protocol import AttachingDriver, ComputeDriver, attaches
+from ..backends.values import Guest
 from ..lifecycle_commands import ConfirmAttachment, RefuseAttachment
 from ..machine.lives import GuestLife
 from .backend import Backend
@@ -30,12 +31,31 @@ class Attachments:
         if leaving is not None:
             return await self._detach(driver, life, leaving)
         coming = next(each for each in life.volumes if each not in life.attached)
-        await self._attach(driver, life, coming)
-        return 0.0
+        return await self._attach(driver, life, coming)
+
+    def differ(self, life: GuestLife, guest: Guest) -> bool:
+        """True if a guest has not the volumes that it is known to have, of those that this service knows."""
+        driver = self._backend.driver
+        if driver is None or not attaches(driver) or life.volumes != life.attached:
+            return False
+        known = self._desk.lives.volumes
+        return {each for each in guest.volumes if each in known} != {each for each in life.attached if each in known}
+
+    async def follow(self, driver: AttachingDriver, life: GuestLife, guest: Guest) -> float:
+        """Others have detached a volume of a guest, which is attached again, or attached one, which is detached."""
+        known = self._desk.lives.volumes
+        gone = next((each for each in life.attached if each in known and each not in guest.volumes), None)
+        if gone is not None:
+            await self._confirm(life, gone, attached=False)
+            return 0.0
+        for other in guest.volumes:
+            if other in known and other not in life.attached:
+                await self._backend.call("detach", lambda other=other: driver.detach(life.uuid, other))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        return BUILDING_POLL
 
     async def _detach(self, driver: ComputeDriver, life: GuestLife, leaving: str) -> float:
         """Ask for a volume, again and again until the time for it is over: then the guest keeps it."""
-        uuid, claim = life.uuid, life.claim
+        uuid = life.uuid
         error: DriverError = Transient("the guest has not let the volume go in time")
         try:
             if not attaches(driver):
@@ -45,35 +65,59 @@ class Attachments:
                 # A driver whose detach returns nothing returns when the guest has let go.
                 gone = await self._backend.call("detach", lambda: driver.detach(uuid, leaving)) is not False
             if gone:
-                await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=leaving, attached=False))
+                await self._confirm(life, leaving, attached=False)
                 return 0.0
-        except NotFound:
-            self._suspects.add(uuid)
-            return BUILDING_POLL
-        except Permanent as caught:
-            error = caught
+        except (Permanent, NotFound) as caught:
+            return await self._refused(driver, life, leaving, caught)
         except (Transient, Unknown, Conflict, Capacity, Quota) as caught:
             if not self._is_late(life, leaving):
                 raise
             error = caught
-        if not self._is_late(life, leaving) and not isinstance(error, Permanent):
+        if not self._is_late(life, leaving):
             return BUILDING_POLL
-        kept = RefuseAttachment(uuid=uuid, claim=claim, volume=leaving, failure=error.failure, text=error.text)
-        await self._desk.submit(kept)
-        return 0.0
+        return await self._refused(driver, life, leaving, error)
 
-    def _is_late(self, life: GuestLife, leaving: str) -> bool:
-        return self._desk.now() >= life.detaching.get(leaving, float("inf"))
+    def _is_late(self, life: GuestLife, volume: str) -> bool:
+        until = life.attaching if volume in life.volumes else life.detaching
+        return self._desk.now() >= until.get(volume, float("inf"))
 
-    async def _attach(self, driver: ComputeDriver, life: GuestLife, coming: str) -> None:
-        uuid, claim = life.uuid, life.claim
+    async def _attach(self, driver: ComputeDriver, life: GuestLife, coming: str) -> float:
+        """Attach a volume, tried again until the time for it is over: then the guest goes on without it."""
+        uuid = life.uuid
         try:
             if not attaches(driver):
                 raise Permanent(f"back end {self._backend.name} attaches no volumes")
             connection = await self._desk.connection(self._desk.lives.volume(coming), life.node)
             await self._backend.call("attach", lambda: driver.attach(uuid, connection))
         except (Permanent, Capacity, Quota, NotFound) as error:
-            refused = RefuseAttachment(uuid=uuid, claim=claim, volume=coming, failure=error.failure, text=error.text)
-            await self._desk.submit(refused)
-        else:
-            await self._desk.submit(ConfirmAttachment(uuid=uuid, claim=claim, volume=coming, attached=True))
+            return await self._refused(driver, life, coming, error)
+        except (Transient, Unknown, Conflict) as error:
+            if not self._is_late(life, coming):
+                raise
+            return await self._refused(driver, life, coming, error)
+        await self._confirm(life, coming, attached=True)
+        return 0.0
+
+    async def _refused(self, driver: ComputeDriver, life: GuestLife, volume: str, error: DriverError) -> float:
+        """A volume is not attached, or not detached, unless the back end has done so before it failed. A guest that is
+        there after all, of which a volume could not be found, is asked again while there is time."""
+        try:
+            found = await self._backend.call("get_guest", lambda: driver.get_guest(life.uuid))
+        except NotFound:
+            self._suspects.add(life.uuid)
+            return BUILDING_POLL
+        attached = volume in found.volumes
+        if attached == (volume in life.volumes):
+            await self._confirm(life, volume, attached=attached)
+            return 0.0
+        if isinstance(error, NotFound) and attached and not self._is_late(life, volume):
+            raise error
+        refused = RefuseAttachment(
+            uuid=life.uuid, claim=life.claim, volume=volume, failure=error.failure, text=error.text
+        )
+        await self._desk.submit(refused)
+        return 0.0
+
+    async def _confirm(self, life: GuestLife, volume: str, *, attached: bool) -> None:
+        command = ConfirmAttachment(uuid=life.uuid, claim=life.claim, volume=volume, attached=attached)
+        await self._desk.submit(command)

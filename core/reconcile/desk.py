@@ -10,6 +10,8 @@ from ..machine.lives import Lives, VolumeLife
 
 BUILDING_POLL: Final = 2.0
 """Seconds between two looks at what a back end is making or removing."""
+TROUBLE_WAIT: Final = 4.0
+"""What fails again after waits up to this many seconds is shown to users as trouble, while it is tried on."""
 
 
 class Desk(Protocol):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -20,8 +20,9 @@ from ..backends.errors import (
     Permanent,
     Quota,
     Transient,
+    Unknown,
 )
-from ..backends.protocol import ComputeDriver, computes, moves, resizes
+from ..backends.protocol import ComputeDriver, attaches, computes, moves, resizes
 from ..backends.values import Can, Guest, GuestSpec, Mark
 from ..lifecycle_commands import (
     BeginBuild,
@@ -32,6 +33,8 @@ from ..lifecycle_commands import (
     FailBuild,
     LoseGuest,
     MoveGuest,
+    NoteTrouble,
+    RefusePower,
     SetBackend,
 )
 from ..machine.guest_snapshots import IMAGE as SNAPSHOT_IMAGE
@@ -39,10 +42,11 @@ from ..machine.lives import GuestLife, GuestMove
 from . import adoption, resizing
 from .attachments import Attachments
 from .backend import Backend
-from .desk import BUILDING_POLL, Desk
+from .desk import BUILDING_POLL, TROUBLE_WAIT, Desk
 from .user_data import create_guest, read_user_data
 
 T = TypeVar("T")
+IN_ERROR: Final = "the back end has the guest in a state of error"
 log = logging.getLogger("hostler.reconcile")
 
 
@@ -55,7 +59,7 @@ class GuestSteps:
         """Guests whose listing differed from what is known, to be looked up."""
         self.orphans: dict[str, set[int]] = {}
         """By uuid: claims of guests that were sighted twice and have no claim, or had gone."""
-        self._attachments = Attachments(desk, backend, self.suspects)
+        self.attachments = Attachments(desk, backend, self.suspects)
         self.adopted_orphans: set[tuple[str, int]] = set()
         """Those of them that were adopted: they are not removed, and are strangers again."""
 
@@ -118,7 +122,7 @@ class GuestSteps:
             want = await self._spec(life, life.node, claim)
             guest = await self._create(driver, want)
         if guest.state == "error" and self._is_right(driver, life, guest):
-            await self._fail(life, Permanent("the back end has the guest in a state of error"), elsewhere=True)
+            await self._fail(life, Permanent(IN_ERROR), elsewhere=True)
             return 0.0
         if not self._is_right(driver, life, guest):
             other = None if guest.mark is None else guest.mark.claim
@@ -218,6 +222,8 @@ class GuestSteps:
             if self.has_other_size(life, found):
                 await resizing.follow(self._desk, self._backend, driver, life, found)
                 return 0.0
+            if attaches(driver) and self.attachments.differ(life, found):
+                return await self.attachments.follow(driver, life, found)
             shown = "active" if found.state in ("on", "paused") else "stopped"
             if shown != life.status and found.state not in ("building", "deleting"):
                 await self._confirm(uuid, claim, found, outside=True)
@@ -227,12 +233,12 @@ class GuestSteps:
                 return await self._set_power(driver, life)
             except Denied:
                 raise
-            except DriverError:
-                if life.volumes == life.attached:
-                    raise  # else a volume may be what prevents it
+            except DriverError as error:
+                if life.volumes == life.attached:  # else a volume may be what prevents it
+                    return await self._power_failed(driver, life, error)
         if life.volumes == life.attached:
             return None
-        return await self._attachments.change(driver, life)
+        return await self.attachments.change(driver, life)
 
     async def _set_power(self, driver: ComputeDriver, life: GuestLife) -> float | None:
         uuid, claim = life.uuid, life.claim
@@ -240,15 +246,36 @@ class GuestSteps:
         try:
             guest = await self._call("set_power", lambda: driver.set_power(uuid, power))
         except NotFound:
-            await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
-            return None
+            self.suspects.add(uuid)  # it is looked up before it is lost
+            raise
         except DriverError as error:
             if error.nodes and life.node not in error.nodes:  # it is not on its node
                 self.suspects.add(uuid)
             raise
+        if guest.state == "error":
+            raise Permanent(IN_ERROR)
         if (guest.state in ("on", "paused")) != (power == "on"):
             return BUILDING_POLL  # a guest may take its time to shut down
         await self._confirm(uuid, claim, guest)
+        return 0.0
+
+    async def _power_failed(self, driver: ComputeDriver, life: GuestLife, error: DriverError) -> float | None:
+        """A guest is not started or stopped: where that is for good it stays as it is, unless it was done before it
+        failed."""
+        if not isinstance(error, Permanent | Capacity | Quota):
+            raise error
+        uuid, claim = life.uuid, life.claim
+        found = await self._found(driver, uuid, life.node)
+        if found is None:
+            await self._desk.submit(LoseGuest(uuid=uuid, claim=claim))
+            return None
+        power: Any = "on" if life.desired == "active" else "off"
+        if found.state != "error" and (found.state in ("on", "paused")) == (power == "on"):
+            await self._confirm(uuid, claim, found)
+            return 0.0
+        await self._desk.submit(
+            RefusePower(uuid=uuid, claim=claim, power=power, failure=error.failure, text=error.text)
+        )
         return 0.0
 
     # moving
@@ -295,12 +322,16 @@ class GuestSteps:
                 guest = await resizing.resized(self._backend, driver, uuid, move, found, self._desk.now())
             else:
                 guest = await self._migrated(driver, uuid, move, found)
-        except (Permanent, Capacity, Quota, NotFound, Conflict, Transient) as error:
-            final = not isinstance(error, Conflict | Transient)
-            if not final and self._desk.now() < move.until:
+        except (Permanent, Capacity, Quota, NotFound, Conflict, Transient, Unknown) as error:
+            late = self._desk.now() >= move.until
+            if isinstance(error, Conflict | Transient | Unknown) and not late:
                 raise
-            await self._stay(driver, life, move, error)
-            return 0.0
+            moved = await self._stay(driver, life, move, error)
+            if moved is None:
+                return 0.0
+            if not late:
+                raise  # what is left on its source is still to be removed
+            guest = moved
         there = guest.node == move.node and (move.kind != "resize" or (guest.vcpus, guest.memory_mb) == move.size)
         if not there or guest.state in ("building", "deleting"):
             return BUILDING_POLL
@@ -326,7 +357,7 @@ class GuestSteps:
     async def _evacuated(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, found: Guest | None) -> Guest:
         if found is not None and found.mark is not None and found.mark.claim == move.claim:
             if found.state == "error":
-                raise Permanent("the back end has the guest in a state of error")
+                raise Permanent(IN_ERROR)
             if found.state in ("building", "deleting"):
                 self._check_time(move)
             return found
@@ -334,15 +365,16 @@ class GuestSteps:
         want = await self._spec(life, move.node, move.claim)
         made = await self._create(driver, want)
         if made.state == "error":
-            raise Permanent("the back end has the guest in a state of error")
+            raise Permanent(IN_ERROR)
         return made
 
     def _check_time(self, move: GuestMove) -> None:
         if self._desk.now() >= move.until:
             raise Transient("it was not moved in time")
 
-    async def _stay(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, error: DriverError) -> None:
-        """A move has failed: make sure that the guest is on its source, and give the target back."""
+    async def _stay(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, error: DriverError) -> Guest | None:
+        """A move has failed: make sure that the guest is on its source, and give the target back. Returns a guest that
+        is on its target after all."""
         uuid, claim = life.uuid, life.claim
         stayed: Any = None
         if move.kind == "evacuate":
@@ -351,14 +383,15 @@ class GuestSteps:
             found = await self._found(driver, uuid, life.node, move.node)
             if move.kind == "resize":
                 if found is not None and resizing.is_done(found, move):
-                    return  # as below
+                    return found
                 found = await resizing.put_back(self._backend, driver, life, found)
             elif found is not None and found.node == move.node:
-                return  # it has moved after all: the next step confirms it
+                return found
             if found is not None and found.state in ("on", "paused", "off"):
                 stayed = "off" if found.state == "off" else "on"  # stopped for a cold move, it is started again
         stays = EndMigration(uuid=uuid, claim=claim, moved=False, stayed=stayed, failure=error.failure, text=error.text)
         await self._desk.submit(stays)
+        return None
 
     # removing
 
@@ -418,8 +451,10 @@ class GuestSteps:
             if self._desk.now() >= current.until:
                 await self._fail(current, error, elsewhere=True)
                 return 0.0
-        after = error.after if isinstance(error, Transient) else 0.0
-        return backoff.next(uuid, 0.0 if isinstance(error, Conflict) else after)
+        wait = backoff.next(uuid, error.after if isinstance(error, Transient) else 0.0)
+        if current is not None and wait >= TROUBLE_WAIT and _is_trouble(current, error):
+            await self._desk.submit(NoteTrouble(uuid=uuid, claim=current.claim, failure=error.failure, text=error.text))
+        return wait
 
     async def _fail(self, life: GuestLife, error: DriverError, *, elsewhere: bool) -> None:
         command = FailBuild(
@@ -439,3 +474,11 @@ class GuestSteps:
 
     async def _call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         return await self._backend.call(operation, work)
+
+
+def _is_trouble(life: GuestLife, error: DriverError) -> bool:
+    """True if users are to be told of a failure that is not the one that they were told of: of a guest that is
+    removed, started or stopped. Of others the end of what is done tells it."""
+    changing = life.status in ("active", "stopped") and life.status != life.desired and life.move is None
+    told = life.fault is not None and life.fault.failure == error.failure
+    return (life.desired == "deleted" or changing) and not told

@@ -176,6 +176,8 @@ class Inventory:
             return False
         if self._steps.is_elsewhere(life, guest) or self._steps.has_other_size(life, guest):
             return True
+        if self._steps.attachments.differ(life, guest):
+            return True
         return life.node in nodes_up and (guest.state in ("on", "paused")) != (life.status == "active")
 
     # snapshots

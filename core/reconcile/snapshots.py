@@ -6,13 +6,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from ..backends.errors import Conflict, Denied, DriverError, NotFound, Permanent, Quota, Transient
+from ..backends.errors import Capacity, Denied, DriverError, NotFound, Permanent, Quota, Transient
 from ..backends.protocol import SnapshottingDriver, computes, snapshots
 from ..backends.values import Mark, Snapshot
-from ..lifecycle_commands import BeginSnapshot, ClearSnapshot, ConfirmSnapshot, FailSnapshot, LoseSnapshot
+from ..lifecycle_commands import (
+    BeginSnapshot,
+    ClearSnapshot,
+    ConfirmSnapshot,
+    FailSnapshot,
+    LoseSnapshot,
+    NoteSnapshotTrouble,
+)
 from ..machine.lives import GuestLife, SnapshotLife
 from .backend import Backend
-from .desk import BUILDING_POLL, Desk
+from .desk import BUILDING_POLL, TROUBLE_WAIT, Desk
 from .work_queue import SNAPSHOT
 
 T = TypeVar("T")
@@ -114,15 +121,21 @@ class SnapshotSteps:
     async def _failed(self, guest: GuestLife, life: SnapshotLife, error: DriverError) -> float:
         """Decide what a failure means; returns the seconds until the next step."""
         there = self._life(life.uuid, life.claim) is not None
-        final = isinstance(error, Quota | Permanent | NotFound) or self._desk.now() >= life.until
+        final = isinstance(error, Capacity | Quota | Permanent | NotFound) or self._desk.now() >= life.until
         if there and final and life.status == "building" and life.desired != "deleted":
             failed = FailSnapshot(
                 uuid=guest.uuid, snapshot=life.uuid, claim=life.claim, failure=error.failure, text=error.text
             )
             await self._desk.submit(failed)
             return 0.0
-        after = error.after if isinstance(error, Transient) else 0.0
-        return self._backend.backoff.next(SNAPSHOT + life.uuid, 0.0 if isinstance(error, Conflict) else after)
+        wait = self._backend.backoff.next(SNAPSHOT + life.uuid, error.after if isinstance(error, Transient) else 0.0)
+        told = life.fault is not None and life.fault.failure == error.failure
+        if there and life.desired == "deleted" and wait >= TROUBLE_WAIT and not told:
+            trouble = NoteSnapshotTrouble(
+                uuid=guest.uuid, snapshot=life.uuid, claim=life.claim, failure=error.failure, text=error.text
+            )
+            await self._desk.submit(trouble)
+        return wait
 
     async def _call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         return await self._backend.call(operation, work)

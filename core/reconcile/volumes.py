@@ -6,13 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from ..backends.errors import Capacity, Conflict, Denied, DriverError, NotFound, Permanent, Quota, Transient
+from ..backends.errors import Capacity, Denied, DriverError, NotFound, Permanent, Quota, Transient
 from ..backends.protocol import StorageDriver, stores
 from ..backends.values import Mark, Volume, VolumeSpec
-from ..lifecycle_commands import BeginVolume, ClearVolume, ConfirmVolume, FailVolume, LoseVolume
+from ..lifecycle_commands import BeginVolume, ClearVolume, ConfirmVolume, FailVolume, LoseVolume, NoteVolumeTrouble
 from ..machine.lives import VolumeLife
 from .backend import Backend
-from .desk import BUILDING_POLL, Desk
+from .desk import BUILDING_POLL, TROUBLE_WAIT, Desk
 from .work_queue import VOLUME
 
 T = TypeVar("T")
@@ -144,8 +144,13 @@ class VolumeSteps:
             if final or isinstance(error, Capacity) or self._desk.now() >= current.until:
                 await self._fail(current, error, elsewhere=not final)
                 return 0.0
-        after = error.after if isinstance(error, Transient) else 0.0
-        return self._backend.backoff.next(VOLUME + life.uuid, 0.0 if isinstance(error, Conflict) else after)
+        wait = self._backend.backoff.next(VOLUME + life.uuid, error.after if isinstance(error, Transient) else 0.0)
+        told = current is not None and current.fault is not None and current.fault.failure == error.failure
+        if current is not None and current.desired == "deleted" and wait >= TROUBLE_WAIT and not told:
+            await self._desk.submit(
+                NoteVolumeTrouble(volume=life.uuid, claim=life.claim, failure=error.failure, text=error.text)
+            )
+        return wait
 
     async def _fail(self, life: VolumeLife, error: DriverError, *, elsewhere: bool) -> None:
         failed = FailVolume(

@@ -55,6 +55,7 @@ COMMANDS: list[tuple[Any, list[str]]] = [
     (f.ConfirmVolume(volume=ONE, claim=1), [ONE]),
     (f.FailVolume(volume=ONE, claim=1, failure="permanent"), [ONE]),
     (f.LoseVolume(volume=ONE, claim=1), [ONE]),
+    (f.NoteVolumeTrouble(volume=ONE, claim=1, failure="transient"), [ONE]),
     (f.ClearVolume(volume=ONE, claim=1), [ONE]),
     (reports(report("h@lvm", ("a", 1))), ["h@lvm"]),
     (s.SetVolumeBackend(host="h"), ["h"]),
