@@ -18,7 +18,6 @@ from hostler.core.lifecycle_commands import (
     DeleteGuest,
     DeleteGuestSnapshot,
     DetachVolume,
-    LifecycleCommand,
     MoveGuest,
     ResizeGuest,
     SetBackend,
@@ -91,7 +90,7 @@ class Failing(Model):
         return wrapped
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[[], Any]] = {
     "create_guest": lambda: create(2, build_seconds=SECONDS),
     "set_power": lambda: StopGuest(uuid=uuid_of(1)),
     "delete_guest": lambda: DeleteGuest(uuid=uuid_of(1)),
@@ -280,8 +279,7 @@ async def test_a_removal_that_fails_again_and_again_says_why(autojump_clock: Moc
         if operation == "delete_snapshot":
             await _with_snapshot(life)
         model.fails(operation, Conflict, after=False, times=1_000_000)
-        command: LifecycleCommand = OPERATIONS[operation]()
-        await life.submit(command)
+        await life.submit(OPERATIONS[operation]())
         await life.until(lambda: "conflict" in _faults(life))
         model.well()
         await _settle(life)
