@@ -6,7 +6,7 @@ Add ``pytest_plugins = ["hostler.drivers.conformance"]`` to conftest.py for deta
 
 import pytest
 
-_ASSERTING = ("bench", "compute", "faults", "optional", "storage")
+_ASSERTING = ("bench", "changes", "compute", "faults", "optional", "storage")
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _ASSERTING))
 
 from .bench import ComputeBench, Outage, StorageBench, new_uuid  # noqa: E402  # after the registration, as pytest requires

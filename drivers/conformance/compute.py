@@ -26,6 +26,7 @@ from ..protocol import (
     moves,
 )
 from .bench import OTHERS, OURS, PATIENCE, ComputeBench, all_of, cancelled_at_every_await, new_uuid, settled
+from .changes import ChangesConformance
 from .faults import Subject, creation_is_cancelled, goes_away, hangs
 from .guests import made as _made
 from .guests import ours_of as _ours
@@ -51,7 +52,7 @@ def _subject(bench: ComputeBench, driver: ComputeDriver) -> Subject[GuestSpec]:
 
 
 @pytest.mark.trio
-class ComputeConformance(OptionalConformance):
+class ComputeConformance(ChangesConformance, OptionalConformance):
     """Tests of a compute driver. Subclasses define the fixture ``bench``."""
 
     # basics
@@ -301,6 +302,7 @@ class ComputeConformance(OptionalConformance):
             for _ in range(2):
                 await driver.attach(uuid, second)
             assert set((await driver.get_guest(uuid)).volumes) == {first.volume, second.volume}
+            assert [set(each.volumes) for each in await _ours(driver, uuid)] == [{first.volume, second.volume}]
             if not bench.lets_go:
                 await settled(lambda: driver.set_power(uuid, "off"))
             with trio.fail_after(PATIENCE):

@@ -25,6 +25,7 @@ from hostler.core.lifecycle_commands import (
     StartGuest,
     StopGuest,
 )
+from hostler.core.machine.lives import GuestLife, SnapshotLife
 from hostler.core.storage_commands import DeleteVolumes
 from hostler.drivers.model.driver import ModelDriver
 from hostler.drivers.protocol import (
@@ -170,8 +171,10 @@ def _power(status: str) -> str:
 
 def _faults(life: Running) -> set[str]:
     lives = life.state.lives
-    of_guests = [each for guest in lives.guests.values() for each in (guest, *guest.snapshots.values())]
-    return {each.fault.failure for each in (*of_guests, *lives.volumes.values()) if each.fault is not None}
+    of_guests: list[GuestLife | SnapshotLife] = list(lives.guests.values())
+    of_guests += [each for guest in lives.guests.values() for each in guest.snapshots.values()]
+    faults = [*(each.fault for each in of_guests), *(each.fault for each in lives.volumes.values())]
+    return {each.failure for each in faults if each is not None}
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
