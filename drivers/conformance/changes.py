@@ -74,7 +74,7 @@ class ChangesConformance:
             if attaches(driver) and volume is not None:
                 await _interrupted(bench, lambda: driver.detach(uuid, volume.volume))
                 with trio.fail_after(PATIENCE):
-                    while not await settled(lambda: driver.detach(uuid, volume.volume)):
+                    while not await settled(lambda: driver.detach(uuid, volume.volume)):  # noqa: ASYNC110  # the guest is asked again
                         await trio.sleep(0.05)
                 assert (await _of(driver, uuid)).volumes == ()
             if resizes(driver):
@@ -126,7 +126,7 @@ class ChangesConformance:
 
             async def let_go() -> None:
                 with trio.fail_after(PATIENCE):
-                    while not await settled(lambda: driver.detach(uuid, volume.volume)):
+                    while not await settled(lambda: driver.detach(uuid, volume.volume)):  # noqa: ASYNC110  # the guest is asked again
                         await trio.sleep(0.05)
 
             async def attached() -> None:

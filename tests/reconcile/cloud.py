@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ from hostler.drivers.model.world import ModelGuest, ModelVolume, World
 
 from ..core.orders import LOCAL, NOW, asked, uuid_of
 from ..core.simulation import Disk, MemorySnapshots, MemoryStore
+
+CHANGES = (
+    *("create_guest", "set_power", "delete_guest", "move_guest", "resize_guest", "attach", "detach", "snapshot_guest"),
+    *("delete_snapshot", "create_volume", "delete_volume"),
+)
+"""Operations of a driver that change something."""
 
 
 class Model:
@@ -60,6 +67,24 @@ class Model:
 
     def of(self, uuid: str) -> list[ModelGuest]:
         return [each for mark, each in self.guests() if mark is not None and mark.uuid == uuid]
+
+
+class Wrapped(Model):
+    """A model with calls that change something each made by ``call``, which may fail."""
+
+    def open(self, options: Mapping[str, Any], context: DriverContext) -> AbstractAsyncContextManager[ModelDriver]:
+        return self._wrapped(context)
+
+    @asynccontextmanager
+    async def _wrapped(self, context: DriverContext) -> AsyncIterator[ModelDriver]:
+        driver = ModelDriver(self.wire, context.installation, self.options)
+        for name in CHANGES:
+            setattr(driver, name, partial(self.call, name, getattr(driver, name)))
+        yield driver
+
+    async def call(self, operation: str, work: Callable[..., Awaitable[Any]], *args: Any, **more: Any) -> Any:
+        """One call of an operation."""
+        return await work(*args, **more)
 
 
 class Running:

@@ -4,6 +4,7 @@ out late: at the end every guest is as desired, once, on the node that holds its
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,30 @@ from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
 from hostler.core.writer.writer import Writer
 from hostler.drivers.model.driver import Faults
-from hostler.drivers.protocol import Mark
+from hostler.drivers.protocol import Capacity, Conflict, Mark, Permanent, Quota, Transient, Unknown
 from hostler.placement.types.errors import HostlerError
 
 from ..core.orders import asked
 from ..core.simulation import Disk, MemorySnapshots, MemoryStore, same_every_time
 from ..seeds import seeds
-from .cloud import Model, Running, create, ready, running, volume
+from .cloud import Running, Wrapped, create, ready, running, volume
+
+CLASSES = (Transient, Unknown, Capacity, Quota, Conflict, Permanent)
+"""Of failures; NotFound of what is there, and Denied, say something else."""
+
+
+class Unreliable(Wrapped):
+    """A model of which calls that change something fail by any class, ``failing`` of them, half of them after they
+    were carried out."""
+
+    failing = 0.0
+
+    async def call(self, operation: str, work: Callable[..., Awaitable[Any]], *args: Any, **more: Any) -> Any:
+        if not self.wire.happens(self.failing):
+            return await work(*args, **more)
+        if self.wire.happens(0.5):
+            await work(*args, **more)
+        raise self.wire.chance.choice(CLASSES)(f"{operation} fails")
 
 
 class World:
@@ -49,7 +67,7 @@ class World:
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.chance = seed, random.Random(seed)
         self.disk = Disk(random.Random(seed + 1), folder)
-        self.models = [Model("a", nodes=2, build_seconds=2.0), Model("b", nodes=2, pools=1)]
+        self.models = [Unreliable("a", nodes=2, build_seconds=2.0), Unreliable("b", nodes=2, pools=1)]
         self.strangers = [model.world.make_strangers_guest(f"{model.name}-node-0") for model in self.models]
         self.adoptable = [model.world.make_strangers_guest(f"{model.name}-node-1") for model in self.models]
         for model in self.models:
@@ -69,6 +87,7 @@ class World:
 
     def _disturb(self) -> None:
         for model in self.models:
+            model.failing = self.chance.choice([0.0, 0.0, 0.1, 0.3])
             model.wire.faults = Faults(
                 lost_requests=self.chance.choice([0.0, 0.2, 0.5]),
                 lost_answers=self.chance.choice([0.0, 0.2]),
@@ -134,7 +153,7 @@ class World:
     async def _calm(self) -> None:
         """Without faults: settle, let late requests arrive and orphans be found, then check."""
         for model in self.models:
-            model.wire.faults = Faults()
+            model.wire.faults, model.failing = Faults(), 0.0
         self.machine = ServiceMachine()
         async with ready(*self.models, disk=self.disk, seed=self.seed, machine=self.machine) as life:
             await trio.sleep(60)

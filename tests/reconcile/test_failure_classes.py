@@ -3,15 +3,14 @@ the end desired is observed once, nothing is held twice, and what was given up i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from hostler.core.backends.protocol import DriverContext
 from hostler.core.lifecycle_commands import (
     AttachVolume,
     CreateVolume,
@@ -43,7 +42,7 @@ from hostler.drivers.protocol import (
 )
 
 from ..core.orders import asked, uuid_of
-from .cloud import Model, Running, create, ready, volume
+from .cloud import Running, Wrapped, create, ready, volume
 
 CLASSES = (Transient, Unknown, Capacity, Quota, Conflict, NotFound, Permanent, Denied)
 TRIED_AGAIN = (Transient, Unknown, Conflict)
@@ -52,7 +51,7 @@ POLL = 5.0
 """Seconds between inventories of the model."""
 
 
-class Failing(Model):
+class Failing(Wrapped):
     """A model whose driver fails in one operation, ``left`` times, before or after it is carried out."""
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -67,28 +66,15 @@ class Failing(Model):
     def well(self) -> None:
         self.left = 0
 
-    def open(self, options: Mapping[str, Any], context: DriverContext) -> AbstractAsyncContextManager[ModelDriver]:
-        return self._failing(context)
-
-    @asynccontextmanager
-    async def _failing(self, context: DriverContext) -> AsyncIterator[ModelDriver]:
-        driver = ModelDriver(self.wire, context.installation, self.options)
-        for name in OPERATIONS:
-            setattr(driver, name, self._wrapped(name, getattr(driver, name)))
-        yield driver
-
-    def _wrapped(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def wrapped(*args: Any, **more: Any) -> Any:
-            failing = name == self.operation and self.left > 0
-            self.calls += name == self.operation
-            if not failing:
-                return await call(*args, **more)
-            self.left -= 1
-            if self.after:
-                await call(*args, **more)
-            raise self.error(f"{name} fails")
-
-        return wrapped
+    async def call(self, operation: str, work: Callable[..., Awaitable[Any]], *args: Any, **more: Any) -> Any:
+        failing = operation == self.operation and self.left > 0
+        self.calls += operation == self.operation
+        if not failing:
+            return await work(*args, **more)
+        self.left -= 1
+        if self.after:
+            await work(*args, **more)
+        raise self.error(f"{operation} fails")
 
 
 OPERATIONS: dict[str, Callable[[], Any]] = {
