@@ -81,6 +81,11 @@ class SnapshotLife(msgspec.Struct, kw_only=True):
         return "deleting" if self.desired == "deleted" else self.status
 
     @property
+    def nothing_left(self) -> bool:
+        """True for one that was never made, with nothing of it left: what is found of it came late."""
+        return self.status == "error" and not self.key
+
+    @property
     def settled(self) -> bool:
         """True if nothing is to be done."""
         return self.desired != "deleted" and self.status in ("available", "error")
@@ -207,6 +212,11 @@ class VolumeLife(msgspec.Struct, kw_only=True):
         if self.desired == "deleted":
             return "deleting"
         return "in_use" if self.status == "available" and self.guest else self.status
+
+    @property
+    def nothing_left(self) -> bool:
+        """True for one that was never made, with nothing of it left: what is found of it came late."""
+        return self.status == "error" and not self.key
 
     @property
     def settled(self) -> bool:

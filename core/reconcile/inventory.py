@@ -193,7 +193,7 @@ class Inventory:
                 continue
             guest = lives.guest_of_snapshot(mark.uuid)
             life = None if guest is None else guest.snapshots[mark.uuid]
-            if life is not None and life.claim == mark.claim and life.backend == name:
+            if life is not None and life.claim == mark.claim and life.backend == name and not life.nothing_left:
                 there.add(mark.uuid)
             elif self._snapshots.sight(mark.uuid, mark.claim):
                 self._snapshot_steps.orphans.setdefault(mark.uuid, set()).add(mark.claim)
@@ -222,7 +222,7 @@ class Inventory:
             life = None if mark is None else lives.volumes.get(mark.uuid)
             if mark is None or mark.installation != lives.installation:
                 strangers += 1
-            elif life is not None and life.claim == mark.claim and life.backend == name:
+            elif life is not None and life.claim == mark.claim and life.backend == name and not life.nothing_left:
                 seen.setdefault(volume.pool, []).append(mark.uuid)
                 if volume.state == "error":
                     broken.add(mark.uuid)

@@ -108,7 +108,8 @@ class SnapshotSteps:
 
     async def _remove_orphans(self, driver: SnapshottingDriver, uuid: str) -> None:
         for claim in sorted(self.orphans.pop(uuid)):
-            if self._life(uuid, claim) is not None:
+            known = self._life(uuid, claim)
+            if known is not None and not known[1].nothing_left:
                 continue
             try:
                 await self._call("delete_snapshot", lambda claim=claim: driver.delete_snapshot(uuid, claim))  # type: ignore[misc]  # mypy cannot infer a lambda with a default

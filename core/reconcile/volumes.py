@@ -126,7 +126,8 @@ class VolumeSteps:
 
     async def _remove_orphans(self, driver: StorageDriver, uuid: str) -> None:
         for claim in sorted(self.orphans.pop(uuid)):
-            if self._life(uuid, claim) is not None:
+            life = self._life(uuid, claim)
+            if life is not None and not life.nothing_left:
                 continue
             try:
                 await self._call("delete_volume", lambda claim=claim: driver.delete_volume(uuid, claim))  # type: ignore[misc]  # mypy cannot infer a lambda with a default

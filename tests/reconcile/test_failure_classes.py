@@ -33,12 +33,14 @@ from hostler.drivers.protocol import (
     Denied,
     DriverError,
     Guest,
+    Mark,
     NotFound,
     Permanent,
     Power,
     Quota,
     Transient,
     Unknown,
+    VolumeSpec,
 )
 
 from ..core.orders import asked, uuid_of
@@ -274,3 +276,23 @@ async def test_a_removal_that_fails_again_and_again_says_why(autojump_clock: Moc
         await _settle(life)
         check(model, life)
         assert "conflict" not in _faults(life)
+
+
+@pytest.mark.parametrize("operation", ["create_volume", "snapshot_guest"])
+async def test_what_is_made_late_of_one_that_was_given_up_is_removed(autojump_clock: MockClock, operation: str) -> None:
+    """What is in error, with nothing left of it, has no claim on what a request makes that arrives afterwards."""
+    async with world() as (model, life):
+        model.fails(operation, Permanent, after=False, times=1)
+        await life.submit(OPERATIONS[operation]())
+        await life.reconciler.until_settled()
+        lives = life.state.lives
+        snapshot = next(iter(lives.guests[uuid_of(1)].snapshots.values()), None)
+        failed = snapshot if snapshot is not None else lives.volumes[uuid_of(13)]
+        assert failed.shown == "error"
+        mark = Mark(lives.installation, failed.uuid, failed.claim)
+        if operation == "create_volume":
+            model.world.create_volume(VolumeSpec(mark, "late", "a-pool-0", 10))
+        else:
+            model.world.snapshot_guest(uuid_of(1), mark, "late")
+        await _settle(life)
+        check(model, life)
