@@ -477,7 +477,7 @@ class GuestSteps:
 
 
 def _is_trouble(life: GuestLife, error: DriverError) -> bool:
-    """True if users are to be told of a failure that is not the one that they were told of: of a guest that is
+    """True if users are to see a failure that is not the one that they see already: of a guest that is
     removed, started or stopped. Of others the end of what is done tells it."""
     changing = life.status in ("active", "stopped") and life.status != life.desired and life.move is None
     told = life.fault is not None and life.fault.failure == error.failure
