@@ -56,6 +56,9 @@ class Inventory:
         self._reported: tuple[NodeReport, ...] | None = None
         self._charged: frozenset[tuple[str, int, int]] = frozenset()
         """What was charged for guests, by uuid, that the last report includes: use by others is the rest of it."""
+        self._held_beside: frozenset[tuple[str, str, bool]] = frozenset()
+        """Guests that hold what the last report does not include: it is counted again when that changes, as what a
+        moving guest holds is counted otherwise."""
         self._pools_reported: tuple[PoolReport, ...] | None = None
         self.strangers: list[Guest] = []
         """Guests of others at the last inventory, at most STRANGERS of them, by their keys."""
@@ -121,12 +124,22 @@ class Inventory:
         )
         backend = lives.backends.get(self._backend.name)
         same = backend is not None and (backend.attaches, tuple(backend.can)) == (attaching, can)
+        beside = self._beside({uuid for uuid, _, _ in charged})
         sizes = frozenset(charged)
-        unchanged = reports == self._reported and sizes == self._charged
+        unchanged = (reports, sizes, beside) == (self._reported, self._charged, self._held_beside)
         if not unchanged or backend is None or not backend.reported or not same:
             name = self._backend.name
             await self._desk.submit(ReportBackend(name=name, at=at, nodes=reports, attaches=attaching, can=can))
-            self._reported, self._charged = reports, sizes
+            self._reported, self._charged, self._held_beside = reports, sizes, beside
+
+    def _beside(self, listed: set[str]) -> frozenset[tuple[str, str, bool]]:
+        """Guests that hold what no report includes: uuid, node, whether it moves. O(guests)."""
+        name = self._backend.name
+        return frozenset(
+            (life.uuid, life.node, life.move is not None)
+            for life in self._desk.lives.guests.values()
+            if life.backend == name and life.uuid not in listed
+        )
 
     def _life_of(self, guest: Guest) -> GuestLife | None:
         """The guest that has this claim on this back end; None for orphans and strangers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,12 +22,13 @@ from hostler.core.lifecycle_commands import (
 from hostler.core.machine import guest_lives
 from hostler.core.machine.plan_queries import CheckPlan, PlanMoves, check_plan, plan_moves
 from hostler.drivers.model.driver import Faults
+from hostler.drivers.protocol import NotFound
 from hostler.placement.plan.goals import Drain
 from hostler.placement.types.errors import InvalidValue
 from hostler.placement.types.plans import Plan
 
 from ..core.orders import uuid_of
-from .cloud import Model, Running, create, ready, volume
+from .cloud import Model, Running, Wrapped, create, ready, volume
 
 
 def held(life: Running) -> dict[str, int]:
@@ -294,3 +296,27 @@ async def test_a_guest_that_is_not_as_desired_is_evacuated(autojump_clock: MockC
         (guest,) = [each for each in model.of(uuid_of(1)) if each.node == target]
         assert (guest.power, guest.volumes) == ("off", [])
         assert life.volume_status(11) == "available"
+
+
+async def test_a_guest_that_disappears_while_it_moves_still_holds_its_source(autojump_clock: MockClock) -> None:
+    """Reports that came meanwhile do not include it, and it is counted beside them again when it has stayed."""
+
+    class Disappearing(Wrapped):
+        async def call(self, operation: str, work: Callable[..., Awaitable[Any]], *args: Any, **more: Any) -> Any:
+            if operation != "move_guest":
+                return await work(*args, **more)
+            with self.world.content() as there:
+                there.guests.pop(self.of(uuid_of(1))[0].key)
+            await trio.sleep(15)  # for some inventories
+            raise NotFound("it is gone")
+
+    model = Disappearing("a", nodes=2)
+    for node in ("a-node-0", "a-node-1"):
+        model.world.make_strangers_guest(node)
+    async with ready(model) as life:
+        source = await active(life)
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="live_migrate"))
+        await life.until(lambda: life.status(1) == "error")
+        await life.inventories(3)
+        other = "a-node-1" if source == "a-node-0" else "a-node-0"
+        assert held(life) == {source: 3, other: 1}
