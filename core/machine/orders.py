@@ -69,7 +69,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 7
+RULES: Final = 8
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -96,6 +96,8 @@ volume, snapshot, backup or volume group is refused the uuid of one of another k
 clients of the Placement API have confirmed is not reverted, neither by command nor when its time is over. A volume
 whose attachment is not confirmed is detached by its back end, too, before it is free. A guest whose move by a back end
 was reverted keeps what it was asked with. A guest is not lost while it moves: the end of the move comes first.
+
+8: how much of tenants is kept is bounded (``tenancy.bounds``).
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

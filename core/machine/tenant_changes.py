@@ -35,15 +35,15 @@ def change_tenants(state: ServiceState, command: Any, now: float, rules: int) ->
         case c.DeleteUser():
             tenants.delete_user(command)
         case c.Grant():
-            tenants.grant(command)
+            tenants.grant(command, rules)
         case c.Revoke():
             tenants.revoke(command)
         case c.CreateToken():
-            tenants.create_token(command, now)
+            tenants.create_token(command, now, rules)
         case c.RevokeToken():
             tenants.revoke_token(command)
         case c.SetLimits():
-            tenants.set_limits(command)
+            tenants.set_limits(command, rules)
         case (
             c.CreateFlavor()
             | c.DeleteFlavor()
@@ -63,7 +63,7 @@ def _create_project(state: ServiceState, command: c.CreateProject, rules: int) -
     if rules and held and command.id not in state.tenants.projects and not command.adopt:
         state.tenants.domain_of(command)
         raise name_taken(command.id)
-    state.tenants.create_project(command)
+    state.tenants.create_project(command, rules)
     if rules and held:
         state.sum_up()
 

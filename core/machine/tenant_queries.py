@@ -92,7 +92,7 @@ def usage(state: ServiceState, user: str, query: ShowUsage) -> UsageAndLimits:
     tenants.require(user, "reader", scope)
     if kind == "domain":  # guests may belong to a project that was never created
         tenants.check_scope(scope)
-    return UsageAndLimits(state.usage.of(scope), dict(tenants.limits.get(scope, {})))
+    return UsageAndLimits(state.usage.of(scope) | tenants.counted(scope), dict(tenants.limits.get(scope, {})))
 
 
 def domains(state: ServiceState, user: str, query: Domains) -> list[str]:
@@ -124,9 +124,7 @@ def tokens(state: ServiceState, user: str, query: Tokens) -> list[TokenLine]:
     tenants = state.tenants
     if not may_see_tokens(tenants, user, query.user):
         raise unseen(user, query.user, "user")
-    return [
-        TokenLine(name, each.user, each.expires) for name, each in tenants.tokens.items() if each.user == query.user
-    ]
+    return [TokenLine(name, query.user, tenants.tokens[name].expires) for name in tenants.tokens_of(query.user)]
 
 
 def pools(state: ServiceState, user: str, query: ListPools) -> list[PoolLine]:

@@ -26,8 +26,8 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_tokens(tenants: Tenants, caller: str, user: str, now: float) -> None:
-    """QuotaExceeded if a user has MOST_TOKENS, for a caller who may see them. O(1), and what ``Tenants.tokens_of``
+    """QuotaExceeded if a user has MOST_TOKENS, for a caller who may see them. O(1), and what ``Tenants.tokens_at``
     takes."""
-    if tenants.tokens_of(user, now) >= MOST_TOKENS and may_see_tokens(tenants, caller, user):
+    if tenants.tokens_at(user, now) >= MOST_TOKENS and may_see_tokens(tenants, caller, user):
         problem = f"user {user} has {MOST_TOKENS} tokens, which is the most"
         raise QuotaExceeded(problem, field="user", hint="revoke some, or wait until they have expired")

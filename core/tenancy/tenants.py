@@ -7,15 +7,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import Counter
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import Final
 
 import msgspec
-from sortedcontainers import SortedList
 
 from ...placement.types.errors import DuplicateName, InUse, InvalidValue, UnknownName
+from . import bounds
+from .bounds import BOUNDED
 from .commands import (
     ROLES,
     CreateDomain,
@@ -32,6 +31,7 @@ from .commands import (
     SetLimits,
 )
 from .errors import NotAllowed, NotAuthenticated
+from .index import TenantIndex
 
 CLOUD: Final = "cloud"
 LOCAL: Final = "@local"
@@ -48,6 +48,7 @@ ROLES_OF_SCOPE: Final = {
 EARLY_SECONDS: Final = 300.0
 TOKEN: Final = re.compile(r"hst_([A-Za-z0-9._-]{1,64})_([A-Za-z0-9-]{43})")
 _NOBODY: Final = bytes(32)
+_NO_LIMITS: Final[dict[str, int]] = {}
 
 
 class Project(msgspec.Struct):
@@ -102,9 +103,7 @@ class Tenants(msgspec.Struct, dict=True):
     """Serial of the user made last."""
 
     def __post_init__(self) -> None:
-        # (expiry, id) of every token, and how many users have; derived from ``tokens``, so that no snapshot holds them.
-        self._expiries = SortedList((token.expires, name) for name, token in self.tokens.items())
-        self._tokens_of = Counter(token.user for token in self.tokens.values())
+        self._index = TenantIndex(self)
 
     # scopes and roles
 
@@ -192,10 +191,22 @@ class Tenants(msgspec.Struct, dict=True):
 
     def user_of_certificate(self, names: tuple[str, ...]) -> str:
         """The user identified by one of a certificate's names. NotAuthenticated if there is none, or several."""
-        found = [name for name, user in self.users.items() if not set(names).isdisjoint(user.identities)]
+        found = self._index.users_of(names)
         if len(found) != 1:
             raise NotAuthenticated("the client certificate stands for no user", hint="name it in the user's identities")
-        return found[0]
+        return found.pop()
+
+    # bounds
+
+    def check_room(self, scope: str, kind: str, rules: int) -> None:
+        """QuotaExceeded if a domain, or project, has as much of a kind (``bounds.MOST``) as it may have. O(1)."""
+        if rules >= BOUNDED:
+            bounds.check_room(scope, kind, self._index.counts[scope, kind], self.limits.get(scope, _NO_LIMITS))
+
+    def counted(self, scope: str) -> dict[str, int]:
+        """How much a domain or project has of what its limits say and ``bounds.MOST`` names. O(1)."""
+        named = self.limits.get(scope, _NO_LIMITS).keys() & bounds.MOST.keys()
+        return {kind: count for kind in sorted(named) if (count := self._index.counts[scope, kind])}
 
     # commands
 
@@ -215,11 +226,11 @@ class Tenants(msgspec.Struct, dict=True):
 
     def delete_domain(self, command: DeleteDomain) -> None:
         self.check_scope(f"domain:{command.id}")
-        domains = {project.domain for project in self.projects.values()} | {user.domain for user in self.users.values()}
-        if command.id in domains:
+        counts, scope = self._index.counts, f"domain:{command.id}"
+        if counts[scope, bounds.PROJECTS] or counts[scope, bounds.USERS]:
             raise InUse(f"domain {command.id} has projects or users", field="id", hint="delete these first")
+        self._forget_scope(scope)
         del self.domains[command.id]
-        self._forget_scope(f"domain:{command.id}")
 
     def domain_of(self, command: CreateProject) -> str:
         """Domain of a project that is to be made."""
@@ -234,45 +245,63 @@ class Tenants(msgspec.Struct, dict=True):
             raise InvalidValue(f"the parent is in domain {domain}, not {command.domain}", field="domain")
         return domain
 
-    def create_project(self, command: CreateProject) -> None:
+    def create_project(self, command: CreateProject, rules: int = BOUNDED) -> None:
         domain = self.domain_of(command)
         if command.id in self.projects:
             raise name_taken(command.id)
-        self.projects[command.id] = Project(domain, command.parent)
+        outside = f"domain:{domain}" if command.parent is None else f"project:{command.parent}"
+        scopes = [scope for scope in self.above(outside) if scope != CLOUD]
+        if rules >= BOUNDED:
+            bounds.check_depth(len(scopes))
+        for scope in scopes:
+            self.check_room(scope, bounds.PROJECTS, rules)
+        project = self.projects[command.id] = Project(domain, command.parent)
+        self._index.project(self, command.id, project)
 
     def delete_project(self, command: DeleteProject) -> None:
         self.check_scope(f"project:{command.id}")
-        below = [name for name, project in self.projects.items() if project.parent == command.id]
-        if below:
-            raise InUse(f"project {command.id} has project {below[0]} below it", field="id")
-        del self.projects[command.id]
+        for below in self._index.below(command.id):
+            raise InUse(f"project {command.id} has project {below} below it", field="id")
         self._forget_scope(f"project:{command.id}")
+        self._index.project(self, command.id, self.projects[command.id], -1)
+        del self.projects[command.id]
 
     def create_user(self, command: CreateUser, rules: int) -> None:
         self.check_scope(f"domain:{command.domain}")
         if command.id in self.users:
             raise DuplicateName(f"user {command.id} exists", field="id")
-        if any(not set(command.identities).isdisjoint(user.identities) for user in self.users.values()):
+        if self._index.users_of(command.identities):
             raise DuplicateName("another user has such an identity", field="identities")
+        if rules >= BOUNDED:
+            bounds.check_identities(len(command.identities))
+        self.check_room(f"domain:{command.domain}", bounds.USERS, rules)
         if rules:
             self.users_made += 1
-        self.users[command.id] = User(command.domain, command.identities, serial=self.users_made if rules else 0)
+        user = User(command.domain, command.identities, serial=self.users_made if rules else 0)
+        self.users[command.id] = user
+        self._index.user(command.id, user)
 
     def delete_user(self, command: DeleteUser) -> None:
-        self._user(command.id, "id")
-        del self.users[command.id]
-        for name in [name for name, token in self.tokens.items() if token.user == command.id]:
+        user = self._user(command.id, "id")
+        for name in self._index.tokens(command.id):
             self._forget_token(name)
+        self._index.user(command.id, user, -1)
+        del self.users[command.id]
 
-    def grant(self, command: Grant) -> None:
+    def grant(self, command: Grant, rules: int = BOUNDED) -> None:
         user = self._user(command.user)
         self.check_scope(command.scope)
         choices = ROLES_OF_SCOPE[command.scope.partition(":")[0]]
         if command.role not in choices:
             problem = f"the role {command.role} does not exist in {command.scope}"
             raise InvalidValue(problem, field="role", hint=f"one of {', '.join(choices)}")
-        if (command.role, command.scope) not in user.roles:
-            user.roles.append((command.role, command.scope))
+        if (command.role, command.scope) in user.roles:
+            return
+        if rules >= BOUNDED:
+            bounds.check_roles(command.user, len(user.roles))
+        self.check_room(f"domain:{user.domain}", bounds.ROLES_GIVEN, rules)
+        user.roles.append((command.role, command.scope))
+        self._index.role(command.user, user, command.scope)
 
     def revoke(self, command: Revoke) -> None:
         user = self._user(command.user)
@@ -280,19 +309,20 @@ class Tenants(msgspec.Struct, dict=True):
             raise UnknownName(
                 f"user {command.user} does not have the role {command.role} in {command.scope}", field="role"
             )
+        self._index.role(command.user, user, command.scope, -1)
         user.roles.remove((command.role, command.scope))
 
-    def create_token(self, command: CreateToken, now: float) -> None:
-        self._user(command.user)
+    def create_token(self, command: CreateToken, now: float, rules: int = BOUNDED) -> None:
+        user = self._user(command.user)
         if command.id in self.tokens:
             raise DuplicateName(f"token {command.id} exists", field="id")
         if not now < command.expires < float("inf"):
             raise InvalidValue("a token must expire, and not in the past", field="expires")
-        while self._expiries and self._expiries[0][0] <= now:
-            self._forget_token(self._expiries[0][1])
-        self.tokens[command.id] = Token(command.user, command.digest, command.expires, now)
-        self._tokens_of[command.user] += 1
-        self._expiries.add((command.expires, command.id))
+        for name in self._index.expired(now):
+            self._forget_token(name)
+        self.check_room(f"domain:{user.domain}", bounds.TOKENS, rules)
+        token = self.tokens[command.id] = Token(command.user, command.digest, command.expires, now)
+        self._index.token(command.id, token, self.users)
 
     def revoke_token(self, command: RevokeToken) -> None:
         if command.id not in self.tokens:
@@ -301,24 +331,29 @@ class Tenants(msgspec.Struct, dict=True):
 
     def _forget_token(self, name: str) -> None:
         """O(log tokens)."""
-        token = self.tokens.pop(name)
-        self._expiries.remove((token.expires, name))
-        self._tokens_of[token.user] -= 1
-        if not self._tokens_of[token.user]:
-            del self._tokens_of[token.user]
+        self._index.token(name, self.tokens.pop(name), self.users, -1)
 
-    def tokens_of(self, user: str, now: float) -> int:
+    def tokens_of(self, user: str) -> list[str]:
+        """Ids of a user's tokens, in the order in which they were made. O(those)."""
+        return self._index.tokens(user)
+
+    def tokens_at(self, user: str, now: float) -> int:
         """Tokens of a user that have not expired at ``now``. O(1), and the tokens that have expired since one was made
         last."""
-        over = takewhile(lambda each: each[0] <= now, self._expiries)
-        return self._tokens_of[user] - sum(self.tokens[name].user == user for _, name in over)
+        return self._index.tokens_at(user, now)
 
-    def set_limits(self, command: SetLimits) -> None:
+    def set_limits(self, command: SetLimits, rules: int = BOUNDED) -> None:
         self.check_scope(command.scope)
         if command.scope == CLOUD:
             raise InvalidValue("the cloud's limits are its hosts", field="scope", hint="name a domain or project")
-        limits = {**self.limits.get(command.scope, {}), **command.limits}
+        before, domain = self.limits.get(command.scope, _NO_LIMITS), self.domain_of_scope(command.scope)
+        limits = {**before, **command.limits}
         limits = {name: limit for name, limit in limits.items() if limit >= 0}
+        if rules >= BOUNDED:
+            bounds.check_limits(before, limits)
+        if len(limits) > len(before):
+            self.check_room(f"domain:{domain}", bounds.LIMITS_SET, rules)
+        self._index.limits(domain, len(limits) - len(before))
         self.limits.pop(command.scope, None)
         if limits:
             self.limits[command.scope] = limits
@@ -329,9 +364,15 @@ class Tenants(msgspec.Struct, dict=True):
         return self.users[name]
 
     def _forget_scope(self, scope: str) -> None:
-        self.limits.pop(scope, None)
-        for user in self.users.values():
-            user.roles = [pair for pair in user.roles if pair[1] != scope]
+        """Forget the limits and roles of a scope that is still there. O(roles of those who have some in it)."""
+        limits = self.limits.pop(scope, _NO_LIMITS)
+        self._index.limits(self.domain_of_scope(scope), -len(limits))
+        for name in self._index.holders(scope):
+            user = self.users[name]
+            for _ in range(sum(where == scope for _, where in user.roles)):
+                role = next(pair for pair in user.roles if pair[1] == scope)
+                self._index.role(name, user, scope, -1)
+                user.roles.remove(role)
 
 
 def name_taken(project: str) -> DuplicateName:

@@ -71,11 +71,17 @@ class Usage(msgspec.Struct):
             for name, limit in limits.items():
                 more = amounts.get(name, 0)
                 if more and used.get(name, 0) + more > limit:
-                    raise QuotaExceeded(
-                        f"{scope} may have {limit} {name}, has {used.get(name, 0)}, and {more} more are asked for",
-                        field=name,
-                        hint="release something, or have the limit raised",
-                    )
+                    raise _too_much(project, scope, name, limit, used.get(name, 0), more)
+
+
+def _too_much(project: str, scope: str, name: str, limit: int, used: int, more: int) -> QuotaExceeded:
+    """The error for what a limit forbids. What all projects of a domain, or below another project, use together is not
+    for every member to know."""
+    problem, hint = f"{scope} may have {limit} {name}, has {used}", "release something, or have the limit raised"
+    if scope != f"project:{project}":
+        problem = f"a limit above project:{project} leaves too few {name}"
+        hint = "an admin above it sees which, and can raise it"
+    return QuotaExceeded(f"{problem}, and {more} more are asked for", field=name, hint=hint)
 
 
 class NoLimits(Usage):

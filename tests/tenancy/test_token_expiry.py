@@ -53,14 +53,14 @@ def test_a_new_token_removes_all_that_have_expired_and_no_other(steps: list[tupl
         assert {each: (token.user, token.expires) for each, token in tenants.tokens.items()} == expected
         for user in USERS:
             good = [expires for owner, expires in expected.values() if owner == user and expires > now]
-            assert tenants.tokens_of(user, now) == len(good)
+            assert tenants.tokens_at(user, now) == len(good)
 
 
 def test_a_user_has_so_many_tokens_at_most_of_which_others_learn_nothing() -> None:
     made = two_domains(1)
     tenants = made.state.tenants
     for number in range(MOST_TOKENS):
-        assert tenants.tokens_of("ann", NOW) == number
+        assert tenants.tokens_at("ann", NOW) == number
         check_tokens(tenants, "ann", "ann", NOW)
         command = c.CreateToken(id=f"t{number}", user="ann", digest=bytes(32), expires=NOW + 9 + number)
         tenants.create_token(command, NOW)
