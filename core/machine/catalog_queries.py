@@ -10,7 +10,7 @@ import msgspec
 
 from ...placement.types.errors import UnknownName
 from ...placement.types.request import Flavor, Image
-from ..tenancy.catalog import KeptFlavor, KeptImage, may_use, visible
+from ..tenancy.catalog import KeptFlavor, KeptImage, may_use, shown_projects, visible
 from ..tenancy.rights import project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from .question import Query
@@ -45,7 +45,8 @@ class ShowImage(Query, frozen=True):
 
 
 class FlavorLine(msgspec.Struct, frozen=True):
-    """A flavor that the service keeps, and the projects that may use it (empty: all)."""
+    """A flavor that the service keeps, and the projects that may use it (empty: all), of which one
+    without a role in the cloud sees their own."""
 
     name: str
     flavor: Flavor
@@ -53,7 +54,8 @@ class FlavorLine(msgspec.Struct, frozen=True):
 
 
 class ImageLine(msgspec.Struct, frozen=True):
-    """An image that the service keeps, and the projects that may use it (empty: all)."""
+    """An image that the service keeps, and the projects that may use it (empty: all), of which one
+    without a role in the cloud sees their own."""
 
     name: str
     image: Image
@@ -62,22 +64,22 @@ class ImageLine(msgspec.Struct, frozen=True):
 
 def flavors(state: ServiceState, user: str, query: Flavors) -> list[FlavorLine]:
     kept = _shown(state, user, state.catalog.flavors, query.project)
-    return [FlavorLine(name, each.flavor, list(each.projects)) for name, each in kept]
+    return [FlavorLine(name, each.flavor, shown_projects(state.tenants, user, each)) for name, each in kept]
 
 
 def images(state: ServiceState, user: str, query: Images) -> list[ImageLine]:
     kept = _shown(state, user, state.catalog.images, query.project)
-    return [ImageLine(name, each.image, list(each.projects)) for name, each in kept]
+    return [ImageLine(name, each.image, shown_projects(state.tenants, user, each)) for name, each in kept]
 
 
 def flavor(state: ServiceState, user: str, query: ShowFlavor) -> FlavorLine:
     each = _named(state, user, "flavor", query.name, state.catalog.flavors)
-    return FlavorLine(query.name, each.flavor, list(each.projects))
+    return FlavorLine(query.name, each.flavor, shown_projects(state.tenants, user, each))
 
 
 def image(state: ServiceState, user: str, query: ShowImage) -> ImageLine:
     each = _named(state, user, "image", query.name, state.catalog.images)
-    return ImageLine(query.name, each.image, list(each.projects))
+    return ImageLine(query.name, each.image, shown_projects(state.tenants, user, each))
 
 
 def _shown(

@@ -14,7 +14,7 @@ from ...placement.storage.pools.backend_names import backend_part
 from ...placement.storage.pools.request import VolumeSpec, VolumeType
 from ...placement.types.errors import UnknownName
 from ..storage_commands import AskedVolume, StorageKind
-from ..tenancy.catalog import may_use, visible
+from ..tenancy.catalog import KeptVolumeType, may_use, shown_projects, visible
 from ..tenancy.rights import project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from ..tenancy.volume_rights import check_volumes, not_yours
@@ -164,7 +164,8 @@ class VolumeGroupLine(msgspec.Struct, frozen=True):
 
 
 class VolumeTypeLine(msgspec.Struct, frozen=True):
-    """A volume type that the service keeps, and the projects that may use it (empty: all)."""
+    """A volume type that the service keeps, and the projects that may use it (empty: all), of which one without a role
+    in the cloud sees their own."""
 
     name: str
     volume_type: VolumeType
@@ -319,14 +320,18 @@ def volume_types(state: ServiceState, user: str, query: VolumeTypes) -> list[Vol
             if query.project is not None
             else (everything or visible(tenants, user, each))
         ):
-            lines.append(VolumeTypeLine(name, each.volume_type, each.qos_specs, list(each.projects)))
+            lines.append(_type_line(state, user, name, each))
     return lines
+
+
+def _type_line(state: ServiceState, user: str, name: str, kept: KeptVolumeType) -> VolumeTypeLine:
+    return VolumeTypeLine(name, kept.volume_type, kept.qos_specs, shown_projects(state.tenants, user, kept))
 
 
 def volume_type(state: ServiceState, user: str, query: ShowVolumeType) -> VolumeTypeLine:
     each = state.catalog.volume_types.get(query.name)
     if each is not None and (state.tenants.role(user, CLOUD) >= RANK["reader"] or visible(state.tenants, user, each)):
-        return VolumeTypeLine(query.name, each.volume_type, each.qos_specs, list(each.projects))
+        return _type_line(state, user, query.name, each)
     found = (each.name for each in volume_types(state, user, VolumeTypes()))
     raise UnknownName.among("volume type", query.name, found, field="name")
 

@@ -34,15 +34,17 @@ LONGEST_LIMIT: Final = 255
 """Characters of the name of what is limited."""
 
 
-def check_room(scope: str, name: str, used: int, limits: Mapping[str, int]) -> None:
-    """QuotaExceeded if a domain, or a project with such a limit, has as much of something as it may have. O(1)."""
+def check_room(scope: str, name: str, used: int, limits: Mapping[str, int], *, told: bool) -> None:
+    """QuotaExceeded if a domain, or a project with such a limit, has as much of something as it may have. Not all who
+    may make more may know how much there is in the scope: ``told`` says so. O(1)."""
     limit = limits.get(name, MOST[name] if scope.startswith("domain:") else None)
-    if limit is not None and used >= limit:
-        raise QuotaExceeded(
-            f"{scope} has {used} {name}, and may have {limit}",
-            field=name,
-            hint="delete some, or have the limit raised",
-        )
+    if limit is None or used < limit:
+        return
+    if told:
+        problem, hint = f"{scope} has {used} {name}, and may have {limit}", "delete some, or have the limit raised"
+    else:
+        problem, hint = f"there may be no more {name} in the domain, or below a project above", "ask an admin of these"
+    raise QuotaExceeded(problem, field=name, hint=hint)
 
 
 def check_depth(depth: int) -> None:

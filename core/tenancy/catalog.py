@@ -15,7 +15,7 @@ from ...placement.types.errors import DuplicateName, InUse, InvalidValue, NoVali
 from ...placement.types.request import Flavor, Image, Request, RequestSpec
 from ...placement.types.validation import whole_number
 from .commands import CreateFlavor, CreateImage, CreateVolumeType, DeleteFlavor, DeleteImage, DeleteVolumeType
-from .tenants import Tenants
+from .tenants import CLOUD, RANK, Tenants
 
 _PROBE: Final = Flavor(name="probe", vcpus=1, memory_mb=1)
 
@@ -155,11 +155,24 @@ def visible(tenants: Tenants, user: str, kept: KeptFlavor | KeptImage | KeptVolu
     return any(tenants.role(user, f"project:{name}") >= 0 or _below(tenants, user, name) for name in kept.projects)
 
 
-def _below(tenants: Tenants, user: str, project: str) -> bool:
-    """True if a user has a role in a project below this one."""
+def _below(tenants: Tenants, user: str, project: str) -> list[str]:
+    """Projects below this one that a user has a role in. O(roles)."""
     known = tenants.users.get(user)
-    scopes = {scope for _, scope in known.roles} if known is not None else set()
-    return any(f"project:{project}" in tenants.above(scope) for scope in scopes if scope.startswith("project:"))
+    scopes = dict.fromkeys(scope for _, scope in known.roles) if known is not None else {}
+    below = [scope for scope in scopes if scope.startswith("project:") and f"project:{project}" in tenants.above(scope)]
+    return [scope.partition(":")[2] for scope in below]
+
+
+def shown_projects(tenants: Tenants, user: str, kept: KeptFlavor | KeptImage | KeptVolumeType) -> list[str]:
+    """Projects that may use what is kept, as far as a user may know: all for readers of the cloud, for others those
+    that they have a role in, of one above theirs in its place these. Empty: all projects."""
+    if tenants.role(user, CLOUD) >= RANK["reader"]:
+        return list(kept.projects)
+    shown: dict[str, None] = {}
+    for name in kept.projects:
+        mine = tenants.role(user, f"project:{name}") >= 0
+        shown |= dict.fromkeys([name] if mine else _below(tenants, user, name))
+    return list(shown)
 
 
 def unknown(kind: str, name: str, field: str | None = None) -> UnknownName:

@@ -198,10 +198,12 @@ class Tenants(msgspec.Struct, dict=True):
 
     # bounds
 
-    def check_room(self, scope: str, kind: str, rules: int) -> None:
-        """QuotaExceeded if a domain, or project, has as much of a kind (``bounds.MOST``) as it may have. O(1)."""
+    def check_room(self, scope: str, kind: str, rules: int, *, told: bool = False) -> None:
+        """QuotaExceeded if a domain, or project, has as much of a kind (``bounds.MOST``) as it may have; it says how
+        much if ``told``. O(1)."""
         if rules >= BOUNDED:
-            bounds.check_room(scope, kind, self._index.counts[scope, kind], self.limits.get(scope, _NO_LIMITS))
+            used, limits = self._index.counts[scope, kind], self.limits.get(scope, _NO_LIMITS)
+            bounds.check_room(scope, kind, used, limits, told=told)
 
     def counted(self, scope: str) -> dict[str, int]:
         """How much a domain or project has of what its limits say and ``bounds.MOST`` names. O(1)."""
@@ -254,7 +256,7 @@ class Tenants(msgspec.Struct, dict=True):
         if rules >= BOUNDED:
             bounds.check_depth(len(scopes))
         for scope in scopes:
-            self.check_room(scope, bounds.PROJECTS, rules)
+            self.check_room(scope, bounds.PROJECTS, rules, told=scope == outside)
         project = self.projects[command.id] = Project(domain, command.parent)
         self._index.project(self, command.id, project)
 
@@ -274,7 +276,7 @@ class Tenants(msgspec.Struct, dict=True):
             raise DuplicateName("another user has such an identity", field="identities")
         if rules >= BOUNDED:
             bounds.check_identities(len(command.identities))
-        self.check_room(f"domain:{command.domain}", bounds.USERS, rules)
+        self.check_room(f"domain:{command.domain}", bounds.USERS, rules, told=True)
         if rules:
             self.users_made += 1
         user = User(command.domain, command.identities, serial=self.users_made if rules else 0)

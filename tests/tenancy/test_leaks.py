@@ -12,12 +12,15 @@ from hostler.core import engine_commands as p
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
 from hostler.core.machine import tenant_queries as t
+from hostler.core.machine import volume_queries as vq
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
 from hostler.core.tenancy import commands as c
+from hostler.placement.storage.pools.request import VolumeType
 from hostler.placement.types.errors import HostlerError
-from tests.core.orders import uuid_of
+from hostler.placement.types.request import Flavor, Image
+from tests.core.orders import place, uuid_of
 
 from .worlds import asking, do, old, placed, refused, replayed, two_domains
 
@@ -106,6 +109,38 @@ def test_suggestions_are_of_what_one_may_see() -> None:
     assert "bob" in told
     assert "ann" not in told
     assert "ann" in refused(made, c.Grant(user="anm", role="member", scope="project:b1"), "root")[1]
+
+
+def test_who_else_may_use_a_flavor_image_or_volume_type_is_not_told() -> None:
+    made, size = world(), {"vcpus": 1, "memory_mb": 1}
+    do(made, c.Grant(user="bob", role="reader", scope="project:a2"))
+    for number, projects in enumerate((("a1", "b1"), ("a1",), ())):
+        do(
+            made,
+            c.CreateFlavor(flavor=Flavor(name=f"f{number}", **size), projects=projects),
+            c.CreateImage(name=f"f{number}", image=Image(), projects=projects),
+            c.CreateVolumeType(volume_type=VolumeType(name=f"f{number}"), projects=projects),
+        )
+    expected = {"root": [["a1", "b1"], ["a1"], []], "ann": [["a1"], ["a1"], []], "bob": [["a2", "b1"], ["a2"], []]}
+    for user, shown in expected.items():
+        for all_of, one in (
+            (k.Flavors(), k.ShowFlavor),
+            (k.Images(), k.ShowImage),
+            (vq.VolumeTypes(), vq.ShowVolumeType),
+        ):
+            assert [each.projects for each in q.answer(made.state, user, all_of)] == shown
+            lines = [q.answer(made.state, user, one(name=f"f{number}")) for number in range(3)]
+            assert [each.projects for each in lines] == shown
+
+
+def test_a_limit_above_a_project_does_not_say_what_others_use() -> None:
+    made = world()
+    do(made, place(2, project="b1", vcpus=3), c.SetLimits(scope="domain:b", limits={"VCPU": 5}))
+    do(made, c.CreateProject(id="b2", domain="b"), c.Grant(user="bob", role="member", scope="project:b2"))
+    code, text = refused(made, p.Place(request=asking("b2", flavor={"vcpus": 4})), "bob")
+    assert code == "quota_exceeded"
+    assert re.findall(r"\d+", text.replace("b2", "")) == ["4"]
+    assert "domain" not in text
 
 
 def test_an_identity_that_is_taken_does_not_say_by_whom() -> None:
