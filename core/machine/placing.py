@@ -34,6 +34,9 @@ NEW_SPEC: Final = 32
 """Weight of the first request of a spec among these, and of the first in the command, where the spec has yet to be
 compiled. Every other request weighs 1."""
 
+INSTANCE_WEIGHT: Final = 16
+"""What each instance of a request for several weighs."""
+
 _SPEC, _UUIDS, _PROJECT, _CLAIM = map(attrgetter, ("spec", "instance_uuids", "project_id", "claim"))
 
 log = logging.getLogger("hostler.guests")
@@ -276,6 +279,12 @@ def place_run(
     return outcomes
 
 
+def weight_of_several(asked: Asked) -> int:
+    """Weight of the instances of a request for several; 0 for one."""
+    count = len(asked.instance_uuids)
+    return 0 if count < 2 else INSTANCE_WEIGHT * count
+
+
 def _advised(state: ServiceState, request: Request, decision: Decision) -> Decision:
     """A refusal with what would help."""
     try:
@@ -285,25 +294,25 @@ def _advised(state: ServiceState, request: Request, decision: Decision) -> Decis
         return decision
 
 
-def _steps(specs: Sequence[bytes]) -> Iterator[int]:
+def _steps(asked: Sequence[Asked], specs: Sequence[bytes]) -> Iterator[int]:
     """Where each step of a command ends."""
     new, known = set[bytes](), set[bytes]()
     """Of the step, and of those before."""
     position = weight = 0
-    for spec, alike in groupby(specs):
-        left = len(list(alike))
+    for (spec, instances), alike in groupby(zip(specs, map(weight_of_several, asked), strict=True)):
+        left, more = len(list(alike)), 1 + instances
         while left:
-            own = 1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC
-            some = min(left, STEP - weight - own + 1)
-            if some < 1:
+            own = instances + (1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC)
+            some = min(left, (STEP - weight - own) // more + 1)
+            if some < 1 and weight:
                 yield position
                 weight = 0
                 known |= new
                 new.clear()
                 continue
-            if own > 1:
-                new.add(spec)
-            weight += own + some - 1
+            some = max(some, 1)
+            new.add(spec)
+            weight += own + (some - 1) * more
             position += some
             left -= some
     yield position
@@ -313,7 +322,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
     specs, first = list(map(bytes, map(_SPEC, asked))), 0
-    for end in _steps(specs):
+    for end in _steps(asked, specs):
         if first:
             placing.decide()
             yield

@@ -53,6 +53,7 @@ from ..storage_commands import (
     PlaceVolumeGroup,
     ReportVolumeBackends,
 )
+from .placing import weight_of_several
 from .queries import FitsMany
 
 PART_REQUESTS: Final = 512
@@ -96,8 +97,12 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of one ``place_many``; executed in parts of up to 512 requests and 8 different specs."""
     alternates: int = 100
     """Of one request."""
+    selections: int = 1_000
+    """Hosts that one request selects: for each instance one, and its alternates."""
     spec_bytes: int = 64 << 10
     """Length of one request's spec in MessagePack."""
+    volumes: int = 100
+    """Of one request: of a volume group, or beside a guest."""
     group_members: int = 1_000
     """Of a server group that a request brings along."""
     uuids: int = 10_000
@@ -134,7 +139,10 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             for request in requests:
                 _check_texts(request, "request.", LONGEST_NAME)
                 self._check_request(request)
-        for volume in volumes_of(command):
+        volumes = volumes_of(command)
+        if isinstance(command, (PlaceTogether, PlaceVolumeGroup, CreateGuest)) and len(command.volumes) > self.volumes:
+            raise too_much("volumes", len(command.volumes), self.volumes)
+        for volume in volumes:
             _check_texts(volume, "request.", LONGEST_NAME)
             size = memoryview(volume.spec).nbytes
             if size > self.spec_bytes:
@@ -162,6 +170,10 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise too_much("request.instance_uuids", len(request.instance_uuids), self.instances)
         if request.alternates > self.alternates:
             raise too_much("request.alternates", request.alternates, self.alternates)
+        selections = max(1, len(request.instance_uuids)) * (1 + request.alternates)
+        if selections > (most := max(self.selections, self.instances, 1 + self.alternates)):
+            problem = f"{request.alternates} alternates each are {selections} hosts in all, at most {most} are selected"
+            raise InvalidValue(problem, field="request.alternates", hint="ask for fewer, or in several calls")
         size = memoryview(request.spec).nbytes
         if size > self.spec_bytes:
             raise too_much("request.spec", size, self.spec_bytes, "bytes")
@@ -270,28 +282,31 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
     new = [spec for spec in set(map(bytes, map(_SPEC, requests))) if spec not in specs]
     several = sum([count for count in map(len, map(_UUIDS, requests)) if count > 1])
     cost += (INSTANCE_COST + INSTANCE_COST_PER_HOST * hosts) * several
-    cost += sum(map(_ALTERNATES, requests)) * PLACE_COST / 3
+    if any(map(_ALTERNATES, requests)):
+        cost += sum(max(1, len(each.instance_uuids)) * each.alternates for each in requests) * PLACE_COST / 3
     return int(cost + len(new) * (SHAPE_COST + SHAPE_COST_PER_HOST * hosts))
 
 
 def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
-    """A ``place_many`` as commands of at most PART_REQUESTS requests and PART_SHAPES different specs each. The same
-    call always makes the same parts."""
-    specs = list(map(bytes, map(_SPEC, command.requests)))
-    if len(specs) <= PART_REQUESTS and len(set(specs)) <= PART_SHAPES:
+    """A ``place_many`` as commands of at most PART_REQUESTS requests (those for several instances count as many) and
+    PART_SHAPES different specs each. The same call always makes the same parts."""
+    specs, weights = list(map(bytes, map(_SPEC, command.requests))), list(map(weight_of_several, command.requests))
+    if len(specs) <= PART_REQUESTS and len(set(specs)) <= PART_SHAPES and not any(weights):
         yield command
         return
-    first = position = 0
+    first = position = weight = 0
     shapes = set[bytes]()
-    for shape, alike in groupby(specs):
-        left = len(list(alike))
+    for (shape, instances), alike in groupby(zip(specs, weights, strict=True)):
+        left, own = len(list(alike)), max(1, instances)
         while left:
-            if position - first == PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES):
+            full = weight + own > PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES)
+            if weight and full:
                 yield _part(command, first, position)
-                first = position
+                first, weight = position, 0
                 shapes.clear()
             shapes.add(shape)
-            some = min(left, PART_REQUESTS - (position - first))
+            some = min(left, max(1, (PART_REQUESTS - weight) // own))
+            weight += some * own
             position += some
             left -= some
     yield _part(command, first, position)

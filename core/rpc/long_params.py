@@ -43,6 +43,7 @@ def check(tenants: Tenants, limits: RequestLimits, user: str, kind: type[Any], p
         "requests": limits.requests,
         "instance_uuids": limits.instances,
         "members": limits.group_members,
+        "volumes": limits.volumes,
     }
     bounds = _Bounds(most, None if role >= RANK["reader"] else MOST_ENTRIES)
     with suppress(*_MALFORMED):

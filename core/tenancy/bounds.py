@@ -20,8 +20,8 @@ TOKENS: Final = "tokens"
 ROLES_GIVEN: Final = "roles"
 LIMITS_SET: Final = "limits"
 MOST: Final = {PROJECTS: 10_000, USERS: 10_000, TOKENS: 100_000, ROLES_GIVEN: 100_000, LIMITS_SET: 100_000}
-"""Of a domain, where no limit says otherwise: projects, users, these users' tokens and roles, and the limits that it and
-its projects have."""
+"""Of a domain, where no limit says otherwise: projects, users, these users' tokens and roles, and the limits that it
+and its projects have."""
 MOST_DEPTH: Final = 16
 """Projects from a domain down to the innermost: rights and usage are looked up through all of them."""
 MOST_ROLES: Final = 1_000
@@ -50,7 +50,9 @@ def check_room(scope: str, name: str, used: int, limits: Mapping[str, int], *, t
 def check_depth(depth: int) -> None:
     """InvalidValue for a project that would be too far below its domain."""
     if depth > MOST_DEPTH:
-        raise InvalidValue(f"the project would be number {depth} below its domain, at most {MOST_DEPTH}", field="parent")
+        raise InvalidValue(
+            f"the project would be number {depth} below its domain, at most {MOST_DEPTH}", field="parent"
+        )
 
 
 def check_roles(user: str, count: int) -> None:

@@ -121,7 +121,8 @@ class RevokeToken(Command, frozen=True, tag="revoke_token"):
 
 
 class SetLimits(Command, frozen=True, tag="set_limits"):
-    """Set limits of a domain or project, by resource class and ``instances``; -1 lifts one, others stay."""
+    """Set limits of a domain or project, by resource class, ``instances``, and what else is kept for it (``projects``,
+    ``users``, ``volumes``, ...: docs/operation.md); -1 lifts one, others stay."""
 
     scope: Scope
     limits: dict[str, Limit]

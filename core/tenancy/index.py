@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 from sortedcontainers import SortedList
 
 from .bounds import LIMITS_SET, PROJECTS, ROLES_GIVEN, TOKENS, USERS
+from .commands import ROLES
 
 if TYPE_CHECKING:
     from .tenants import Project, Tenants, Token, User
 
 _NONE: Final[Mapping[str, None]] = {}
+_NO_RANKS: Final[Mapping[str, int]] = {}
 
 
 class TenantIndex:
@@ -26,7 +28,8 @@ class TenantIndex:
         """How many of a kind (``bounds.MOST``) a domain has, and how many projects are below a project."""
         self._users: dict[str, str] = {}
         self._below: dict[str, dict[str, None]] = {}
-        self._holders: dict[str, dict[str, None]] = {}
+        self.holders: dict[str, dict[str, int]] = {}
+        """By scope, users with roles in exactly this scope, with the rank of the highest."""
         self._tokens: dict[str, dict[str, None]] = {}
         self._expiries = SortedList[tuple[float, str]]()
         for name, project in tenants.projects.items():
@@ -74,19 +77,26 @@ class TenantIndex:
                 self._users[identity] = name
             else:
                 self._users.pop(identity, None)
-        for _, scope in user.roles:
+        for role, scope in user.roles:
             self._count(f"domain:{user.domain}", ROLES_GIVEN, sign)
-            _put(self._holders, scope, name, sign)
+            if sign < 0:
+                self._hold(name, scope, -1)
+            else:
+                self._hold(name, scope, max(ROLES.index(role), self.holders.get(scope, _NO_RANKS).get(name, -1)))
 
-    def role(self, name: str, user: User, scope: str, sign: int = 1) -> None:
-        """A user has one more role in a scope, or (-1) one of those less that ``user`` still has."""
-        self._count(f"domain:{user.domain}", ROLES_GIVEN, sign)
-        if sign > 0 or sum(where == scope for _, where in user.roles) < 2:
-            _put(self._holders, scope, name, sign)
+    def role(self, name: str, user: User, scope: str, more: int) -> None:
+        """A user has ``more`` roles in a scope than before. O(roles)."""
+        self._count(f"domain:{user.domain}", ROLES_GIVEN, more)
+        self._hold(name, scope, max((ROLES.index(role) for role, where in user.roles if where == scope), default=-1))
 
-    def holders(self, scope: str) -> list[str]:
-        """Users with roles in exactly this scope."""
-        return list(self._holders.get(scope, _NONE))
+    def _hold(self, name: str, scope: str, rank: int) -> None:
+        if rank >= 0:
+            self.holders.setdefault(scope, {})[name] = rank
+            return
+        holders = self.holders.get(scope, {})
+        holders.pop(name, None)
+        if not holders:
+            self.holders.pop(scope, None)
 
     def users_of(self, identities: Iterable[str]) -> set[str]:
         """Users with one of these certificate names."""

@@ -296,9 +296,11 @@ def _check_requests(tenants: Tenants, user: str, requests: Iterable[Asked], fact
         if request.claim:
             raise admission.refused("claim")
         _check_group(tenants, user, request.server_group, facts)
-        for hint, uuid in admission.named_guests(facts.spec_of(request)):
-            if not _may_read(tenants, user, uuid, facts):
-                raise no_instance(uuid, f"spec.scheduler_hints.{hint}")
+        named = tuple(admission.named_guests(facts.spec_of(request)))
+        unread = not_readable(tenants, user, [uuid for _, uuid in named], facts) if named else None
+        if unread is not None:
+            hint, uuid = named[unread]
+            raise no_instance(uuid, f"spec.scheduler_hints.{hint}")
 
 
 def depends_on_guests(request: Asked, facts: Facts) -> bool:
@@ -333,11 +335,15 @@ def _check_group(tenants: Tenants, user: str, group: ServerGroup | str | None, f
         raise _no_group(group, "server_group")
 
 
-def _may_read(tenants: Tenants, user: str, uuid: str, facts: Facts) -> bool:
-    try:
-        return tenants.role(user, project_scope(facts.project_of(uuid))) >= RANK["reader"]
-    except UnknownName:
-        return False
+def not_readable(tenants: Tenants, user: str, uuids: Sequence[str], facts: Facts) -> int | None:
+    """Position of the first of several guests that a user may not read, or that is not there. O(guests)."""
+    may: dict[str | None, bool] = {None: False}
+    for position, project in enumerate(facts.projects_of(uuids)):
+        if project not in may:
+            may[project] = tenants.role(user, project_scope(project or "")) >= RANK["reader"]
+        if not may[project]:
+            return position
+    return None
 
 
 def _check_grantee(tenants: Tenants, user: str, command: c.Grant | c.Revoke) -> None:

@@ -123,14 +123,15 @@ class Tenants(msgspec.Struct, dict=True):
             yield CLOUD
 
     def role(self, user: str, scope: str) -> int:
-        """Rank of the highest role of a user in a scope or an enclosing one; -1 if none."""
+        """Rank of the highest role of a user in a scope or an enclosing one; -1 if none. O(depth)."""
         if is_internal(user):
             return RANK["cloud_admin"]
-        known = self.users.get(user)
-        if known is None:
-            return -1
-        inside = set(self.above(scope))
-        return max((RANK[role] for role, where in known.roles if where in inside), default=-1)
+        found, holders = -1, self._index.holders
+        for where in self.above(scope):
+            held = holders.get(where)
+            if held is not None and (rank := held.get(user, -1)) > found:
+                found = rank
+        return found
 
     def require(self, user: str, role: str, scope: str) -> None:
         """NotAllowed unless the user has the role, or one above it, in the scope."""
@@ -303,7 +304,7 @@ class Tenants(msgspec.Struct, dict=True):
             bounds.check_roles(command.user, len(user.roles))
         self.check_room(f"domain:{user.domain}", bounds.ROLES_GIVEN, rules)
         user.roles.append((command.role, command.scope))
-        self._index.role(command.user, user, command.scope)
+        self._index.role(command.user, user, command.scope, 1)
 
     def revoke(self, command: Revoke) -> None:
         user = self._user(command.user)
@@ -311,8 +312,8 @@ class Tenants(msgspec.Struct, dict=True):
             raise UnknownName(
                 f"user {command.user} does not have the role {command.role} in {command.scope}", field="role"
             )
-        self._index.role(command.user, user, command.scope, -1)
         user.roles.remove((command.role, command.scope))
+        self._index.role(command.user, user, command.scope, -1)
 
     def create_token(self, command: CreateToken, now: float, rules: int = BOUNDED) -> None:
         user = self._user(command.user)
@@ -369,12 +370,11 @@ class Tenants(msgspec.Struct, dict=True):
         """Forget the limits and roles of a scope that is still there. O(roles of those who have some in it)."""
         limits = self.limits.pop(scope, _NO_LIMITS)
         self._index.limits(self.domain_of_scope(scope), -len(limits))
-        for name in self._index.holders(scope):
+        for name in list(self._index.holders.get(scope, ())):
             user = self.users[name]
-            for _ in range(sum(where == scope for _, where in user.roles)):
-                role = next(pair for pair in user.roles if pair[1] == scope)
-                self._index.role(name, user, scope, -1)
-                user.roles.remove(role)
+            left = [pair for pair in user.roles if pair[1] != scope]
+            gone, user.roles = len(user.roles) - len(left), left
+            self._index.role(name, user, scope, -gone)
 
 
 def name_taken(project: str) -> DuplicateName:

@@ -34,7 +34,7 @@ from ..storage_commands import (
 )
 from . import admission
 from .errors import NotAllowed
-from .rights import FOR_CLOUD_ADMINS, Facts, Need, check_request_of_reader, no_instance, project_scope
+from .rights import FOR_CLOUD_ADMINS, Facts, Need, check_request_of_reader, no_instance, not_readable, project_scope
 from .tenants import CLOUD, RANK, Tenants, is_internal
 
 SPEC_FIELDS: Final = frozenset(
@@ -164,9 +164,10 @@ def check_volumes(tenants: Tenants, user: str, volumes: Iterable[AskedVolume], f
             for uuid in _texts(spec.scheduler_hints.get(hint, ())):
                 if not may_read(tenants, user, "volume", uuid, facts):
                     raise not_yours("volume", uuid, f"spec.scheduler_hints.{hint}")
-        for uuid in _texts(spec.scheduler_hints.get(GUEST_HINT, ())):
-            if not _may_read_guest(tenants, user, uuid, facts):
-                raise no_instance(uuid, f"spec.scheduler_hints.{GUEST_HINT}")
+        guests = _texts(spec.scheduler_hints.get(GUEST_HINT, ()))
+        unread = not_readable(tenants, user, guests, facts) if guests else None
+        if unread is not None:
+            raise no_instance(guests[unread], f"spec.scheduler_hints.{GUEST_HINT}")
 
 
 def _check_spec(spec: VolumeSpec, type_name: str | None) -> None:
@@ -189,11 +190,6 @@ def _texts(value: object) -> list[str]:
 def may_read(tenants: Tenants, user: str, kind: StorageKind, uuid: str, facts: StorageFacts) -> bool:
     """True for readers of the project of what is there."""
     project = facts.storage_project(kind, uuid)
-    return project is not None and tenants.role(user, project_scope(project)) >= RANK["reader"]
-
-
-def _may_read_guest(tenants: Tenants, user: str, uuid: str, facts: StorageFacts) -> bool:
-    (project,) = facts.projects_of((uuid,))
     return project is not None and tenants.role(user, project_scope(project)) >= RANK["reader"]
 
 

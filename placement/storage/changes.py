@@ -15,7 +15,7 @@ from ..types.limits import MAX_AMOUNT
 from ..types.validation import check_text, shown, whole_number
 from .context import VolumeContext
 from .decision import VolumeDecision
-from .explain import explain, refusal, why_absent
+from .explain import changes_that_would_help, reasons, refusal, why_absent
 from .pools.backend_names import backend_part, pool_part
 from .pools.filter_properties import FilterProperties
 from .pools.pools import Pools
@@ -62,16 +62,18 @@ def find(context: VolumeContext, ranking: PoolRanking, backend: str, *, any_pool
 
 def why_not(context: VolumeContext, filter_properties: FilterProperties, ranking: PoolRanking, backend: str) -> Refusal:
     """The refusal of one backend, with the reason of its pool if it has but one."""
-    story = explain(context.pools, context.policy, filter_properties, ranking, 0)
     whole = pool_part(backend) is None
-    reasons = [
-        each for each in story.refused if (backend_part(each.backend_id) if whole else each.backend_id) == backend
-    ]
-    if not reasons:
+
+    def mine(name: str) -> bool:
+        return (backend_part(name) if whole else name) == backend
+
+    found = reasons(context.pools, context.policy, filter_properties, ranking, mine)
+    if not found:
         problem, hint = why_absent(context.pools, backend)
         return Refusal(sentence=f"{backend} cannot take the volume: {problem}", stage="report", hint=hint)
-    sentence = f"{backend} cannot take the volume: {'; '.join(dict.fromkeys(each.reason for each in reasons))}"
-    return Refusal(sentence=sentence, stage=reasons[0].stage, hint="; ".join(story.counterfactuals) or None)
+    changes = changes_that_would_help(context.pools, context.policy, filter_properties, ranking)
+    sentence = f"{backend} cannot take the volume: {'; '.join(dict.fromkeys(each.reason for each in found))}"
+    return Refusal(sentence=sentence, stage=found[0].stage, hint="; ".join(each.text for each in changes) or None)
 
 
 def extend(context: VolumeContext, request: VolumeRequest, new_size_gb: int, backend: str | None) -> VolumeDecision:

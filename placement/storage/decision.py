@@ -81,7 +81,8 @@ class VolumeDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 class VolumeGroupDecision(msgspec.Struct, frozen=True, kw_only=True):
     """The answer for a volume group: ``backend`` is ``host@backend`` of all ``selections``, which come in the order of
-    the volumes asked for. ``order`` are the pools that Cinder ranks for the group, best first, with weights."""
+    the volumes asked for. ``order`` are the pools that Cinder ranks for the group, best first, each once, with
+    weights."""
 
     sequence: int
     request_id: str | None

@@ -190,10 +190,11 @@ class VolumeEngine:
         """As ``release``, but the capacity of the pools changes only with the next report. O(volumes)."""
         return volume_changes.release(self._context, volume_ids, give_back=False)
 
-    def place_group(self, request: VolumeGroupRequest) -> VolumeGroupDecision:
+    def place_group(self, request: VolumeGroupRequest, *, most_tried: int | None = None) -> VolumeGroupDecision:
         """Place the volumes of a group on one backend, all or none: the best by Cinder's order whose pools can hold
-        them together. InvalidValue or DuplicateName. O(backends tried * volumes * pools)."""
-        return volume_groups.place_group(self._context, request)
+        them together. ``most_tried``: volumes that may be placed to find it, with which no further backend is tried;
+        None: any number. InvalidValue or DuplicateName. O(backends tried * volumes * pools)."""
+        return volume_groups.place_group(self._context, request, most_tried)
 
     # forks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -82,31 +82,45 @@ def explain(
 ) -> VolumeExplanation:
     """The explanation of a ranking. O(pools)."""
     best = zip(ranking.rows[:top].tolist(), ranking.weights.tolist(), strict=False)
-    near = _near_misses(pools, policy, filter_properties, ranking)
-    changes = (*_without_weighers(pools, policy, ranking), *near)
+    changes = changes_that_would_help(pools, policy, filter_properties, ranking)
     return VolumeExplanation(
         considered=len(ranking.considered),
         removed=ranking.removed,
         top=tuple(
             RankedPool(pools.fact(row).backend_id, weight, ranking.parts(at)) for at, (row, weight) in enumerate(best)
         ),
-        refused=tuple(_reasons(pools, policy, filter_properties, ranking)),
+        refused=tuple(reasons(pools, policy, filter_properties, ranking)),
         counterfactuals=tuple(change.text for change in changes),
         changes=changes,
         refusal=None if len(ranking.rows) else refusal(pools, policy, filter_properties, ranking),
     )
 
 
-def _reasons(
+def changes_that_would_help(
     pools: Pools, policy: VolumePolicy, filter_properties: FilterProperties, ranking: PoolRanking
+) -> tuple[Counterfactual, ...]:
+    """What would have to be otherwise for other pools to pass, or to win. O(pools)."""
+    near = _near_misses(pools, policy, filter_properties, ranking)
+    return (*_without_weighers(pools, policy, ranking), *near)
+
+
+def reasons(
+    pools: Pools,
+    policy: VolumePolicy,
+    filter_properties: FilterProperties,
+    ranking: PoolRanking,
+    wanted: Callable[[str], bool] = lambda _: True,
 ) -> list[PoolReason]:
+    """Why pools were refused, of those whose backend id is ``wanted``. O(pools)."""
     rules = {rule.name: rule for rule in policy.filters}
     weighers = {rule.name: rule for rule in policy.weighers}
-    reasons = []
+    found = []
     for row, index in zip(ranking.considered.tolist(), ranking.stage_of.tolist(), strict=True):
         if index < 0:
             continue
         stage, facts = ranking.stages[index], pools.fact(row)
+        if not wanted(facts.backend_id):
+            continue
         why, code = facts.problem or _PLACE_WORDS, _CODES.get(stage, "filter")
         asked = limit = None
         if stage in rules:
@@ -115,8 +129,8 @@ def _reasons(
             why, code = weighers[stage].refusal(pools, filter_properties, row) or _UNWEIGHED, "weigher"
         if code == "no_room":
             asked, limit = filter_properties.requested_gb, _room(pools, filter_properties, row)
-        reasons.append(PoolReason(facts.backend_id, stage, why, code, asked, limit))
-    return reasons
+        found.append(PoolReason(facts.backend_id, stage, why, code, asked, limit))
+    return found
 
 
 _CODES: Final[Mapping[str, PoolReasonCode]] = {REPORT: "report", PLACE: "place", CapacityFilter.name: "no_room"}
@@ -231,8 +245,8 @@ def _lacking(pools: Pools, filter_properties: FilterProperties, rows: Rows, many
     said = {"code": "room", "stage": CapacityFilter.name, "hosts": len(rows), "resource": ROOM, "asked": asked}
     if not math.isfinite(lack):
         return msgspec.convert({**said, "text": text}, Counterfactual)
-    room = [_room(pools, filter_properties, row) for row in rows.tolist()]
-    nearest = int(np.argmax([-math.inf if each is None else each for each in room]))
+    room = pools.columns[CapacityFilter.column(filter_properties)][rows]
+    nearest = int(np.where(np.isfinite(room), room, -math.inf).argmax())
     cut = min(asked, max(1, math.ceil(lack)))
     amounts = {"host": pools.fact(int(rows[nearest])).backend_id, "nearest": asked - cut, "cut": cut}
     return msgspec.convert({**said, **amounts, "text": f"{text}, the nearest {lack:g} GiB"}, Counterfactual)

@@ -7,11 +7,11 @@ FilterScheduler._get_weighted_candidates_generic_group.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from ..types.decision import Refusal
 from ..types.errors import DuplicateName, InvalidValue
@@ -24,31 +24,75 @@ from .pools.filter_properties import FilterProperties
 from .pools.filters.capacity import CapacityFilter
 from .pools.reports import moment
 from .pools.request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType, check_volume_type
-from .scan import PoolRanking
+from .scan import PoolRanking, Rows
 
 Order = list[tuple[str, float]]
 """(pool, weight), best first."""
 
 
 def group_order(context: VolumeContext, request: VolumeGroupRequest) -> tuple[Order, Refusal | None]:
-    """The pools that Cinder ranks for a group, best first, a pool as often as it was matched; and why there are none.
-    Charges nothing. O(volumes * pools)."""
+    """Cinder's list: the pools that it ranks for a group, best first, a pool as often as it was matched, which is
+    exponential in the volumes; and why there are none. Charges nothing."""
+    counted, why = _counted_order(context, request)
+    return [each for each, times in counted for _ in range(times)], why
+
+
+def _counted_order(
+    context: VolumeContext, request: VolumeGroupRequest
+) -> tuple[list[tuple[tuple[str, float], int]], Refusal | None]:
+    """The pools of ``group_order``, each once, with how often it was matched. O(volumes * pools)."""
     _check(context, request)
-    order, why = _ranked(context, _group_filter_properties(context, request), "the group type")
-    by_type = order
+    ranking, why = _ranked(context, _group_filter_properties(context, request), "the group type")
+    if why is not None:
+        return [], why
+    backends, by_type = _Backends(context), ranking
+    times = np.ones(0, object)
     for index, volume in enumerate(request.volumes):
+        found, why = _ranked(context, context.filter_properties(volume), f"volume {index + 1}")
         if why is not None:
             return [], why
-        found, why = _ranked(context, context.filter_properties(volume), f"volume {index + 1}")
-        order = found if index == 0 else _matching(order, found)
-        if why is None and not order:
+        if index == 0:
+            ranking, mine = found, backends.of(found.rows)
+            times = np.ones(len(found.rows), object)
+        else:
+            times = times * backends.counts(found.rows)[mine]
+        if not times.any():
             sentence = f"No valid backend was found: none can take volume {index + 1} besides those before it"
-            why = Refusal(sentence=sentence, stage="group")
-    if why is None and request.volumes:
-        order = _matching(order, by_type)
-        if not order:
-            why = Refusal(sentence="No valid backend was found: none has the group type and room", stage="group")
-    return ([], why) if why is not None else (order, None)
+            return [], Refusal(sentence=sentence, stage="group")
+    if request.volumes:
+        times = times * backends.counts(by_type.rows)[mine]
+        if not times.any():
+            sentence = "No valid backend was found: none has the group type and room"
+            return [], Refusal(sentence=sentence, stage="group")
+    else:
+        times = np.ones(len(ranking.rows), object)
+    order = _order(context, ranking)
+    return [(each, count) for each, count in zip(order, times.tolist(), strict=True) if count], None
+
+
+class _Backends:
+    """Numbers of backends, by the rows of their pools."""
+
+    def __init__(self, context: VolumeContext) -> None:
+        self._pools = context.pools
+        self._numbers: dict[str, int] = {}
+        self._of_row: dict[int, int] = {}
+
+    def of(self, rows: Rows) -> NDArray[np.intp]:
+        """The number of the backend of each row. O(rows)."""
+        known, found = self._of_row, []
+        for row in rows.tolist():
+            number = known.get(row)
+            if number is None:
+                name = backend_part(self._pools.fact(row).backend_id)
+                number = known[row] = self._numbers.setdefault(name, len(self._numbers))
+            found.append(number)
+        return np.array(found, np.intp)
+
+    def counts(self, rows: Rows) -> NDArray[np.object_]:
+        """How many of the rows each backend has, by its number. O(rows)."""
+        numbers = self.of(rows)
+        return np.bincount(numbers, minlength=len(self._numbers)).astype(object)
 
 
 def _check(context: VolumeContext, request: object) -> VolumeGroupRequest:
@@ -76,12 +120,14 @@ def _group_filter_properties(context: VolumeContext, request: VolumeGroupRequest
     return FilterProperties.of(spec, type_specs=group_type.extra_specs, instance_host=context.instance_host)
 
 
-def _ranked(context: VolumeContext, filter_properties: FilterProperties, what: str) -> tuple[Order, Refusal | None]:
+def _ranked(
+    context: VolumeContext, filter_properties: FilterProperties, what: str
+) -> tuple[PoolRanking, Refusal | None]:
     ranking = context.ranking(filter_properties)
-    if not len(ranking.rows):
-        why = refusal(context.pools, context.policy, filter_properties, ranking)
-        return [], replace_sentence(why, f"{why.sentence} ({what})")
-    return _order(context, ranking), None
+    if len(ranking.rows):
+        return ranking, None
+    why = refusal(context.pools, context.policy, filter_properties, ranking)
+    return ranking, replace_sentence(why, f"{why.sentence} ({what})")
 
 
 def replace_sentence(why: Refusal, sentence: str) -> Refusal:
@@ -94,25 +140,23 @@ def _order(context: VolumeContext, ranking: PoolRanking) -> Order:
     return list(zip(names, ranking.weights.tolist(), strict=True))
 
 
-def _matching(first: Order, second: Order) -> Order:
-    """Pools of ``first`` once for each of ``second`` on the same backend."""
-    times = Counter(backend_part(name) for name, _ in second)
-    return [each for each in first for _ in range(times[backend_part(each[0])])]
-
-
-def place_group(context: VolumeContext, request: VolumeGroupRequest) -> VolumeGroupDecision:
+def place_group(
+    context: VolumeContext, request: VolumeGroupRequest, most_tried: int | None = None
+) -> VolumeGroupDecision:
     """See ``VolumeEngine.place_group``."""
     _check(context, request)
     with context.deciding() as pools:
         pools.advance(request.now)
-        order, why = group_order(context, request)
+        counted, why = _counted_order(context, request)
+        order = [each for each, _ in counted]
         if why is None:
+            tries, size = _Tries(most_tried), sum(volume.spec.size_gb for volume in request.volumes)
             for backend in dict.fromkeys(backend_part(name) for name, _ in order):
-                chosen = _packed(context, request, backend)
+                chosen = _packed(context, request, backend, tries) if _may_hold(context, backend, size) else None
                 if chosen is not None:
                     return _decision(context, request, order, None, backend, chosen)
-            size = sum(volume.spec.size_gb for volume in request.volumes)
-            sentence = f"No valid backend was found: each volume would fit by itself, all together ({size} GiB) on none"
+            none = f"on none of {tries.backends} that were tried" if tries.over else "on none"
+            sentence = f"No valid backend was found: each volume would fit by itself, all together ({size} GiB) {none}"
             why = Refusal(sentence=sentence, stage=CapacityFilter.name, hint="split the group, or free some room")
         return _decision(context, request, order, why)
 
@@ -136,7 +180,39 @@ def _decision(
     )
 
 
-def _packed(context: VolumeContext, request: VolumeGroupRequest, backend: str) -> tuple[PoolSelection, ...] | None:
+class _Tries:
+    """How many volumes may still be placed to see whether a backend holds a group; None: any number."""
+
+    def __init__(self, left: int | None) -> None:
+        self.left = left
+        self.backends = 0
+        """Backends of which it was seen."""
+
+    @property
+    def over(self) -> bool:
+        """True if nothing more is tried."""
+        return self.left is not None and self.left <= 0
+
+    def placed(self) -> None:
+        """One more was."""
+        if self.left is not None:
+            self.left -= 1
+
+
+def _may_hold(context: VolumeContext, backend: str, size_gb: int) -> bool:
+    """False where the pools of a backend have less room together than volumes need. O(pools of the backend)."""
+    if not any(type(rule) is CapacityFilter for rule in context.policy.filters):
+        return True
+    rows, columns = context.places(backend), context.pools.columns
+    if rows is None:
+        return True
+    room = np.maximum(np.maximum(columns["room_thin"][rows], columns["room_thick"][rows]), 0)
+    return bool(room.sum() + len(rows) >= size_gb)  # room is rounded
+
+
+def _packed(
+    context: VolumeContext, request: VolumeGroupRequest, backend: str, tries: _Tries
+) -> tuple[PoolSelection, ...] | None:
     """All volumes on pools of one backend, charged; None, and nothing charged, if they do not go in.
 
     First in the order asked for, each where the policy likes it best; then the largest first; then the largest first,
@@ -145,20 +221,29 @@ def _packed(context: VolumeContext, request: VolumeGroupRequest, backend: str) -
     sizes = [volume.spec.size_gb for volume in request.volumes]
     as_asked = list(range(len(sizes)))
     largest_first = sorted(as_asked, key=lambda index: -sizes[index])
+    tries.backends += not tries.over
     for order, tightly in ((as_asked, False), (largest_first, False), (largest_first, True)):
-        chosen = _tried(context, request, backend, order, tightly=tightly)
+        again = order == as_asked and order is not as_asked and not tightly
+        chosen = None if tries.over or again else _tried(context, request, backend, order, tries, tightly=tightly)
         if chosen is not None:
             return chosen
     return None
 
 
 def _tried(
-    context: VolumeContext, request: VolumeGroupRequest, backend: str, order: list[int], *, tightly: bool
+    context: VolumeContext,
+    request: VolumeGroupRequest,
+    backend: str,
+    order: list[int],
+    tries: _Tries,
+    *,
+    tightly: bool,
 ) -> tuple[PoolSelection, ...] | None:
     history = context.fleet._history
     start, sequence = history.hold(), context.sequence
     chosen: dict[int, PoolSelection] = {}
     for index in order:
+        tries.placed()
         selection = _placed(context, request.volumes[index], backend, tightly=tightly)
         if selection is None:
             history.go(start)

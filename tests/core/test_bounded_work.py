@@ -40,9 +40,9 @@ from hostler.core.machine.volume_queries import VolumeTypes
 from hostler.core.machine.what_if import WhatIf
 from hostler.core.rates import Rate, RateLimits
 from hostler.core.service import Identity, Service
-from hostler.core.storage_commands import AskedVolume, PlaceVolume
+from hostler.core.storage_commands import AskedVolume, PlaceTogether, PlaceVolume, PlaceVolumeGroup
 from hostler.core.tenancy.errors import NotAllowed
-from hostler.core.tenancy.tenants import User
+from hostler.core.tenancy.tenants import Tenants, User
 from hostler.core.writer.writer import open_writer
 from hostler.placement.types.errors import COMPARED, HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.request import ServerGroup
@@ -91,6 +91,18 @@ def test_no_text_of_a_request_is_longer_than_a_name(name: str, check: Callable[[
             else:
                 with pytest.raises(InvalidValue, match="has 256 characters, at most 255"):
                     check(command)
+
+
+def test_a_request_selects_so_many_hosts_and_volumes_at_most() -> None:
+    limits, volume = RequestLimits(selections=400), AskedVolume(spec=asked().spec)
+    limits.check(Place(request=msgspec.structs.replace(asked(*range(100)), alternates=3)))
+    with pytest.raises(InvalidValue, match="500 hosts in all, at most 400 are selected") as error:
+        limits.check(Place(request=msgspec.structs.replace(asked(*range(100)), alternates=4)))
+    assert error.value.field == "request.alternates"
+    limits.check(PlaceVolumeGroup(volumes=(volume,) * 100))
+    for command in (PlaceVolumeGroup(volumes=(volume,) * 101), PlaceTogether(request=asked(), volumes=(volume,) * 101)):
+        with pytest.raises(InvalidValue, match="101 volumes, at most 100"):
+            limits.check(command)
 
 
 def test_no_other_text_of_a_command_or_question_is_long() -> None:
@@ -282,7 +294,7 @@ async def test_a_long_call_with_one_request_that_is_not_allowed_changes_nothing(
     async with open_writer(machine) as writer:
         service = Service(machine, writer, clock=lambda: NOW)
         await writer.submit(order(AddHosts(hosts=hosts(3))))
-        service.state.tenants.users["ann"] = User("d", roles=[("member", "project:p")])
+        service.state.tenants = Tenants(users={"ann": User("d", roles=[("member", "project:p")])})
         mine = [msgspec.structs.replace(each, project_id="p") for each in shapes(200)]
         mine[-1] = msgspec.structs.replace(mine[-1], project_id="other")
         with pytest.raises(NotAllowed):
@@ -312,7 +324,7 @@ async def test_a_service_limits_the_rate_of_users_but_not_its_own() -> None:
     async with open_writer(machine) as writer:
         rates = RateLimits(commands_per_second=0.001, burst=1.0)
         service = Service(machine, writer, clock=lambda: NOW, open_to_all=True, rates=rates)
-        service.state.tenants.users["ann"] = User("d", roles=[("cloud_admin", "cloud")])
+        service.state.tenants = Tenants(users={"ann": User("d", roles=[("cloud_admin", "cloud")])})
         for _ in range(3):
             await call(service, AddHosts(hosts=()))
         await call(service, PlaceMany(requests=(asked(),)), user="ann")

@@ -31,10 +31,8 @@ PADDED = {"image": {"properties": {"os_distro": "x" * long_params.LONG_BYTES}}}
 
 def check(kind: type[Any], params: Any, user: str = "member") -> None:
     """``params``: a value, or MessagePack."""
-    tenants = Tenants()
-    tenants.users["member"] = User("d", roles=[("member", "project:p")])
-    tenants.users["reader"] = User("d", roles=[("reader", "cloud")])
-    tenants.users["admin"] = User("d", roles=[("cloud_admin", "cloud")])
+    roles = {"member": ("member", "project:p"), "reader": ("reader", "cloud"), "admin": ("cloud_admin", "cloud")}
+    tenants = Tenants(users={name: User("d", roles=[role]) for name, role in roles.items()})
     raw = msgspec.Raw(params if isinstance(params, bytes) else encode(params))
     long_params.check(tenants, LIMITS, user, kind, raw)
 

@@ -11,6 +11,7 @@ from hostler.ext.draws import Draws, word
 from hostler.placement.persist.file import load, save
 from hostler.placement.storage.engine import VolumeEngine
 from hostler.placement.storage.explain import PoolReason
+from hostler.placement.storage.groups import group_order
 from hostler.placement.storage.pools.reports import BackendReport, VolumeService
 from hostler.placement.storage.pools.request import Retry, VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
@@ -188,6 +189,32 @@ def test_the_largest_volume_goes_first_where_the_order_asked_for_does_not_fit() 
     given = engine(report("a@x", pool("p", 100, 60), pool("q", 100, 50)))
     decision = given.place_group(VolumeGroupRequest(volumes=(wish(50), wish(60))))
     assert [each.backend_id for each in decision.selections] == ["a@x#q", "a@x#p"]
+
+
+def test_a_group_of_many_volumes_names_each_pool_once() -> None:
+    """Cinder names a pool as often as it was matched: 2 to the power of the volumes, where backends have two pools."""
+    given = engine(*(report(f"{name}@x", pool("p", 100, 60), pool("q", 100, 60)) for name in "abc"))
+    few = VolumeGroupRequest(volumes=(wish(1),) * 3)
+    order, _ = group_order(given._context, few)
+    assert [name for name, _ in order].count("a@x#p") == 2**3
+    decision = given.place_group(VolumeGroupRequest(volumes=(wish(1),) * 100))
+    assert decision.backend is not None
+    names = [name for name, _ in decision.order]
+    assert sorted(names) == sorted(f"{name}@x#{pool}" for name in "abc" for pool in "pq")
+
+
+def test_a_group_is_tried_on_so_many_backends_as_volumes_may_be_placed_for() -> None:
+    """Three volumes that are more than half a pool each do not go into two pools with room for as much."""
+    full = [report(f"{name}@x", pool("p", 100, 60), pool("q", 100, 60)) for name in "abc"]
+    given = engine(*full, report("d@x", pool("p", 100, 40), pool("q", 100, 40), pool("r", 100, 40)))
+    group = VolumeGroupRequest(volumes=(wish(1), wish(38), wish(38), wish(39)))
+    assert given.fork().place_group(group).backend == "d@x"
+    refused = given.fork().place_group(group, most_tried=4).refusal
+    assert refused is not None
+    assert "on none of 1 that were tried" in refused.sentence
+    sure = VolumeGroupRequest(volumes=(wish(60),) * 3)  # more than any has room for together: nothing is tried
+    assert given.place_group(sure, most_tried=1).refusal is not None
+    given.fleet.check()
 
 
 def test_fits_counts_what_place_then_places() -> None:

@@ -112,12 +112,12 @@ def test_suggestions_are_of_what_one_may_see() -> None:
 
 
 def test_who_else_may_use_a_flavor_image_or_volume_type_is_not_told() -> None:
-    made, size = world(), {"vcpus": 1, "memory_mb": 1}
+    made = world()
     do(made, c.Grant(user="bob", role="reader", scope="project:a2"))
     for number, projects in enumerate((("a1", "b1"), ("a1",), ())):
         do(
             made,
-            c.CreateFlavor(flavor=Flavor(name=f"f{number}", **size), projects=projects),
+            c.CreateFlavor(flavor=Flavor(name=f"f{number}", vcpus=1, memory_mb=1), projects=projects),
             c.CreateImage(name=f"f{number}", image=Image(), projects=projects),
             c.CreateVolumeType(volume_type=VolumeType(name=f"f{number}"), projects=projects),
         )
