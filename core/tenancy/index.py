@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from sortedcontainers import SortedList
 
 from .bounds import LIMITS_SET, PROJECTS, ROLES_GIVEN, TOKENS, USERS
 from .commands import ROLES
-
-if TYPE_CHECKING:
-    from .tenants import Project, Tenants, Token, User
+from .records import Project, Token, User
 
 _NONE: Final[Mapping[str, None]] = {}
 _NO_RANKS: Final[Mapping[str, int]] = {}
 
 
+class Records(Protocol):
+    """The records of ``Tenants``, and where their scopes are."""
+
+    projects: dict[str, Project]
+    users: dict[str, User]
+    tokens: dict[str, Token]
+    limits: dict[str, dict[str, int]]
+
+    def above(self, scope: str) -> Iterable[str]:
+        """The scope and its enclosing scopes."""
+
+    def domain_of_scope(self, scope: str) -> str | None:
+        """Domain of a domain or project."""
+
+
 class TenantIndex:
     """Derived from ``Tenants``, which keeps it up to date; no snapshot holds it."""
 
-    def __init__(self, tenants: Tenants) -> None:
+    def __init__(self, tenants: Records) -> None:
         """O(tenants)."""
         self.counts: Counter[tuple[str, str]] = Counter()
         """How many of a kind (``bounds.MOST``) a domain has, and how many projects are below a project."""
@@ -48,7 +61,7 @@ class TenantIndex:
 
     # projects
 
-    def project(self, tenants: Tenants, name: str, project: Project, sign: int = 1) -> None:
+    def project(self, tenants: Records, name: str, project: Project, sign: int = 1) -> None:
         """A project is there, or (-1) is to go. O(depth)."""
         if project.parent is None:
             self._count(f"domain:{project.domain}", PROJECTS, sign)

@@ -32,6 +32,7 @@ from .commands import (
 )
 from .errors import NotAllowed, NotAuthenticated
 from .index import TenantIndex
+from .records import Domain, Project, Token, User
 
 CLOUD: Final = "cloud"
 LOCAL: Final = "@local"
@@ -45,48 +46,9 @@ ROLES_OF_SCOPE: Final = {
     "domain": ("domain_admin", "reader"),
     "project": ("project_admin", "member", "reader"),
 }
-EARLY_SECONDS: Final = 300.0
 TOKEN: Final = re.compile(r"hst_([A-Za-z0-9._-]{1,64})_([A-Za-z0-9-]{43})")
 _NOBODY: Final = bytes(32)
 _NO_LIMITS: Final[dict[str, int]] = {}
-
-
-class Project(msgspec.Struct):
-    """A project: its domain, and the project above it, if any."""
-
-    domain: str
-    parent: str | None = None
-
-
-class Domain(msgspec.Struct):
-    """A domain: the suffixes within which its admins may give certificate names."""
-
-    identity_suffixes: tuple[str, ...] = ()
-
-
-class User(msgspec.Struct):
-    """A user: home domain, certificate names, and (role, scope) pairs. ``serial`` tells users apart who had the same id
-    one after the other; 0 for those made under the first rules."""
-
-    domain: str
-    identities: tuple[str, ...] = ()
-    roles: list[tuple[str, str]] = []
-    serial: int = 0
-
-
-class Token(msgspec.Struct):
-    """A stored token, without its secret."""
-
-    user: str
-    digest: bytes
-    expires: float
-    created: float = 0.0
-    """When it was made; 0.0 if not known."""
-
-    def good_at(self, now: float) -> bool:
-        """True from its creation (less EARLY_SECONDS, for clocks that differ) to its end: one that was made while the
-        clock was far ahead is not good before that time comes."""
-        return self.created - EARLY_SECONDS <= now < self.expires
 
 
 class Tenants(msgspec.Struct, dict=True):

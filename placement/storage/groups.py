@@ -21,10 +21,11 @@ from .decision import PoolSelection, VolumeGroupDecision
 from .explain import refusal
 from .pools.backend_names import backend_part
 from .pools.filter_properties import FilterProperties
+from .pools.filters.base import Rows
 from .pools.filters.capacity import CapacityFilter
 from .pools.reports import moment
 from .pools.request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType, check_volume_type
-from .scan import PoolRanking, Rows
+from .scan import PoolRanking
 
 Order = list[tuple[str, float]]
 """(pool, weight), best first."""

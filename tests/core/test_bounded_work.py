@@ -42,7 +42,8 @@ from hostler.core.rates import Rate, RateLimits
 from hostler.core.service import Identity, Service
 from hostler.core.storage_commands import AskedVolume, PlaceTogether, PlaceVolume, PlaceVolumeGroup
 from hostler.core.tenancy.errors import NotAllowed
-from hostler.core.tenancy.tenants import Tenants, User
+from hostler.core.tenancy.records import User
+from hostler.core.tenancy.tenants import Tenants
 from hostler.core.writer.writer import open_writer
 from hostler.placement.types.errors import COMPARED, HostlerError, InvalidValue, UnknownName
 from hostler.placement.types.request import ServerGroup

@@ -12,7 +12,7 @@ from hostler.core.engine_commands import AddHosts
 from hostler.core.process.clock import CONFIRM_SECONDS, HonestClock
 from hostler.core.rpc.client import BlockingClient
 from hostler.core.tenancy.errors import NotAuthenticated
-from hostler.core.tenancy.tenants import Token
+from hostler.core.tenancy.records import Token
 from tests.core.orders import hosts
 
 from ..patience import HANG_SECONDS

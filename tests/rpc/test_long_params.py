@@ -17,7 +17,8 @@ from hostler.core.rpc.connection import Limits
 from hostler.core.rpc.messages import encode
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import NotAllowed
-from hostler.core.tenancy.tenants import Tenants, User
+from hostler.core.tenancy.records import User
+from hostler.core.tenancy.tenants import Tenants
 from hostler.placement.types.errors import InvalidValue
 
 from .serving import serving
