@@ -43,8 +43,17 @@ from ..engine_commands import (
     UpdateAggregate,
 )
 from ..engine_commands import Placed as PlacedMany
-from ..errors import checked_outcome
-from ..lifecycle_commands import Lifecycle, OnGuest, OnVolumeClaim
+from ..errors import InternalError, StateUnknown, checked_outcome
+from ..lifecycle_commands import (
+    AdoptGuest,
+    CreateGuest,
+    CreateVolume,
+    Lifecycle,
+    MoveGuest,
+    OnGuest,
+    OnVolumeClaim,
+    ResizeGuest,
+)
 from ..region_commands import (
     BeginRegionRelease,
     ClaimInRegion,
@@ -82,6 +91,7 @@ CONCERNED_KEPT: Final = 20_000
 """Number of orders of one batch, or applied one by one, of which it is known whom they concerned and what they
 needed."""
 
+_PLACING_FIRST: Final = (CreateGuest, AdoptGuest, CreateVolume, MoveGuest, ResizeGuest)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 log = logging.getLogger("hostler.machine")
@@ -170,7 +180,7 @@ class ServiceMachine:
             case Release(uuids=uuids, claim=claim):
                 return guests.release(state, uuids, claim)
             case Lifecycle():
-                return change_lives(state, command.command, command.now)
+                return self._change_lives(command, command.command)
             case Move() | Resize():
                 return self._replace(command, command.command)
             case BeginMove():
@@ -208,6 +218,16 @@ class ServiceMachine:
                         state.check_removal(other)
                     return edit(state.engine, other, command.now)
                 return change_tenants(state, other, command.now, command.rules)
+
+    def _change_lives(self, order: Order, command: Lifecycle) -> Any:
+        """StateUnknown for an unexpected error, unless it is one of the placement that the command begins with: records
+        of guests and volumes may have been changed before it."""
+        try:
+            return change_lives(self.state, command, order.now)
+        except InternalError as error:
+            if isinstance(command, _PLACING_FIRST):
+                raise
+            raise StateUnknown(f"{type(command).__name__} of a guest or volume failed half-way: {error}") from error
 
     def _change_regions(self, order: Order, command: RegionCommand) -> Any:
         state, amounts = self.state, dict[str, int]()

@@ -14,6 +14,8 @@ from hostler.core import engine_commands as p
 from hostler.core import lifecycle_commands as f
 from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
+from hostler.core.errors import InternalError, StateUnknown
+from hostler.core.machine import guests
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy import commands as c
@@ -137,3 +139,18 @@ def test_no_memory_at_any_call_of_a_command_is_no_outcome(points: int) -> None:
             came_out += not other
         made.apply(order(command, now=now))
     assert came_out > 60
+
+
+def test_an_unexpected_error_amid_the_life_of_a_guest_is_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = world()
+    for seconds, command in life(made):
+        made.apply(order(command, now=NOW + seconds))
+        if isinstance(command, f.CreateGuest):
+            break
+
+    def fails(*_: object) -> int:
+        raise InternalError("unexpected")
+
+    monkeypatch.setattr(guests, "release", fails)
+    with pytest.raises(StateUnknown):
+        made.apply_batch([order(f.DeleteGuest(uuid=GUEST))])
