@@ -279,10 +279,12 @@ def place_run(
     return outcomes
 
 
-def weight_of_several(asked: Asked) -> int:
-    """Weight of the instances of a request for several; 0 for one."""
-    count = len(asked.instance_uuids)
-    return 0 if count < 2 else INSTANCE_WEIGHT * count
+def weights_of(requests: Sequence[Asked]) -> list[int]:
+    """Weights of the instances of requests, in order; 0 for a request for one."""
+    counts = list(map(len, map(_UUIDS, requests)))
+    if max(counts, default=0) < 2:
+        return [0] * len(counts)
+    return [INSTANCE_WEIGHT * count if count > 1 else 0 for count in counts]
 
 
 def _advised(state: ServiceState, request: Request, decision: Decision) -> Decision:
@@ -299,7 +301,7 @@ def _steps(asked: Sequence[Asked], specs: Sequence[bytes]) -> Iterator[int]:
     new, known = set[bytes](), set[bytes]()
     """Of the step, and of those before."""
     position = weight = 0
-    for (spec, instances), alike in groupby(zip(specs, map(weight_of_several, asked), strict=True)):
+    for (spec, instances), alike in groupby(zip(specs, weights_of(asked), strict=True)):
         left, more = len(list(alike)), 1 + instances
         while left:
             own = instances + (1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC)

@@ -53,7 +53,7 @@ from ..storage_commands import (
     PlaceVolumeGroup,
     ReportVolumeBackends,
 )
-from .placing import weight_of_several
+from .placing import weights_of
 from .queries import FitsMany
 
 PART_REQUESTS: Final = 512
@@ -152,10 +152,13 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """True if all requests are within the limits, which is found column by column; False: they are to be looked at
         one by one. O(requests), some 0.5 us each."""
         names = chain(*(map(column, requests) for column in _NAMES), filter(None, map(_REQUEST_ID, requests)))
+        instances = max(map(len, map(_UUIDS, requests)), default=0)
+        alternates = max(map(_ALTERNATES, requests), default=0)
         return (
             max(map(len, names), default=0) <= LONGEST_NAME
-            and max(map(len, map(_UUIDS, requests)), default=0) <= self.instances
-            and max(map(_ALTERNATES, requests), default=0) <= self.alternates
+            and instances <= self.instances
+            and alternates <= self.alternates
+            and max(1, instances) * (1 + alternates) <= self.selections
             and max(map(len, map(bytes, map(_SPEC, requests))), default=0) <= self.spec_bytes
             and not any(map(_GROUP, requests))
         )
@@ -290,7 +293,7 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
 def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
     """A ``place_many`` as commands of at most PART_REQUESTS requests (those for several instances count as many) and
     PART_SHAPES different specs each. The same call always makes the same parts."""
-    specs, weights = list(map(bytes, map(_SPEC, command.requests))), list(map(weight_of_several, command.requests))
+    specs, weights = list(map(bytes, map(_SPEC, command.requests))), weights_of(command.requests)
     if len(specs) <= PART_REQUESTS and len(set(specs)) <= PART_SHAPES and not any(weights):
         yield command
         return
