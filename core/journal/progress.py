@@ -57,7 +57,7 @@ class UnderWay:
                 # disk that takes nothing must not need it to.
                 held = os.pread(handle, _LENGTH, 0)
                 if len(held) < _LENGTH or not held.startswith(_MAGIC):
-                    os.pwrite(handle, bytes(_LENGTH), 0)
+                    os.pwrite(handle, held.ljust(_LENGTH, b"\0"), 0)
                 self._map = mmap.mmap(handle, _LENGTH)
             finally:
                 os.close(handle)

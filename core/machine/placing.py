@@ -73,9 +73,17 @@ class _Placing:
     def add(self, position: int, asked: Asked, spec: bytes | None = None, count: int = 1) -> None:
         """Queue a request, or ``count`` equal ones from a position on. ``spec``: that of ``asked``, if the caller has
         it as bytes."""
-        if asked.claim and (known := claimed_before(self.state, asked)) is not None:
-            self.known.update(dict.fromkeys(range(position, position + count), known))
-            return
+        if asked.claim:
+            if count > 1:
+                for at in range(position, position + count):
+                    self.add(at, asked, spec)
+                return
+            if any(each.claim == asked.claim for _, each, _, _ in self.waiting):
+                self.decide()  # it may be one of these
+            known = claimed_before(self.state, asked)
+            if known is not None:
+                self.known[position] = known
+                return
         try:
             last = self._last
             if last is not None and asked == last[0]:
@@ -192,7 +200,7 @@ class _Placing:
             self.errors[positions[index]] = checked_outcome(error)
         own: list[tuple[str, ...]] = list(map(_UUIDS, requests))
         several = max(map(len, own)) > 1
-        guests = [each or (uuid,) for each, uuid in zip(own, uuids, strict=True)] if several else list(zip(uuids))
+        guests = [each or (uuid,) for each, uuid in zip(own, uuids, strict=True)] if any(own) else list(zip(uuids))
         self._keep(asked, list(map(id, map(_SPEC, requests))), guests, placed)
         projects: list[str] = list(map(_PROJECT, requests))
         if several:

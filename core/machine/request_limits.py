@@ -117,9 +117,10 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if type(command) is Place:
             request = command.request
             one = len(request.instance_uuids) < 2 and not request.alternates
-            if one and type(request.server_group) is not ServerGroup:
+            group = request.server_group
+            if one and (group is None or (type(group) is str and len(group) <= LONGEST_NAME)):
                 spec, identifier = bytes(request.spec), request.request_id
-                if spec in specs and len(spec) <= self.spec_bytes:
+                if spec in specs and len(spec) <= self.spec_bytes and not request.claim:
                     named = len(request.project_id) <= LONGEST_NAME and len(request.user_id) <= LONGEST_NAME
                     if named and (identifier is None or len(identifier) <= LONGEST_NAME):
                         return PLACE_COST

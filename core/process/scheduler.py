@@ -45,6 +45,7 @@ from ..lifecycle_commands import (
     StopGuest,
 )
 from ..machine import lifecycle_queries
+from ..machine.call_uuids import with_canonical_uuids
 from ..machine.event_log import Event, History
 from ..machine.lifecycle_queries import GuestLine, GuestSnapshotLine
 from ..machine.lives import GuestChange, SnapshotChange, VolumeChange
@@ -98,6 +99,7 @@ class Scheduler:
         With a ``key`` a repetition gets the first answer. HostlerError if it is refused."""
         if not isinstance(command, AnyCommand):
             raise InvalidValue(f"{type(command).__name__} is not a command", field="command")
+        command = with_canonical_uuids(command)
         self._service.check_backend(LOCAL, command)
         order = Order(self._service.now(), LOCAL, command)
         fingerprint = b"" if key is None else msgspec.msgpack.encode(command)
@@ -108,7 +110,7 @@ class Scheduler:
         says."""
         if not isinstance(query, Query):
             raise InvalidValue(f"{type(query).__name__} is not a question", field="query")
-        return self._service.ask(self._service.newcomer(local=True), query)
+        return self._service.ask(self._service.newcomer(local=True), with_canonical_uuids(query))
 
     async def place(self, request: Request, *, key: str | None = None) -> Decision:
         """Choose a host for each instance of a request, and charge it. No back end is called."""

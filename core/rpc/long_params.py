@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple
 import msgpack
 import msgspec
 
-from ..engine_commands import Command
+from ..engine_commands import Command, ConfirmHold, PlaceMany, Release, Spawned
+from ..lifecycle_commands import CreateGuest
 from ..machine.queries import FOR_CLOUD_READERS
 from ..machine.request_limits import RequestLimits, too_much
+from ..storage_commands import PlaceTogether, PlaceVolumeGroup
 from ..tenancy.rights import FOR_OTHERS
 from ..tenancy.tenants import CLOUD, RANK, Tenants
 from ..tenancy.volume_rights import STORAGE_FOR_OTHERS
@@ -38,16 +40,19 @@ def check(tenants: Tenants, limits: RequestLimits, user: str, kind: type[Any], p
         tenants.require(user, "reader", CLOUD)
     elif issubclass(kind, Command) and kind not in FOR_OTHERS and kind not in STORAGE_FOR_OTHERS:
         tenants.require(user, "cloud_admin", CLOUD)
-    most = {
-        "uuids": limits.uuids,
-        "requests": limits.requests,
-        "instance_uuids": limits.instances,
-        "members": limits.group_members,
-        "volumes": limits.volumes,
-    }
+    most = {"instance_uuids": limits.instances, "members": limits.group_members, **_own_limits(limits, kind)}
     bounds = _Bounds(most, None if role >= RANK["reader"] else MOST_ENTRIES)
     with suppress(*_MALFORMED):
         _Walk(params, bounds).parameters(kind.__struct_fields__)
+
+
+def _own_limits(limits: RequestLimits, kind: type[Any]) -> dict[str, int]:
+    """Limits of the lists of one method, as ``RequestLimits.check`` knows them."""
+    if kind in (Release, Spawned, ConfirmHold):
+        return {"uuids": limits.uuids}
+    if kind is PlaceMany:
+        return {"requests": limits.requests}
+    return {"volumes": limits.volumes} if kind in (PlaceTogether, PlaceVolumeGroup, CreateGuest) else {}
 
 
 class _Bounds(NamedTuple):

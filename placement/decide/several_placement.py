@@ -3,12 +3,14 @@
 The answers are those of the scan, which weighs all hosts that passed for the first instance again for each further one
 (Nova 33). Only the rows of the claims change between two of these, and stay among the weighed hosts though they may
 have no more room. Equal scores keep the order of the instance before: where that is not sure to be the order of the
-rows, the scan decides. Costs a search an instance; one kernel call makes all claims where no two rows are equally good.
+rows, the scan decides. Costs a search an instance, which looks at all rows that were filled before; one kernel call
+makes all claims where no two rows are equally good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -24,11 +26,16 @@ from .ranked_decision import claim_row, score_parts
 from .scan import Scan
 from .signature import Signature
 
+SEVERAL: Final = 256
+"""Instances of a request, above which the scan is faster."""
+
 
 def place_several(context: DecisionContext, request: Request) -> Decision | None:
     """The decision on a request for several instances; None if the scan has to decide, or to say why not all find a
     host. Nothing is changed then."""
     if context.draws or request.alternates or request.server_group is not None or context.compiled.custom:
+        return None
+    if len(request.instance_uuids) > SEVERAL:
         return None
     signature = context.ranked_way(request)
     if signature is None or not signature.simple or not _claims_change_their_rows_only(context, signature):

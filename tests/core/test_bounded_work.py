@@ -139,6 +139,15 @@ def test_a_long_text_among_many_requests_is_refused_with_its_name(name: str) -> 
     assert error.value.field == f"request.{name}"
 
 
+@pytest.mark.parametrize("name", ["server_group", "claim", "project_id", "user_id", "request_id"])
+def test_a_long_text_is_refused_beside_a_spec_that_is_known(name: str) -> None:
+    specs = machine().state.specs
+    specs.of(asked().spec)
+    request = msgspec.structs.replace(asked(), **{name: "x" * (LONGEST_NAME + 1)})
+    with pytest.raises(InvalidValue, match="characters"):
+        LIMITS.assess(Place(request=request), specs, lambda: 10)
+
+
 def test_what_keeps_to_the_limits_is_let_through() -> None:
     LIMITS.check(Place(request=asked(1, 2, 3)))
     LIMITS.check(PlaceMany(requests=(asked(),) * 5))

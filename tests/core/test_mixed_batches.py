@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from hostler.core.engine_commands import Asked, Place, Placed, PlaceMany
@@ -89,3 +90,15 @@ def test_the_first_guest_stands_where_a_batch_names_it_again() -> None:
     assert placed.refusals[0][0] == "duplicate_name"
     assert made.state.fleet.consumer(uuid_of(1)).project_id == "a"
     assert made.state.usage.of("project:b")["instances"] == 1
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_equal_requests_under_one_claim_of_a_parent_get_one_decision(limited: bool) -> None:
+    """However they are batched, and whether or not there is room for another one."""
+    claimed = msgspec.structs.replace(asked(40, project="limited"), claim="c1")
+    placed: Placed = started(limited=limited).apply(order(PlaceMany(requests=(claimed,) * 8)))
+    assert len(set(placed.hosts)) == 1
+    assert placed.instance_uuids == [uuid_of(40)] * 8
+    assert not placed.refusals
+    first, second = started(limited=limited).apply_batch([order(Place(request=claimed))] * 2)
+    assert first.host == second.host == placed.hosts[0]

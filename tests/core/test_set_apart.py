@@ -138,6 +138,17 @@ def test_a_record_of_what_is_under_way_that_makes_no_sense_counts_as_none(conten
     under_way.close()
 
 
+def test_a_record_that_was_cut_off_keeps_what_it_has(tmp_path: Path) -> None:
+    under_way = UnderWay(tmp_path)
+    under_way.begin(7, 9)
+    under_way.trying(8)
+    under_way.close()
+    os.truncate(tmp_path / FILE, 32)
+    again = UnderWay(tmp_path)
+    assert (again.found, again.found_trial, again.found_durable) == ((7, 9), 8, 0)
+    again.close()
+
+
 def test_a_list_of_what_was_set_apart_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
     (tmp_path / APART).write_bytes(b"{}\n")
     with pytest.raises(HostlerError, match="cannot be read"):

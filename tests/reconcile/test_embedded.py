@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import trio
 
 from hostler import Flavor, HostlerError, InvalidValue, Request, RequestSpec, Scheduler, UnknownName, open_scheduler
+from hostler.core.engine_commands import Release
+from hostler.core.machine.queries import Instance
 from hostler.core.process.config import BadConfig
 
 from ..patience import HANG_SECONDS
@@ -53,6 +56,25 @@ async def test_a_key_makes_a_repetition_safe(tmp_path: Path) -> None:
         await ready(scheduler)
         first = await scheduler.create_guest(REQUEST, key="k")
         assert (await scheduler.create_guest(REQUEST, key="k")).selections == first.selections
+
+
+async def test_a_uuid_is_the_same_one_however_it_is_written(tmp_path: Path) -> None:
+    written, other = "AAAAAAAA-0000-4000-8000-00000000000A", "00000000-0000-4000-8000-{:012x}"
+
+    def kept(scheduler: Scheduler) -> set[str]:
+        return set(scheduler._service.state.requests.content()[1])
+
+    async with open_scheduler(config(tmp_path)) as scheduler:
+        await ready(scheduler)
+        await scheduler.place(replace(REQUEST, instance_uuids=(written,)))
+        await scheduler.submit(Release(uuids=(written,)))
+        assert kept(scheduler) == set()
+        await scheduler.place(replace(REQUEST, instance_uuids=(written,)))
+        await scheduler.place(replace(REQUEST, instance_uuids=(other.format(1), other.format(2))))
+        before = kept(scheduler)
+        assert scheduler.ask(Instance(uuid=written)).uuid == written.lower()
+    async with open_scheduler(config(tmp_path)) as scheduler:
+        assert kept(scheduler) == before == {written.lower(), other.format(1), other.format(2)}
 
 
 async def test_a_cancelled_call_is_carried_out_whole_or_not_at_all() -> None:
