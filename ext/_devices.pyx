@@ -347,6 +347,7 @@ cdef class HostScores:
         """(scores, devices as bits) of rows, as ``score`` says them; ``tags``: [rows, devices + 2], all 0 if None. O(rows * devices *
         typical requests)."""
         cdef int32_t none[MOST + 2]
+        cdef const int32_t* tag_row = none
         cdef Py_ssize_t i, n = rows.shape[0]
         self.check()
         if tags is not None and (tags.shape[0] != n or tags.shape[1] != self.width + 2):
@@ -362,7 +363,9 @@ cdef class HostScores:
         cdef uint64_t[::1] devices = masks
         with nogil:
             for i in range(n):
-                out[i] = self.score(rows[i], &none[0] if tags is None else &tags[i, 0], &devices[i])
+                if tags is not None:
+                    tag_row = &tags[i, 0]
+                out[i] = self.score(rows[i], tag_row, &devices[i])
         return scores, masks
 
 
