@@ -209,13 +209,14 @@ class _Placing:
                 instances[project] += len(each)
         else:
             instances = Counter(compress(projects, placed))
-        used = {project: Counter({INSTANCES: count}) for project, count in instances.items()}
+        used = {project: {INSTANCES: count} for project, count in instances.items()}
         taken: dict[int, dict[str, int]] = {}
         for (size, project), count in Counter(compress(zip(decisions.sizes(), projects, strict=True), placed)).items():
             if size not in taken:
                 taken[size] = decisions.amounts_of(size)
+            amounts = used[project]
             for name, amount in taken[size].items():
-                used[project][name] += amount * count
+                amounts[name] = amounts.get(name, 0) + amount * count
         for project, amounts in used.items():
             self.state.usage.add(self.state.tenants, project, amounts)
 
@@ -304,39 +305,40 @@ def _advised(state: ServiceState, request: Request, decision: Decision) -> Decis
         return decision
 
 
-def _steps(asked: Sequence[Asked], specs: Sequence[bytes]) -> Iterator[int]:
+def _steps(specs: Sequence[bytes], weights: Sequence[int]) -> Iterator[int]:
     """Where each step of a command ends."""
     new, known = set[bytes](), set[bytes]()
     """Of the step, and of those before."""
-    position = weight = 0
-    for (spec, instances), alike in groupby(zip(specs, weights_of(asked), strict=True)):
-        left, more = len(list(alike)), 1 + instances
-        while left:
-            own = instances + (1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC)
-            some = min(left, (STEP - weight - own) // more + 1)
-            if some < 1 and weight:
-                yield position
-                weight = 0
-                known |= new
-                new.clear()
-                continue
-            some = max(some, 1)
+    weight = 0
+    for position, (spec, instances) in enumerate(zip(specs, weights, strict=True)):
+        own = 1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC
+        if weight and weight + own + instances > STEP:
+            yield position
+            weight = 0
+            known |= new
+            new.clear()
+            own = max(own, OTHER_SPEC)
+        if own > 1:
             new.add(spec)
-            weight += own + (some - 1) * more
-            position += some
-            left -= some
-    yield position
+        weight += own + instances
+    yield len(specs)
 
 
 def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Generator[None, None, Placed]:
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
     specs, first = list(map(bytes, map(_SPEC, asked))), 0
-    for end in _steps(asked, specs):
+    for end in _steps(specs, weights_of(asked)):
         if first:
             placing.decide()
             yield
-        for each, alike in groupby(asked[first:end]):
+        step = asked[first:end]
+        if all(map(_UUIDS, step)):  # hardly two of them are equal
+            for position, each in enumerate(step, first):
+                placing.add(position, each, specs[position])
+            first = end
+            continue
+        for each, alike in groupby(step):
             count = len(list(alike))
             placing.add(first, each, specs[first], count)
             first += count
