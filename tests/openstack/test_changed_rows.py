@@ -16,7 +16,7 @@ from hostler.drivers.openstack.bus import follower as followers
 from hostler.drivers.openstack.bus.follower import Changes, Follower
 from hostler.drivers.openstack.bus.window import LONGEST, OVERLAP, Window
 from hostler.drivers.openstack.source import changed_rows as rows
-from hostler.drivers.openstack.source.databases import Database, Reading
+from hostler.drivers.openstack.source.databases import Database, Reading, SourceFailed
 from hostler.drivers.openstack.source.nova_databases import cells_of
 
 from .clouds import NOW, Cloud, moment
@@ -88,6 +88,29 @@ def test_a_node_whose_change_is_committed_late_is_reported_by_the_next_look(it: 
     it.sql("UPDATE compute_nodes SET free_ram_mb = 1, updated_at = ? WHERE id = 1", began)
     assert it.look() == (["cmp1"], [])
     assert it.look() == ([], [])
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("gap", [30.0, 3_600.0])
+def test_what_changes_between_looks_that_are_far_apart_is_found_by_the_next(
+    it: Followed, gap: float, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the database does not answer meanwhile, or nobody looks."""
+    for table in ("instances", "compute_nodes"):
+        it.sql(f"UPDATE {table} SET updated_at = ? WHERE id = 4", it.ago(-0.5))
+    it.look()
+    if fails:
+        it.cloud.script(it.cloud.cell, "ALTER TABLE instances RENAME TO hidden")
+        with pytest.raises(SourceFailed):
+            it.look()
+        it.cloud.script(it.cloud.cell, "ALTER TABLE hidden RENAME TO instances")
+    it.now += gap
+    it.sql("UPDATE instances SET host = 'cmp3', node = 'cmp3', updated_at = ? WHERE id = 1", it.ago(gap - 1.5))
+    it.sql("UPDATE instances SET updated_at = ? WHERE id = 4", it.ago(0.5))
+    assert it.look() == (["cmp1", "cmp3"], [])
+    with caplog.at_level(logging.WARNING, "hostler.nova"):
+        it.look(compared=True)
+    assert not caplog.records, "no clock is blamed"
 
 
 def test_a_clock_that_is_ahead_hides_no_change_of_others(it: Followed) -> None:

@@ -1,5 +1,5 @@
-"""From which time on rows count as new: the time by the clocks of Nova's machines, less what these and transactions
-that are long under way may be behind it."""
+"""From which time on rows count as new: the time of the last look by the clocks of Nova's machines, less what these and
+transactions that are long under way may be behind it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,29 @@ class Window:
         self._newest: datetime | None = None
         self._seen = 0.0
         """When it was seen."""
+        self._read: float | None = None
+        """When the last look that was taken in began."""
         self.overlap = OVERLAP
 
     def lately(self, now: float, steady: float) -> datetime:
         """As ``since``, for rows of which another look shows whether some are missing: it is no more than LATELY before
-        now."""
+        the last look."""
         return max(self.since(now, steady) + self.overlap - LATELY, self.since(now, steady))
 
     def since(self, now: float, steady: float) -> datetime:
-        """The time from which on rows are to be read: now by the clocks of Nova's machines, which is the newest time of
-        a row and what has passed since it was seen, less the overlap. ``now`` (seconds since the epoch) bounds it, so
-        that one clock that is ahead hides no row of the others; ``steady``: by a clock that is not set."""
-        mine = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+        """The time from which on rows are to be read: when the last look began that was taken in, however long ago, by
+        the clocks of Nova's machines, which is the newest time of a row and what had passed since it was seen, less the
+        overlap. ``now`` (seconds since the epoch) bounds it, so that one clock that is ahead hides no row of the
+        others; ``steady``: by a clock that is not set."""
+        began = steady if self._read is None else self._read
+        mine = datetime.fromtimestamp(now - (steady - began), UTC).replace(tzinfo=None)
         if self._newest is not None:
-            mine = min(mine, self._newest + timedelta(seconds=steady - self._seen))
+            mine = min(mine, self._newest + timedelta(seconds=began - self._seen))
         return mine - self.overlap
 
     def saw(self, newest: datetime | None, steady: float) -> None:
-        """Rows up to a time were read; None for none."""
+        """A look that began at ``steady`` was taken in, and read rows up to a time; None for none."""
+        self._read = steady
         if newest is not None and (
             self._newest is None or newest > self._newest + timedelta(seconds=steady - self._seen)
         ):
