@@ -14,6 +14,7 @@ import pytest
 
 from hostler.drivers.openstack.bus import follower as followers
 from hostler.drivers.openstack.bus.follower import Changes, Follower
+from hostler.drivers.openstack.bus.known_rows import CellState
 from hostler.drivers.openstack.bus.window import LONGEST, OVERLAP, Window
 from hostler.drivers.openstack.source import changed_rows as rows
 from hostler.drivers.openstack.source.databases import Database, Reading, SourceFailed
@@ -52,6 +53,12 @@ class Followed:
         """Nodes that are reported, with the last digit of their guests."""
         hosts = self.changes(seconds, **how).hosts
         return {each.nodename: sorted(uuid[-1] for uuid in each.instances) for each in hosts}
+
+    @property
+    def known(self) -> CellState:
+        """The rows of the only cell."""
+        (state,) = self.follower._known.values()
+        return state
 
     def sql(self, statement: str, *values: Any) -> None:
         self.cloud.change(self.cloud.cell, statement, *values)
@@ -167,7 +174,7 @@ def test_a_guest_that_is_deleted_leaves_its_host_though_the_deletion_has_no_time
     it.sql(f"{end} WHERE id = 2")
     assert it.guests() == {"cmp2": []}
     assert it.guests() == {}
-    assert not it.follower._known["cell cell1"].ending
+    assert not it.known.ending
 
 
 def test_a_deletion_that_fails_is_waited_for_no_longer(it: Followed) -> None:
@@ -175,7 +182,7 @@ def test_a_deletion_that_fails_is_waited_for_no_longer(it: Followed) -> None:
     it.look()
     it.sql("UPDATE instances SET task_state = NULL, vm_state = 'error', updated_at = ? WHERE id = 2", it.ago(0.5))
     assert it.look() == ([], [])
-    assert not it.follower._known["cell cell1"].ending
+    assert not it.known.ending
 
 
 @pytest.mark.parametrize(
@@ -193,7 +200,7 @@ def test_what_no_time_shows_is_found_once_all_rows_are_compared(
     it.look()
     it.sql(statement, it.ago(LATE))
     assert it.look() == ([], [])
-    it.follower._round = 7  # of a turn in which none of these hosts has its own
+    it.known.turn = 8  # of a turn in which none of these hosts has its own
     with caplog.at_level(logging.WARNING, "hostler.nova"):
         assert it.look(compared=True) == (seen, [])
     widened = "UPDATE instances SET host" in statement

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ....placement.types.errors import InvalidValue
 from ....placement.types.host import Aggregate, Host
 from ..source import changed_rows as rows
 from ..source import compute_nodes as cn
@@ -48,14 +49,10 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One look. ``now``: seconds since the epoch; ``steady``: by a clock that is not set. ``full``: all nodes are
-    reported; ``compared``: the keys of all rows are read. ``stale``: service hosts that are reported."""
+    """One look. ``now``: seconds since the epoch; ``steady``: by a clock that is not set."""
 
     now: float
     steady: float
-    full: bool
-    compared: bool
-    stale: frozenset[str]
 
 
 class Follower:
@@ -69,9 +66,13 @@ class Follower:
         self._cells_now, self._api = cells, api
         self._cells: Sequence[Cell] = ()
         self._known: dict[str, CellState] = {}
+        """By uuid, as names change and are given twice."""
+        self._cells_due = self._aggregates_due = True
+        """They are to be read, whatever says that they have not changed."""
+        self._gone: set[str] = set()
+        """Nodes of cells that are no more, which nobody was told yet."""
         self._aggregates_mark: tuple[Any, ...] = ()
         self._aggregates_at = float("-inf")
-        self._round = 0
         self.aggregates: dict[str, tuple[Aggregate, ...]] = {}
         """Of service hosts."""
 
@@ -98,19 +99,23 @@ class Follower:
         aggregates are read, and the keys of all rows, and what has changed is reported, beside every tenth node;
         ``aggregates``: those are read. ``stale``: service hosts that are reported whatever their rows say. SourceFailed
         if the databases of all cells fail, or the API database where all is to be read. O(changed rows), with one of
-        the first two O(rows)."""
+        the first two O(rows). What a cell that fails was to be looked at for, and what the API database was to be read
+        for, the next look does that succeeds."""
         changes, steady = Changes(), self._steady()
-        everything = full or compared or not self._cells
+        self._cells_due |= full or compared or not self._cells
+        self._aggregates_due |= self._cells_due or aggregates
+        for state in self._known.values():
+            state.want(stale, full=full, compared=compared)
         try:
-            stale |= self._follow_aggregates(steady, wanted=everything or aggregates)
-            if everything:
-                changes.gone += self._read_cells()
-        except SourceFailed as error:
+            self._follow_aggregates(steady)
+            self._read_cells(full=full, compared=compared)
+        except (SourceFailed, InvalidValue) as error:
             if full or not self._cells:
                 raise
-            changes.failed.append(error)  # the cells that are known can be followed without
-        self._round += compared and not full
-        look = _Look(now, steady, full, compared or full, stale)
+            changes.failed.append(
+                SourceFailed(str(error), field=self.api)
+            )  # the cells that are known can be followed without
+        look = _Look(now, steady)
         for cell in self._cells:
             try:
                 with cell.database.reading() as reading:
@@ -121,6 +126,8 @@ class Follower:
                 changes.read.append(cell.database.name)
         if changes.failed and not changes.read:
             raise changes.failed[0]
+        changes.gone = self._no_more((*changes.gone, *self._gone))
+        self._gone.clear()
         changes.newest = max((known.newest for known in self._known.values()), default=0)
         return changes
 
@@ -134,8 +141,10 @@ class Follower:
             cell.database.close()
         self._api.close()
 
-    def _read_cells(self) -> list[str]:
-        """Read which cells there are; names of the nodes of those that are no more."""
+    def _read_cells(self, *, full: bool, compared: bool) -> None:
+        """Read which cells there are, if that is due. Those that are new are looked at as the others."""
+        if not self._cells_due:
+            return
         before, self._cells = self._cells, self._cells_now()
         kept = {id(cell.database) for cell in self._cells}
         for cell in before:
@@ -143,41 +152,50 @@ class Follower:
                 cell.database.close()
         known, self._known = self._known, {}
         for cell in self._cells:
-            name = cell.database.name
-            self._known[name] = known.pop(name) if name in known else CellState(name)
-        there = {node.node for state in self._known.values() for node in state.nodes.values()}
-        return [node.node for state in known.values() for node in state.nodes.values() if node.node not in there]
+            key = _key(cell)
+            if key not in known:
+                known[key] = CellState(cell.database.name)
+                known[key].want((), full=full, compared=compared)
+            self._known[key] = known.pop(key)
+        self._gone |= {node.node for state in known.values() for node in state.nodes.values()}
+        self._cells_due = False
+
+    def _no_more(self, names: Sequence[str]) -> list[str]:
+        """Of nodes that are gone from a cell those that no cell has. O(nodes) if there are any."""
+        there = {node.node for state in self._known.values() for node in state.nodes.values()} if names else ()
+        return [name for name in dict.fromkeys(names) if name not in there]
 
     # aggregates
 
-    def _follow_aggregates(self, steady: float, *, wanted: bool) -> frozenset[str]:
-        """Read the aggregates if they are ``wanted``, or have changed; the service hosts whose aggregates did."""
-        due = steady - self._aggregates_at >= HEARD_SECONDS
-        if not wanted and not due:
-            return frozenset()
+    def _follow_aggregates(self, steady: float) -> None:
+        """Read the aggregates if that is due, or they have changed. Service hosts whose aggregates did are reported."""
+        if not self._aggregates_due and steady - self._aggregates_at < HEARD_SECONDS:
+            return
         with self._api.reading() as reading:
             mark = rows.mark_of_aggregates(reading)
-            if not wanted and mark == self._aggregates_mark:
+            if not self._aggregates_due and mark == self._aggregates_mark:
                 self._aggregates_at = steady
-                return frozenset()
+                return
             found: dict[str, list[Aggregate]] = {}
             for each in read_aggregates(reading):
                 for host in each.hosts:
                     found.setdefault(host, []).append(each.aggregate)
-        self._aggregates_mark, self._aggregates_at = mark, steady
+        self._aggregates_mark, self._aggregates_at, self._aggregates_due = mark, steady, False
         before, self.aggregates = self.aggregates, {host: tuple(each) for host, each in found.items()}
         names = before.keys() | self.aggregates.keys()
-        return frozenset(name for name in names if before.get(name) != self.aggregates.get(name))
+        changed = [name for name in names if before.get(name) != self.aggregates.get(name)]
+        for state in self._known.values():
+            state.want(changed)
 
     # a cell
 
     def _look(self, cell: Cell, reading: Reading, changes: Changes, look: _Look) -> None:
-        known = self._known[cell.database.name]
-        found = Found(changed=set(look.stale), whole=look.compared or not known.read)
+        known = self._known[_key(cell)]
+        found = Found(changed=set(known.stale), whole=known.full or known.compared or not known.read)
         self._services(known, reading, found, look)
         self._instances(known, reading, found, look)
         self._nodes(known, reading, found, look)
-        if look.compared and not look.full:
+        if known.compared and not known.full:
             self._in_turn(known, found)
         hosts = list(self._read(cell, reading, known, found, look))
         # Only now, so that a failure has all of it read again.
@@ -233,11 +251,11 @@ class Follower:
                 break
         if whole:
             found.all_nodes(known, rows.node_keys(reading), look.steady)
-        found.nodes_of_changed(known, everything=look.full)
+        found.nodes_of_changed(known, everything=known.full)
 
     def _in_turn(self, known: CellState, found: Found) -> None:
         """Have a tenth of the nodes reported as well: what others made of them in the service does not last."""
-        mine = self._round % ROUNDS
+        mine = known.turn % ROUNDS
         for uuid, each in known.nodes.items():
             if each.id % ROUNDS == mine:
                 found.forced.add(uuid)
@@ -257,7 +275,7 @@ class Follower:
                 uuid, node = by_id[row.id]
                 there = instances.get((row.host, row.hypervisor_hostname), {})
                 content = hash((tuple(row)[:-1], frozenset(there)))
-                forced = look.full or uuid in found.forced or row.host in found.changed
+                forced = known.full or uuid in found.forced or row.host in found.changed
                 if content == node.content and not forced:
                     continue
                 host = self._host(cell, row, services.get(row.host), there, look.now)
@@ -291,6 +309,11 @@ class Follower:
         except cn.Malformed as error:
             log.warning("compute node %s is left as it was: %s", row.hypervisor_hostname, error)
             return None
+
+
+def _key(cell: Cell) -> str:
+    """What tells a cell from others, also once its name is another."""
+    return cell.uuid or cell.database.name
 
 
 def _pause(count: int) -> float:

@@ -42,6 +42,12 @@ class CellState:
     def __init__(self, name: str) -> None:
         self.read = False
         """True once all rows were read."""
+        self.stale: set[str] = set()
+        """Service hosts that the next look reports whatever their rows say."""
+        self.full = self.compared = False
+        """The next look reports all nodes, or compares the keys of all rows."""
+        self.turn = 1
+        """How many looks have compared them, and one: of that one, which nodes it reports."""
         self.nodes: dict[str, KnownNode] = {}
         self._unsettled: set[str] = set()
         self.sum = 0
@@ -61,6 +67,12 @@ class CellState:
     def unsettled(self) -> Iterator[KnownNode]:
         """Nodes that may change once more with the same time."""
         return (self.nodes[uuid] for uuid in self._unsettled)
+
+    def want(self, stale: Iterable[str], *, full: bool = False, compared: bool = False) -> None:
+        """Have the next look do this beside what it is to do, however many fail before. O(stale)."""
+        self.stale.update(stale)
+        self.full |= full
+        self.compared |= compared
 
     def apply(self, found: Found, steady: float) -> list[str]:
         """Make what a look has found known; names of the nodes that are gone. O(found)."""
@@ -92,6 +104,9 @@ class CellState:
             self.services_at = found.services_at
             self.newest = max((each[_VERSION] or 0 for each in self.services.values()), default=0)
         self.read = self.read or found.whole
+        self.turn += self.compared and not self.full
+        self.full = self.compared = False
+        self.stale.clear()
         if not gone:
             return gone
         there = {each.node for each in self.nodes.values()}  # a node may have come back with another uuid

@@ -4,6 +4,7 @@ those of cells (compute nodes, services, instances, PCI devices, migrations). No
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -37,19 +38,24 @@ class Cell:
 
 
 def cells_of(api: Database, opened: Callable[[str, str], Database] = Database) -> list[Cell]:
-    """The cells that Nova's API database names, without cell0 and those that are disabled. InvalidValue for a template
+    """The cells that Nova's API database names, without cell0 and those that are disabled; those that are called
+    alike have their uuids in their names. InvalidValue for a template
     in place of a URL: it is filled in from a nova.conf. ``opened``: makes the database of a name and a URL. O(cells).
     """
     found = []
     with api.reading() as reading:
         names = ("id", "uuid", "name", "database_connection", "disabled")
-        for row in reading.rows("cell_mappings", names):
+        mappings = list(reading.rows("cell_mappings", names))
+        called = Counter(row.name for row in mappings)
+        for row in mappings:
             if row.uuid == CELL0 or row.disabled:
                 continue
             if "{" in (row.database_connection or "{"):
                 problem = f"cell {row.name or row.uuid} has a template in place of the URL of its database"
                 raise InvalidValue(problem, field="nova_cell", hint=f"give --nova-cell {row.uuid}=URL")
             name = f"cell {row.name}" if row.name else f"cell {row.uuid}"
+            if row.name and called[row.name] > 1:
+                name += f" ({row.uuid})"
             found.append(Cell(opened(name, row.database_connection), row.uuid))
     return found
 
