@@ -24,6 +24,7 @@ from ....ext.fleet_state import consumers_on_rows
 from ....placement.types.errors import HostlerError, InUse, UnknownName
 from ....placement.types.host import Host
 from ....placement.types.host_report import HostReport
+from ..source.databases import SourceFailed
 from .follower import Changes, Follower
 from .lost_claims import SEEK_SECONDS, LostClaims
 
@@ -45,6 +46,8 @@ class Following:
         self._stale: set[str] = set()
         self._look_at_all = True
         self._compare = self._look_at_aggregates = False
+        self._gone: set[str] = set()
+        """Nodes that are gone, of which the service was not told."""
         self._failing: set[str] = set()
         self._aggregates: set[str] = set()
         """Uuids of the aggregates that hosts were in, for as long as the service has them."""
@@ -115,24 +118,27 @@ class Following:
         )
         try:
             changes: Changes = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
-        except BaseException:
-            self._again(stale, full=full, aggregates=aggregates)
+        except SourceFailed:
+            self._stale |= stale
+            self._look_at_all |= full
+            self._compare |= compared
+            self._look_at_aggregates |= aggregates
             raise
+        except BaseException:
+            self._look_at_all = True  # rows of some cells may be known now
+            raise
+        if self._gone:
+            self._gone -= {host.nodename for host in changes.hosts}  # all that are there: it is a look at everything
+            changes.gone += sorted(self._gone.difference(changes.gone))
         try:
             await self._take_in(changes)
         except BaseException:
             self._look_at_all = True  # the rows are known now, so that only a look at everything reports them
+            self._gone |= set(changes.gone)
             raise
-        if changes.failed:
-            self._again(stale, full=full, aggregates=aggregates)
+        self._gone.clear()
         self._tell_cells(changes)
         self.newest = changes.newest
-
-    def _again(self, stale: set[str], *, full: bool, aggregates: bool) -> None:
-        """Have what was not read looked at the next time."""
-        self._stale |= stale
-        self._look_at_all |= full
-        self._look_at_aggregates |= aggregates
 
     async def _unplaced(self, uuids: list[str]) -> list[str]:
         """Of ``uuids`` those of instances that Nova is done with."""
