@@ -268,13 +268,15 @@ def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
 
 def memory_mb(line: Line, *names: str, unit: float = 1.0) -> int:
     """Memory of a line in MiB, rounded up; 0 if it is not given. ``unit``: what a number without a unit counts, in MiB.
-    Of memory, GB are GiB. ValueError if it is negative or not an amount."""
+    Of memory, GB are GiB, and what is below them is told in whole ones. ValueError if it is negative or no amount."""
     value = line.get(*names)
     told = _WITH_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
     if told is None:
         return size(line, *names, unit=unit)
-    amount = number(told["amount"], comma="." not in told["amount"])
-    return -int(-amount * 1_024.0 ** (_LETTERS.index(told["unit"][0].lower()) - 2) // 1)
+    power = _LETTERS.index(told["unit"][0].lower()) - 2
+    # In MiB and below, a mark before three figures separates thousands; in GiB, it stands before decimals.
+    amount = number(told["amount"], comma=("." in told["amount"]) == (power <= 0))
+    return -int(-amount * 1_024.0**power // 1)
 
 
 def size(line: Line, *names: str, unit: float = 1.0) -> int:

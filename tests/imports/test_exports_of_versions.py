@@ -73,6 +73,9 @@ def test_what_is_no_number_is_none(text: str) -> None:
         ("Name;NumCpu;MemoryGB;Used;VMHost\na;4;1.125;0.5;esx1\n", [1_152]),
         ("Name;NumCpu;MemoryGB;VMHost\n" + "a;4;16;esx1\n" * 1_500 + "b;4;2,125;esx1\n", [2_176]),
         ("Name\tNumCpu\tMemoryGB\tVMHost\na\t4\t16 GB\tesx1\nb\t4\t512 MB\tesx1\n", [16_384, 512]),
+        ("Name\tNumCpu\tMemoryMB\tVMHost\na\t4\t16,384 MB\tesx1\nb\t4\t1,536 KB\tesx1\n", [16_384, 2]),
+        ("Name;NumCpu;MemoryMB;VMHost\na;4;16.384 MB;esx1\nb;4;1.048.576 KiB;esx1\n", [16_384, 1_024]),
+        ("Name\tNumCpu\tMemoryMB\tVMHost\na\t4\t1.024 GB\tesx1\nb\t4\t16.384,5 MB\tesx1\n", [1_049, 16_385]),
     ],
 )
 def test_decimal_commas_are_known_by_the_column(tmp_path: Path, guests: str, memory_mb: list[int]) -> None:
