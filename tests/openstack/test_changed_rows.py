@@ -6,7 +6,9 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,18 @@ def test_a_window_grows_to_its_bound_only() -> None:
         since = window.since(NOW, 0.0)
         window.missed(since - days * LONGEST, since)
     assert window.overlap == LONGEST
+
+
+@pytest.mark.parametrize("at", ["2026-09-21 14:13:23.500000", "2025-12-31 23:59:59.250000", "2031-01-01 00:00:00"])
+def test_times_of_many_nodes_are_added_as_they_are_counted(tmp_path: Path, at: str) -> None:
+    cloud, nodes = Cloud(tmp_path), 50_000
+    with sqlite3.connect(cloud.cell) as made:
+        made.executemany(
+            "INSERT INTO compute_nodes (uuid, updated_at, deleted) VALUES (?, ?, 0)",
+            ((str(number), at) for number in range(nodes)),
+        )
+    with Database("cell", cloud.url("cell")).reading() as reading:
+        assert rows.sum_of_nodes(reading) == (nodes, nodes * rows.microseconds(datetime.fromisoformat(at)))
 
 
 def test_services_are_followed_whatever_their_times_say(it: Followed) -> None:

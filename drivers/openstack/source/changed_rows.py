@@ -16,13 +16,16 @@ CHUNK: Final = 500
 """Keys of one query."""
 INSTANCES: Final = "instances"
 _MICROSECONDS: Final = {
-    "postgresql": "(extract(epoch from updated_at) * 1000000)::bigint",
-    "mysql": "timestampdiff(microsecond, '1970-01-01', updated_at)",
-    "mariadb": "timestampdiff(microsecond, '1970-01-01', updated_at)",
-    "sqlite": "strftime('%s', updated_at) * 1000000 + cast(substr(updated_at || '000000', 21, 6) as integer)",
+    "postgresql": "((extract(epoch from updated_at) - 1767225600) * 1000000)::bigint",
+    "mysql": "timestampdiff(microsecond, '2026-01-01', updated_at)",
+    "mariadb": "timestampdiff(microsecond, '2026-01-01', updated_at)",
+    "sqlite": (
+        "(strftime('%s', updated_at) - 1767225600) * 1000000 + cast(substr(updated_at || '000000', 21, 6) as integer)"
+    ),
 }
-"""Expressions of dialects for a time as microseconds since 1970."""
-_EPOCH: Final = datetime(1970, 1, 1)  # Nova's times name no zone
+"""Expressions of dialects for a time as microseconds since _EPOCH."""
+_EPOCH: Final = datetime(2026, 1, 1)
+"""Near to the times that are added, since SQLite adds in 64 bits; Nova's times name no zone."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _KEYS: Final = ("id", "uuid", "host", "hypervisor_hostname", "updated_at", "deleted")
 _HOST: Final = cn.SERVICE_COLUMNS.index("host")
@@ -47,7 +50,7 @@ def changed_node_keys(reading: Reading, since: datetime) -> Iterator[Any]:
 
 
 def sum_of_nodes(reading: Reading) -> tuple[int, int] | None:
-    """How many compute nodes are not deleted, and the sum of the times of their last changes (microseconds since 1970),
+    """How many compute nodes are not deleted, and the sum of the times of their last changes (microseconds since 2026),
     which no change leaves as it was but one within a second of another where times have no fraction. None where the
     database cannot add times. O(nodes) within the database."""
     from sqlalchemy import Integer, func, literal_column
