@@ -82,7 +82,7 @@ def opened(path: Path, *, field: str) -> Iterator[Rows]:
         raise InvalidValue(f"{path}: no such file", field=field)
     try:
         with path.open("rb") as raw:
-            plain = _decompressed(raw, field)
+            plain = decompressed(raw, field)
             begun = plain.peek(4)[:4]
             if begun in (b"PAR1", b"PK\x03\x04"):
                 whole: IO[bytes] = raw if plain is raw else io.BytesIO(plain.read())
@@ -99,7 +99,7 @@ def read_text(path: Path, *, field: str) -> str:
     """The text of a file, decompressed. InvalidValue with ``field`` for what cannot be read."""
     try:
         with path.open("rb") as raw:
-            data = _decompressed(raw, field).read(MOST_BYTES + 1)
+            data = decompressed(raw, field).read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise InvalidValue(f"{path}: more than {MOST_BYTES >> 30} GiB after decompression", field=field)
         return data.decode(_encoding(data[:4]), errors=_WESTERN)
@@ -113,7 +113,7 @@ def decompressed_file(path: Path, *, field: str) -> Iterator[Path]:
     with ``field`` for what cannot be read."""
     try:
         with path.open("rb") as raw, tempfile.NamedTemporaryFile() as file:
-            plain = _decompressed(raw, field)
+            plain = decompressed(raw, field)
             if plain is raw:
                 yield path
                 return
@@ -128,7 +128,7 @@ def begins_with(path: Path, magic: bytes) -> bool:
     """True for a file that begins so after decompression."""
     try:
         with path.open("rb") as raw:
-            return bool(_decompressed(raw, "trace").read(len(magic)) == magic)
+            return bool(decompressed(raw, "trace").read(len(magic)) == magic)
     except (*_UNREADABLE, InvalidValue):
         return False
 
@@ -153,8 +153,9 @@ def place_of(path: Path, row: int, *, field: str) -> str:
 # compression
 
 
-def _decompressed(raw: io.BufferedReader, field: str) -> io.BufferedReader:
-    """What a file holds, also if it was compressed more than once."""
+def decompressed(raw: io.BufferedReader, field: str) -> io.BufferedReader:
+    """What a file holds, also if it was compressed more than once. Reading it raises OSError, EOFError or zlib.error
+    for what is damaged or cut off."""
     for _ in range(_LAYERS):
         begun = raw.peek(4)[:4]
         if begun[:2] == b"\x1f\x8b":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import re
+import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,12 +19,16 @@ import pytest
 from hostler import InvalidValue
 from hostler.drivers.imports.command import read_databases
 from hostler.drivers.openstack.source.databases import Database
+from hostler.drivers.openstack.source.dumps import load_dump
 from hostler.drivers.openstack.source.options import SourceOptions
 
 from .clouds import CELL, NOW, Cloud
 
 AWKWARD = "it's \\ a \"flavor\";\n(1,'2'),\tÜ"
 """A name with every character that dumps escape or that could end a value."""
+
+
+SERVICES = "CREATE TABLE public.services (\n    id integer\n);\nCOPY public.services (id) FROM stdin;\n"
 
 
 def tables(path: Path) -> list[tuple[str, list[tuple[str, str]], list[tuple[Any, ...]]]]:
@@ -149,7 +155,17 @@ def test_a_file_of_sqlite_needs_no_url(cloud: Cloud) -> None:
         ("", "is no dump"),
         ("PGDMP\1\2", "archive of pg_dump"),
         ("CREATE TABLE other (id int);\n", "is no dump"),
-        ("USE `nova`;\nUSE `nova_api`;\n", "line 2: it holds several databases, nova, nova_api"),
+        (
+            "USE `nova`;\nCREATE TABLE `services` (`id` int);\nUSE `nova_api`;\nCREATE TABLE `traits` (`id` int);\n",
+            "line 4: it holds several databases, nova, nova_api",
+        ),
+        (
+            f"\\connect nova\n{SERVICES}1\n\\.\n\\connect -reuse-previous=on \"dbname='nova_cell0'\"\n{SERVICES}\\.\n",
+            "line 9: it holds several databases, nova, nova_cell0",
+        ),
+        (f"{SERVICES}1\n\\.\n{SERVICES}\\.\n", "line 7: the table services is there twice"),
+        ("CREATE TABLE traits (id int);\nINSERT INTO traits VALUES (lower('A'));\n", "line 2: no value"),
+        ("CREATE TABLE traits (id int);\nINSERT INTO traits VALUES (char(10);\n", "line 2: no value"),
         ("INSERT INTO traits VALUES (1);\n", "no CREATE TABLE"),
         (
             "CREATE TABLE traits (id int, name text);\nINSERT INTO traits VALUES (1);\n",
@@ -170,8 +186,68 @@ def test_what_is_no_dump_says_so(tmp_path: Path, text: str, problem: str) -> Non
         Database("nova_api", str(tmp_path / "dump"))
 
 
-def test_a_dump_that_is_cut_off_or_no_text_is_an_error(tmp_path: Path) -> None:
-    for data in (gzip.compress(b"CREATE TABLE traits (id int);\n" * 99)[:-9], b"CREATE TABLE \xff\xfe"):
+def test_a_dump_that_is_damaged_cut_off_or_no_text_is_an_error(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="the extra imports is not installed")
+    text = b"CREATE TABLE traits (id int);\n" + b"".join(
+        b"INSERT INTO traits VALUES (%d);\n" % at for at in range(9_999)
+    )
+    zipped, packed = gzip.compress(text), zstandard.ZstdCompressor().compress(text)
+    damaged = [data[:20] + b"\xff" * 40 + data[60:] for data in (zipped, packed)]
+    for data in (zipped[:-9], packed[: len(packed) // 2], *damaged, b"CREATE TABLE \xff\xfe"):
         (tmp_path / "dump").write_bytes(data)
         with pytest.raises(InvalidValue, match="cannot be read"):
             Database("nova_api", str(tmp_path / "dump"))
+
+
+def rows_of(text: str, tmp_path: Path, table: str = "services") -> list[tuple[Any, ...]]:
+    (tmp_path / "dump").write_text(text)
+    with closing(load_dump(tmp_path / "dump", "nova_cell")) as database:
+        return database.execute(f"SELECT * FROM {table}").fetchall()
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        "INSERT INTO public.instance_faults VALUES (1, 'no host\nUse another flavor\nuse less memory\n');\n",
+        "INSERT INTO instance_faults VALUES (1, 'sql was;\nCREATE TABLE services (\n  id int\n);\nit''s all\n');\n",
+        "INSERT INTO other VALUES (1, 'a\n\\connect b\nINSERT INTO services VALUES (7);\nUSE c;\n');\n",
+        "COMMENT ON TABLE public.services IS 'as\nINSERT INTO services VALUES (7);\nhas it';\n",
+        'COPY public."other table" (text) FROM stdin;\nINSERT INTO services VALUES (7);\n\\.\n',
+        "\\connect postgres\n\\connect template1\n",
+    ],
+)
+def test_texts_of_what_is_passed_over_are_no_statements(tmp_path: Path, passed: str) -> None:
+    """As pg_dump --inserts has them, in lines."""
+    text = f"{SERVICES}1\n\\.\n{passed}INSERT INTO public.services VALUES (2);\n"
+    assert rows_of(text, tmp_path) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("begun", ["INSERT INTO", "INSERT  IGNORE INTO", "REPLACE INTO"])
+def test_rows_of_mysql_are_taken_however_they_are_to_be_put_in(tmp_path: Path, begun: str) -> None:
+    text = f"-- MySQL dump 10.13\nCREATE TABLE `services` (\n  `id` int\n);\n{begun} `services` VALUES (1),(2);\n"
+    assert rows_of(text, tmp_path) == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("replace('a\\nb\\n','\\n',char(10))", "a\nb\n"),
+        ("replace(replace('a\\r\\nit''s (x), \\012','\\r',char(13)),'\\n',char(10))", "a\r\nit's (x), \\012"),
+        ("unistr('a\\u000ab\\u001b\\\\n''\\+01F600')", "a\nb\x1b\\n'\N{GRINNING FACE}"),
+        ("X'4142'", "AB"),
+    ],
+)
+def test_values_that_sqlite_writes_as_expressions_are_evaluated(tmp_path: Path, value: str, told: str) -> None:
+    text = f"CREATE TABLE services(id integer, host text);\nINSERT INTO services VALUES(1,{value});\n"
+    assert rows_of(text, tmp_path) == [(1, told)]
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the program sqlite3 is not installed")
+def test_what_the_program_sqlite3_dumps_is_read_as_its_database(tmp_path: Path) -> None:
+    texts = [AWKWARD, "ssh-rsa x\n", "a\r\nb\\n\\012\r", "\x1b[0m\t'\n''", "\n", "replace('a','b')"]
+    with closing(sqlite3.connect(tmp_path / "made")) as made:
+        made.execute("CREATE TABLE instances(id integer, key_data text)")
+        made.executemany("INSERT INTO instances VALUES (?, ?)", enumerate(texts))
+        made.commit()
+    text = subprocess.run(["sqlite3", tmp_path / "made", ".dump"], capture_output=True, check=True).stdout.decode()
+    assert [told for _, told in rows_of(text, tmp_path, "instances")] == texts

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
 from ....placement.types.errors import InvalidValue
-from ....placement.types.extras import import_extra
+from ....sim.trace.rows import decompressed
+from .dump_values import called, unescaped
 
 TABLES: Final = frozenset(
     {
@@ -26,12 +27,16 @@ TABLES: Final = frozenset(
 )
 """Tables that are taken; others, such as of actions and events, are passed over."""
 _SQLITE: Final = b"SQLite format 3\0"
-_BEGINS: Final = ("CREATE TABLE", "INSERT ", "REPLACE INTO", "COPY ", "USE ")
+_BEGINS: Final = ("CREATE ", "INSERT ", "REPLACE ", "COPY ", "USE ", "\\CONNECT ", "COMMENT ON ")
 _NAMED: Final = re.compile(
-    r"""(?:CREATE\ TABLE(?:\ IF\ NOT\ EXISTS)?|INSERT\s+(?:IGNORE\s+)?INTO|REPLACE\ INTO|COPY|USE)\s+
+    r"""(?P<word>CREATE\ (?:UNLOGGED\ )?TABLE(?:\ IF\ NOT\ EXISTS)?|(?:INSERT(?:\s+IGNORE)?|REPLACE)\s+INTO|COPY)\s+
         (?:[`"]?[\w-]+[`"]?\.)?[`"]?(?P<name>[\w-]+)[`"]?\s*(?:\((?P<columns>[^)']*)\))?""",
     re.VERBOSE | re.IGNORECASE,
 )
+_DATABASE: Final = re.compile(
+    r"""(?:USE|\\CONNECT)\s+(?:-\S+\s+)?[`"]*(?:dbname=)?'?(?P<name>[^`"';\s]+)""", re.IGNORECASE
+)
+"""USE of MySQL and \\connect of PostgreSQL's programs."""
 _COLUMN: Final = re.compile(r"""^\s*(?P<begins>[`"]?(?P<name>\w+))[`"]?\s+(?P<type>[A-Za-z]+(?:\s*\(\d+\))?)""")
 _PART: Final = re.compile(
     r"""(?:[^,('`"]|\((?:[^()]|\([^()]*\))*\)|'(?:[^'\\]|\\.|'')*'|`[^`]*`|"[^"]*")+""", re.DOTALL
@@ -40,18 +45,19 @@ _PART: Final = re.compile(
 _KEYS: Final = frozenset({"primary", "unique", "constraint", "foreign", "check", "fulltext", "period"})
 """What a key or constraint begins with, without quotes. Behind ``KEY`` is a name in quotes, as no type is."""
 _BACKSLASHES: Final = re.compile(
-    r"\s*(?:(?:_\w+\s+)?'(?P<text>(?:[^'\\]++|\\.|'')*+)'|(?P<plain>[^,()'\s]++))\s*(?P<end>[,)])", re.DOTALL
+    r"\s*(?:(?:_\w+\s*)?'(?P<text>(?:[^'\\]++|\\.|'')*+)'|(?P<plain>[^,()'\s]++))\s*(?P<end>[,)])", re.DOTALL
 )
 """A value as MySQL writes it."""
 _STANDARD: Final = re.compile(
-    r"\s*(?:'(?P<text>(?:[^']++|'')*+)'|(?P<plain>[^,()'\s]++))(?:::[\w ]+)?\s*(?P<end>[,)])", re.DOTALL
+    r"\s*(?:'(?P<text>(?:[^']++|'')*+)'|(?P<plain>[xX]'[0-9a-fA-F]*+'|[^,()'\s]++))(?:::[\w ]+)?\s*(?P<end>[,)])",
+    re.DOTALL,
 )
 _HEADER: Final = 5
 """Lines among which the one is by which MySQL's programs name themselves."""
 _GAP: Final = re.compile(r"\s*,?\s*")
 _BEHIND: Final = re.compile(r"(?:ON CONFLICT DO NOTHING)?\s*;?", re.IGNORECASE)
 """What may be behind the rows of an INSERT."""
-_ESCAPES: Final = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "f": "\f", "v": "\v"}
+_END: Final = re.compile(r"\s*(?P<end>[,)])")
 
 
 def is_database_file(path: Path) -> bool:
@@ -68,7 +74,7 @@ def load_dump(path: Path, field: str) -> sqlite3.Connection:
     try:
         with _opened(path, field) as text:
             reader.read(text)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InvalidValue(f"{path} cannot be read: {error}", field=field) from None
     if not reader.columns:
         hint = "a dump in plain SQL, by mysqldump or pg_dump, of one database with its tables"
@@ -81,16 +87,10 @@ def load_dump(path: Path, field: str) -> sqlite3.Connection:
 def _opened(path: Path, field: str) -> Iterator[IO[str]]:
     with path.open("rb") as raw:
         begun = raw.peek(5)[:5]
-        plain: Any = raw
         if begun == b"PGDMP":
             problem = f"{path} is an archive of pg_dump, not plain SQL"
             raise InvalidValue(problem, field=field, hint=f"pg_restore -f FILE {path.name} makes plain SQL of it")
-        if begun[:2] == b"\x1f\x8b":
-            plain = gzip.GzipFile(fileobj=raw)
-        elif begun[:4] == b"\x28\xb5\x2f\xfd":
-            library = import_extra("zstandard", "imports", field=field)
-            plain = io.BufferedReader(library.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
-        with io.TextIOWrapper(plain, encoding="utf-8", newline="\n") as text:
+        with io.TextIOWrapper(decompressed(raw, field), encoding="utf-8-sig", newline="\n") as text:
             yield text
 
 
@@ -100,7 +100,8 @@ class _Dump:
     def __init__(self, path: Path, field: str, made: sqlite3.Connection) -> None:
         self._path, self._field, self._made = path, field, made
         self.columns: dict[str, dict[str, str]] = {}
-        self._databases: set[str] = set()
+        self._database, self._databases = "", set[str]()
+        """The one whose tables follow, and those that had some."""
         self._line, self._backslashes = 0, False
 
     def read(self, text: IO[str]) -> None:
@@ -110,19 +111,21 @@ class _Dump:
             self._backslashes |= self._line <= _HEADER and line.startswith(("-- MySQL dump", "-- MariaDB dump"))
             if not line.upper().startswith(_BEGINS):
                 continue
-            word, named = line[:4].upper(), _NAMED.match(line)
-            name = named["name"] if named is not None else ""
-            if word == "USE ":
-                self._databases.add(name)
-                if len(self._databases) > 1:
-                    raise self._wrong(f"it holds several databases, {', '.join(sorted(self._databases))}")
-            elif word == "COPY" and named is not None and "FROM STDIN" in line.upper():
-                rows = self._copied(lines)
-                self._insert(name, _names(named["columns"]), rows if name in TABLES else _passed(rows))
+            if (database := _DATABASE.match(line)) is not None:
+                self._database = database["name"]
+                continue
+            named = _NAMED.match(line)
+            name, word = ("", line) if named is None else (named["name"], named["word"])
+            columns, word = _names(named and named["columns"]), word[:4].upper()
+            if word == "COPY" and "FROM STDIN" in line.upper():
+                self._insert(name, columns, self._copied(lines))
             elif word == "CREA" and name in TABLES:
                 self._create(name, line, lines)
-            elif word in ("INSE", "REPL") and name in TABLES and named is not None:
-                self._insert(name, _names(named["columns"]), self._valued(line, lines))
+            elif word in ("INSE", "REPL") and name in TABLES:
+                self._insert(name, columns, self._valued(line, lines))
+            elif word in ("INSE", "REPL", "COMM"):
+                for _ in self._statement(line, lines):  # whose texts may have lines like those of statements
+                    pass
 
     def _counted(self, text: IO[str]) -> Iterator[str]:
         for self._line, line in enumerate(text, 1):
@@ -133,6 +136,11 @@ class _Dump:
         return InvalidValue(f"{self._path}, line {self._line}: {problem[:200]}", field=self._field, hint=hint)
 
     def _create(self, name: str, line: str, lines: Iterator[str]) -> None:
+        self._databases.add(self._database)
+        if len(self._databases) > 1:
+            raise self._wrong(f"it holds several databases, {', '.join(sorted(self._databases))}")
+        if name in self.columns:
+            raise self._wrong(f"the table {name} is there twice")
         statement = [line]
         while not statement[-1].rstrip().endswith(";"):
             statement.append(next(lines, ";"))
@@ -143,7 +151,6 @@ class _Dump:
         if not columns:
             raise self._wrong(f"the table {name} has no columns")
         told = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-        self._made.execute(f'DROP TABLE IF EXISTS "{name}"')
         self._made.execute(f'CREATE TABLE "{name}" ({told})')
         self.columns[name] = columns
 
@@ -178,37 +185,41 @@ class _Dump:
         for line in lines:
             if line.rstrip("\r\n") == "\\.":
                 return
-            yield [None if cell == "\\N" else _unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
+            yield [None if cell == "\\N" else unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
         raise self._wrong("it ends within the rows of a table")
 
     def _valued(self, line: str, lines: Iterator[str]) -> Iterator[list[Any]]:
         """Rows of an INSERT, which MySQL writes in one line, and others with what their texts have of lines."""
-        backslashes = self._backslashes or "`" in line.partition("(")[0]
-        parts, quotes = [line], line.count("'")
-        while not parts[-1].rstrip().endswith(";") or (quotes % 2 and not backslashes):
-            more = next(lines, None)
-            if more is None:
-                raise self._wrong("it ends within a statement")
-            parts.append(more)
-            quotes += more.count("'")
-        statement = "".join(parts)
+        backslashes, statement = self._escapes(line), "".join(self._statement(line, lines))
         begun = re.search(r"\bVALUES\s*(?=\()", statement, re.IGNORECASE)
         if begun is None:
             raise self._wrong("INSERT without VALUES")
         yield from self._tuples(statement, begun.end(), _BACKSLASHES if backslashes else _STANDARD, backslashes)
+
+    def _escapes(self, line: str) -> bool:
+        """True if the texts of an INSERT have backslashes, and lines as ``\\n``, as those of MySQL."""
+        return self._backslashes or "`" in line.partition("(")[0]
+
+    def _statement(self, line: str, lines: Iterator[str]) -> Iterator[str]:
+        """The lines of a statement with texts."""
+        backslashes, quotes = self._escapes(line), line.count("'")
+        yield line
+        while not line.rstrip().endswith(";") or (quotes % 2 and not backslashes):
+            more = next(lines, None)
+            if more is None:
+                raise self._wrong("it ends within a statement")
+            line = more
+            quotes += line.count("'")
+            yield line
 
     def _tuples(self, statement: str, at: int, value: re.Pattern[str], backslashes: bool) -> Iterator[list[Any]]:
         while statement[at : at + 1] == "(":
             at += 1
             row: list[Any] = []
             while True:
-                found = value.match(statement, at)
-                if found is None:
-                    raise self._wrong(f"no value: {statement[at : at + 40]!r}")
-                at = found.end()
-                text = found["text"]
-                row.append(_plain(found["plain"]) if text is None else _quoted(text, backslashes))
-                if found["end"] == ")":
+                cell, end, at = self._value(statement, at, value, backslashes)
+                row.append(cell)
+                if end == ")":
                     break
             yield row
             gap = _GAP.match(statement, at)
@@ -216,15 +227,25 @@ class _Dump:
         if not _BEHIND.fullmatch(statement[at:].strip()):
             raise self._wrong(f"what is behind the rows: {statement[at : at + 40]!r}")
 
+    def _value(self, statement: str, at: int, value: re.Pattern[str], backslashes: bool) -> tuple[Any, str, int]:
+        """The value at a place, what ends it, and the place behind that."""
+        found = value.match(statement, at)
+        if found is not None:
+            text = found["text"]
+            cell = _plain(found["plain"]) if text is None else _quoted(text, backslashes)
+            return cell, found["end"], found.end()
+        try:
+            cell, behind = called(statement, at)
+        except ValueError:
+            ended = None
+        else:
+            ended = _END.match(statement, behind)
+        if ended is None:
+            raise self._wrong(f"no value: {statement[at : at + 40]!r}")
+        return cell, ended["end"], ended.end()
+
 
 _FLAGS: Final = {"t": 1, "true": 1, "f": 0, "false": 0}
-
-
-def _passed(rows: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    """No rows, after all of a table that is not taken."""
-    for _ in rows:
-        pass
-    return iter(())
 
 
 def _names(columns: str | None) -> list[str]:
@@ -244,24 +265,15 @@ def _type(told: str) -> str:
 
 
 def _quoted(text: str, backslashes: bool) -> str:
-    if backslashes and "\\" in text:
-        text = re.sub(r"\\(.)|''", lambda found: "'" if found[1] is None else _ESCAPES.get(found[1], found[1]), text)
-        return text
-    return text.replace("''", "'")
-
-
-def _unescaped(cell: str) -> str:
-    if "\\" not in cell:
-        return cell
-    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), cell)
+    return unescaped(text) if backslashes else text.replace("''", "'")
 
 
 def _plain(text: str) -> Any:
     """A value without quotes."""
     if text.upper() == "NULL":
         return None
-    if text[:2].lower() == "0x":
-        return bytes.fromhex(text[2:]).decode("utf-8", errors="replace")
+    if text[:2].lower() in ("0x", "x'"):
+        return bytes.fromhex(text[2:].rstrip("'")).decode("utf-8", errors="replace")
     return _FLAGS.get(text.lower(), text)
 
 
