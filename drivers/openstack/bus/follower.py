@@ -70,7 +70,7 @@ class Follower:
         self._cells_due = self._aggregates_due = True
         """They are to be read, whatever says that they have not changed."""
         self._gone: set[str] = set()
-        """Nodes of cells that are no more, which nobody was told yet."""
+        """Nodes of cells that are no more, which no look has told yet."""
         self._aggregates_mark: tuple[Any, ...] = ()
         self._aggregates_at = float("-inf")
         self.aggregates: dict[str, tuple[Aggregate, ...]] = {}
