@@ -20,6 +20,8 @@ EVACUATING_UNSETTLED: Final = 3
 """Revision of the rules (``orders.RULES``) from which on guests are evacuated that were not yet as desired."""
 KEEPING_REQUESTS: Final = 7
 """The revision from which on a guest whose move is reverted keeps what it was asked with."""
+RESIZING_WITHIN: Final = 8
+"""The revision from which on a guest is not resized to a node that is not of its back end."""
 
 
 def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) -> Decision:
@@ -33,9 +35,7 @@ def begin(state: ServiceState, life: GuestLife, command: MoveGuest, now: float) 
     if not decision.placed:
         return decision
     (selection,) = decision.selections
-    if lives.backend_of(selection.node) != life.backend:
-        guests.end_move(state, life.uuid, confirm=False)
-        raise InvalidValue(f"node {selection.node}, which was selected, is of no back end", field="target")
+    _check_selected(state, life, selection.node)
     if state.rules >= KEEPING_REQUESTS:
         state.requests.keep((life.uuid,), life.spec)
     else:
@@ -76,6 +76,8 @@ def begin_resize(state: ServiceState, life: GuestLife, command: ResizeGuest, now
     else:
         return decision
     (selection,) = decision.selections
+    if state.rules >= RESIZING_WITHIN:
+        _check_selected(state, life, selection.node)
     state.requests.keep((life.uuid,), spec)
     life.move = GuestMove(
         kind="resize",
@@ -123,6 +125,13 @@ def _check_target(state: ServiceState, life: GuestLife, target: str | None) -> N
         problem = f"node {target[:100]} is not one of back end {life.backend}, which has the guest"
         raise InvalidValue(problem, field="target")
     volumes.check_zone(state, target or "", life.volumes, "target")
+
+
+def _check_selected(state: ServiceState, life: GuestLife, node: str) -> None:
+    """InvalidValue, with the move reverted, for a node that was selected and is not of the guest's back end."""
+    if state.lives.backend_of(node) != life.backend:
+        guests.end_move(state, life.uuid, confirm=False)
+        raise InvalidValue(f"node {node}, which was selected, is of no back end", field="target")
 
 
 def _check(state: ServiceState, life: GuestLife, command: MoveGuest) -> None:

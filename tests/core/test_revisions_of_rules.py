@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core import lifecycle_commands as g
 from hostler.core import storage_commands as s
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import RULES, Order, PlacementWrite
@@ -142,3 +143,41 @@ def test_old_moves_are_reverted_though_clients_of_placement_have_confirmed_them(
     assert replay(made, data) == [True] * 5
     assert made.state.engine.moves() == []
     assert made.state.fleet.column("vcpus_used").sum() == kept
+
+
+def guest_with_volume() -> list[Any]:
+    """A back end with one node and one pool, beside a host of none, and a guest and a volume that are made there."""
+    guest = asked(1, project="p", memory_mb=1_024)
+    return [
+        p.AddHosts(hosts=hosts(1)),
+        g.ReportBackend(name="a", at=NOW, nodes=(g.NodeReport("a-0", 8, 16_384, 100),), can=("move", "resize")),
+        g.ReportPools(name="a", kind="model", at=NOW, pools=(g.PoolReport("gold", 1_000, 1_000, 0),)),
+        g.CreateGuest(request=msgspec.structs.replace(guest, spec=msgspec.Raw(with_host(guest.spec, "a-0")))),
+        g.BeginBuild(uuid=uuid_of(1), claim=1),
+        g.ConfirmGuest(uuid=uuid_of(1), claim=1, power="on"),
+        g.CreateVolume(request=wish(12, 50, project="p")),
+        g.BeginVolume(volume=uuid_of(12), claim=2),
+        g.ConfirmVolume(volume=uuid_of(12), claim=2),
+    ]
+
+
+def with_host(spec: msgspec.Raw, host: str) -> bytes:
+    return msgspec.msgpack.encode({**msgspec.msgpack.decode(spec), "force_hosts": [host]})
+
+
+def given(rules: int, *commands: Any) -> tuple[ServiceMachine, list[bool]]:
+    """A machine that has carried out orders of a revision, and which of ``commands`` it did."""
+    made, first = ServiceMachine(), guest_with_volume()
+    data = [made.encode(Order(NOW, LOCAL, command, rules)) for command in (*first, *commands)]
+    done = replay(made, data)
+    assert all(done[: len(first)])
+    return made, done[len(first) :]
+
+
+@pytest.mark.parametrize(("rules", "placed"), [(7, True), (8, False)])
+def test_old_resizes_to_a_node_of_no_back_end_were_claimed(rules: int, placed: bool) -> None:
+    larger = g.ResizeGuest(uuid=uuid_of(1), request=asked(project="p", memory_mb=32_768))
+    made, done = given(rules, larger)
+    assert done == [placed]
+    assert made.state.fleet.inventory("node-0")["VCPU"][1] == placed
+    assert (made.state.lives.guests[uuid_of(1)].move is not None) == placed

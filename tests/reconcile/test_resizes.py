@@ -10,13 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hostler.core.engine_commands import AddServerGroup
+from hostler.core.engine_commands import AddHosts, AddServerGroup
 from hostler.core.lifecycle_commands import CreateGuest, ResizeGuest, StopGuest
 from hostler.drivers.model.driver import Faults, ModelDriver
 from hostler.drivers.protocol import Can
 from hostler.placement.types.errors import InvalidValue
 
-from ..core.orders import asked, uuid_of
+from ..core.orders import asked, hosts, uuid_of
 from .cloud import Model, ready
 from .test_moves import active, held
 
@@ -176,6 +176,22 @@ async def test_what_cannot_be_resized_is_refused(autojump_clock: MockClock) -> N
         await life.submit(resize(3))
         with pytest.raises(InvalidValue, match="is resizing"):
             await life.submit(resize(4))
+
+
+async def test_a_guest_is_resized_to_no_node_without_a_back_end(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=1)
+    async with ready(model) as life:
+        node = await active(life)
+        await life.submit(AddHosts(hosts=hosts(1)))
+        model.world.make_strangers_guest(node, memory_mb=60_000)
+        await life.inventories(2)
+        with pytest.raises(InvalidValue, match="node node-0, which was selected, is of no back end"):
+            await life.submit(resize(2, 20_000))
+        assert life.status(1) == "active"
+        assert held(life) == {node: 2 + 1}
+        assert life.state.fleet.inventory("node-0")["VCPU"][1] == 0
+        assert life.state.usage.of("project:p")["MEMORY_MB"] == 1_024
+        assert (await life.submit(resize(3))).placed
 
 
 async def test_a_back_end_that_resizes_no_guests_says_so(
