@@ -330,11 +330,14 @@ class ConfirmAttachment(OnClaim, frozen=True, tag="confirm_attachment"):
 
 
 class RefuseAttachment(OnClaim, frozen=True, tag="refuse_attachment"):
-    """A volume cannot be attached to the guest, which goes on without it, or not detached from it: it keeps it."""
+    """A volume cannot be attached to the guest, which goes on without it, or not detached from it: it keeps it.
+    ``attaching``: it was a call that attaches it which failed; of one that is to be detached by now the guest is
+    free."""
 
     volume: str
     failure: FailureClass
     text: str = ""
+    attaching: bool = False
 
 
 class OnSnapshotClaim(OnGuest, frozen=True):

@@ -323,9 +323,9 @@ def _progress(state: ServiceState, command: Any, now: float) -> GuestChange:
             guest_moves.end(state, life, command, now)
         case ConfirmAttachment(volume=volume, attached=attached):
             volume_lives.confirm_attachment(state, life, volume, now, attached=attached)
-        case RefuseAttachment(volume=volume, failure=failure, text=text):
+        case RefuseAttachment(volume=volume, failure=failure, text=text, attaching=attaching):
             fault = Fault(failure, text[:MAX_TEXT], now, life.node)
-            volume_lives.refuse_attachment(state, life, volume, fault)
+            volume_lives.refuse_attachment(state, life, volume, fault, now, attaching=attaching)
         case RefusePower():
             _refuse_power(life, command, now)
         case NoteTrouble(failure=failure, text=text):

@@ -32,6 +32,7 @@ MAX_TEXT: Final = 1_000
 REFUSING_SOURCES: Final = 3
 BOOTING_BY_GUEST: Final = 3
 DETACHING_UNCONFIRMED: Final = 7
+KEEPING_TIMES: Final = 8
 """Revisions of the rules (``orders.RULES``) from which on this is so."""
 
 
@@ -204,15 +205,22 @@ def confirm_attachment(state: ServiceState, guest: GuestLife, uuid: str, now: fl
     there = {*guest.attached, uuid} if attached else {*guest.attached} - {uuid}
     guest.attached = _ordered(guest, there)
     guest.attaching.pop(uuid, None)
-    guest.detaching.pop(uuid, None)
+    if not attached or uuid in guest.volumes or state.rules < KEEPING_TIMES:  # else it was to be detached meanwhile
+        guest.detaching.pop(uuid, None)
     if not attached and uuid in guest.volumes:
         guest.attaching[uuid] = now + DETACH_SECONDS
     if not attached and uuid not in guest.volumes and uuid in state.lives.volumes:
         state.lives.volumes[uuid].guest = ""
 
 
-def refuse_attachment(state: ServiceState, guest: GuestLife, uuid: str, fault: Fault) -> None:
-    """A volume cannot be attached: the guest goes on without it. Or it cannot be detached: the guest keeps it."""
+def refuse_attachment(
+    state: ServiceState, guest: GuestLife, uuid: str, fault: Fault, now: float, *, attaching: bool
+) -> None:
+    """A volume cannot be attached: the guest goes on without it. Or it cannot be detached: the guest keeps it.
+    ``attaching``: a call that attaches it has failed; if it is to be detached by now, the guest has let it go."""
+    if attaching and uuid in guest.attached and uuid not in guest.volumes:
+        confirm_attachment(state, guest, uuid, now, attached=False)
+        return
     if (uuid in guest.volumes) == (uuid in guest.attached):
         raise InvalidValue(f"volume {uuid} is not about to be attached to guest {guest.uuid}", field="volume")
     guest.fault = fault

@@ -90,17 +90,20 @@ class Attachments:
             connection = await self._desk.connection(self._desk.lives.volume(coming), life.node)
             await self._backend.call("attach", lambda: driver.attach(uuid, connection))
         except (Permanent, Capacity, Quota, NotFound) as error:
-            return await self._refused(driver, life, coming, error)
+            return await self._refused(driver, life, coming, error, attaching=True)
         except (Transient, Unknown, Conflict) as error:
             if not self._is_late(life, coming):
                 raise
-            return await self._refused(driver, life, coming, error)
+            return await self._refused(driver, life, coming, error, attaching=True)
         await self._confirm(life, coming, attached=True)
         return 0.0
 
-    async def _refused(self, driver: ComputeDriver, life: GuestLife, volume: str, error: DriverError) -> float:
+    async def _refused(
+        self, driver: ComputeDriver, life: GuestLife, volume: str, error: DriverError, *, attaching: bool = False
+    ) -> float:
         """A volume is not attached, or not detached, unless the back end has done so before it failed. A guest that is
-        there after all, of which a volume could not be found, is asked again while there is time."""
+        there after all, of which a volume could not be found, is asked again while there is time. One that is there
+        although its attaching failed, and is to be detached by now, is detached next."""
         try:
             found = await self._backend.call("get_guest", lambda: driver.get_guest(life.uuid))
         except NotFound:
@@ -110,10 +113,17 @@ class Attachments:
         if attached == (volume in life.volumes):
             await self._confirm(life, volume, attached=attached)
             return 0.0
+        if attaching and attached:
+            return 0.0
         if isinstance(error, NotFound) and attached and not self._is_late(life, volume):
             raise error
         refused = RefuseAttachment(
-            uuid=life.uuid, claim=life.claim, volume=volume, failure=error.failure, text=error.text
+            uuid=life.uuid,
+            claim=life.claim,
+            volume=volume,
+            failure=error.failure,
+            text=error.text,
+            attaching=attaching,
         )
         await self._desk.submit(refused)
         return 0.0

@@ -181,3 +181,17 @@ def test_old_resizes_to_a_node_of_no_back_end_were_claimed(rules: int, placed: b
     assert done == [placed]
     assert made.state.fleet.inventory("node-0")["VCPU"][1] == placed
     assert (made.state.lives.guests[uuid_of(1)].move is not None) == placed
+
+
+@pytest.mark.parametrize(("rules", "kept"), [(7, 0), (8, 1)])
+def test_old_detachments_lost_their_time_when_the_volume_was_found_attached(rules: int, kept: int) -> None:
+    on = {"uuid": uuid_of(1), "volume": uuid_of(12)}
+    made, done = given(
+        rules,
+        g.AttachVolume(**on),
+        g.DetachVolume(**on),
+        g.ConfirmAttachment(**on, claim=1, attached=True),
+    )
+    assert done == [True] * 3
+    guest = made.state.lives.guests[uuid_of(1)]
+    assert (guest.volumes, guest.attached, len(guest.detaching)) == ([], [uuid_of(12)], kept)
