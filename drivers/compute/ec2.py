@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any, Final, NamedTuple
 from xml.etree import ElementTree
 
 import msgspec
+import trio
 
 from ..ec2_api import MARK_TAG, UUID_TAG, VERSION, Account, Ec2Api, id_of, mark_of, open_api, tagging, tags_of
 from ..ongoing import Ongoing, look_until, open_ongoing
@@ -37,6 +39,8 @@ from . import ec2_images
 
 TIMEOUT: Final = 300.0
 TYPES_A_CALL: Final = 100
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at an instance that is being built."""
 
 STATES: Final[Mapping[str, GuestState]] = {
     "pending": "building",
@@ -48,6 +52,8 @@ STATES: Final[Mapping[str, GuestState]] = {
 ALIVE: Final = {"Name": "instance-state-name", "Value": sorted(STATES)}
 DEVICES: Final = tuple(f"/dev/sd{letter}" for letter in "fghijklmnop")
 """Names that EC2 recommends for volumes."""
+TAKEN: Final = re.compile(r"attachment point \S+ is already in use", re.IGNORECASE)
+"""Text of the error for a device name that another volume has."""
 
 
 class Options(Account, kw_only=True, forbid_unknown_fields=True):
@@ -198,10 +204,14 @@ class Ec2Driver:
             await self._terminate(found[1:])
         else:
             guest = await self._as_guest(await self._run_instance(want))
-        if want.power == "off" or want.volumes:
-            guest = await look_until(lambda: self.get_guest(want.mark.uuid), lambda guest: guest.state != "building")
+        while guest.state == "building" and (want.power == "off" or want.volumes):
+            with suppress(NotFound):  # listings may be some seconds behind
+                guest = await self.get_guest(want.mark.uuid)
+            if guest.state == "building":
+                await trio.sleep(LOOK_SECONDS)
+        given = list[str]()
         for volume in want.volumes:
-            await self._attach(want.mark.uuid, volume)
+            given.append(await self._attach(want.mark.uuid, volume, given))
         if want.power == "off" and guest.state == "on":
             await self._api.call("StopInstances", {"InstanceId": [guest.key]})
         return await self.get_guest(want.mark.uuid) if want.volumes or want.power == "off" else guest
@@ -316,8 +326,7 @@ class Ec2Driver:
             if made.mark != mark:
                 raise Conflict(f"snapshot {mark.uuid} exists with another claim")
             return made
-        await ec2_images.make(self._api, await self._instance(guest), mark, name)
-        return await self.get_snapshot(mark.uuid)
+        return await ec2_images.make(self._api, await self._instance(guest), mark, name)
 
     async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
         """Remove an image with its EBS snapshots."""
@@ -329,30 +338,39 @@ class Ec2Driver:
         """Attach an EBS volume, and wait until it is."""
         await self._ongoing.run(uuid, lambda: self._attach(uuid, volume))
 
-    async def _attach(self, uuid: str, volume: Connection) -> None:
+    async def _attach(self, uuid: str, volume: Connection, given: Sequence[str] = ()) -> str:
+        """Returns the device name, which is none of those that were ``given`` to volumes before: the instance may be
+        listed without these for some seconds."""
         if volume.protocol != "ebs":
             raise Permanent(f"EC2 attaches EBS volumes, no {volume.protocol}")
         item, key = await self._instance(uuid), volume.address
-        if key not in _attached(item):
-            free = [name for name in DEVICES if name not in _attached(item).values()]
+        device = _attached(item).get(key, "")
+        if not device:
+            free = [name for name in DEVICES if name not in {*_attached(item).values(), *given}]
             if not free:
                 raise Permanent(f"guest {uuid} has no free device name")
-            instance = item.findtext("instanceId", "")
-            parameters = {"VolumeId": key, "InstanceId": instance, "Device": free[0]}
-            await self._api.call("AttachVolume", parameters)
+            device, instance = free[0], item.findtext("instanceId", "")
+            try:
+                await self._api.call("AttachVolume", {"VolumeId": key, "InstanceId": instance, "Device": device})
+            except Permanent as error:
+                if TAKEN.search(error.text):  # by a volume that the instance is not listed with yet
+                    raise Conflict(error.text, backend_code=error.backend_code) from error
+                raise
         await look_until(lambda: self._attachment(key), lambda status: status == "attached")
+        return device
 
     async def detach(self, uuid: str, volume: str) -> bool:
         """Detach a volume, which the instance may take its time for."""
         return await self._ongoing.run(uuid, lambda: self._detach(uuid, volume))
 
     async def _detach(self, uuid: str, volume: str) -> bool:
-        item = await self._instance(uuid)
-        for key, found in (await self._volumes_by_key([{"Name": "volume-id", "Value": list(_attached(item))}])).items():
+        instance = (await self._instance(uuid)).findtext("instanceId", "")
+        # What attaching has waited for: the instance may be listed without the volume for some seconds.
+        here = [{"Name": "attachment.instance-id", "Value": [instance]}]
+        for key, found in (await self._volumes_by_key(here)).items():
             if found == volume:
                 if await self._attachment(key) not in (None, "detaching"):
                     # Some clouds need the instance beside the volume.
-                    instance = item.findtext("instanceId", "")
                     await self._api.call("DetachVolume", {"VolumeId": key, "InstanceId": instance})
                 return await self._attachment(key) is None
         return True

@@ -49,8 +49,9 @@ async def of_uuid(api: Ec2Api, installation: str, uuid: str) -> list[tuple[Snaps
     return found
 
 
-async def make(api: Ec2Api, instance: ElementTree.Element, mark: Mark, name: str) -> None:
-    """Begin to make an image of the root volume of an instance, which goes on running."""
+async def make(api: Ec2Api, instance: ElementTree.Element, mark: Mark, name: str) -> Snapshot:
+    """Begin to make an image of the root volume of an instance, which goes on running. The account's images may have it
+    some seconds later. Conflict if they will have it already."""
     root = instance.findtext("rootDeviceName", "")
     devices = [each.findtext("deviceName", "") for each in instance.iterfind("blockDeviceMapping/item")]
     parameters: dict[str, Any] = {
@@ -62,7 +63,8 @@ async def make(api: Ec2Api, instance: ElementTree.Element, mark: Mark, name: str
     others = [device for device in devices if device != root]
     if others:  # the volumes of the guest are no part of it
         parameters["BlockDeviceMapping"] = [{"DeviceName": device, "NoDevice": ""} for device in others]
-    await api.call("CreateImage", parameters)
+    tree = await api.call("CreateImage", parameters)
+    return Snapshot(tree.findtext("imageId", ""), mark, name, "building")
 
 
 async def remove(api: Ec2Api, installation: str, uuid: str, claim: int | None) -> None:

@@ -30,6 +30,8 @@ from hostler.drivers.conformance import (  # noqa: E402  # after the skip
 )
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Capacity,
+    Conflict,
+    Connection,
     Denied,
     DriverContext,
     DriverError,
@@ -195,6 +197,87 @@ async def test_a_request_that_is_repeated_before_its_instance_is_listed_is_joine
         await driver.delete_guest(spec.mark.uuid)
 
 
+async def test_an_image_that_is_not_listed_yet_is_being_made(proxy: FaultProxy, moto: tuple[str, int]) -> None:
+    bench = compute_bench(proxy, moto)
+    nothing = Answer(200, {}, b"<DescribeImagesResponse><imagesSet/></DescribeImagesResponse>")
+    async with bench.driver() as driver:
+        assert isinstance(driver, ec2.Ec2Driver)
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        mark = Mark(spec.mark.installation, new_uuid(), 1)
+        proxy.instead = lambda request: nothing if action_of(request) == "DescribeImages" else None
+        made = await driver.snapshot_guest(spec.mark.uuid, mark, "x")
+        assert (made.mark, made.state) == (mark, "building")
+        proxy.instead = lambda request: None
+        assert (await driver.snapshot_guest(spec.mark.uuid, mark, "x")).key == made.key
+        await driver.delete_snapshot(mark.uuid)
+        await driver.delete_guest(spec.mark.uuid)
+
+
+class Behind:
+    """An instance that is made is not listed at the first look, and then for ever as it was at the second."""
+
+    def __init__(self) -> None:
+        self._made, self._looks = False, 0
+        self._known: Answer | None = None
+
+    def instead(self, request: Request) -> Answer | None:
+        action = action_of(request)
+        self._made = self._made or action == "RunInstances"
+        if action != "DescribeInstances" or not self._made:
+            return None
+        self._looks += 1
+        if self._looks == 1:
+            return Answer(200, {}, b"<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>")
+        return self._known
+
+    def seen(self, request: Request, answer: Answer) -> None:
+        if action_of(request) == "DescribeInstances" and self._made:
+            self._known = answer
+
+
+async def test_an_instance_that_is_listed_late_is_given_volumes_and_gives_them_back(
+    proxy: FaultProxy, moto: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ec2, "LOOK_SECONDS", 0.01)
+    compute, behind, client = compute_bench(proxy, moto), Behind(), client_of(moto)
+    storage = StorageBench(open=None, pool=f"{ZONE}.gp3")  # type: ignore[arg-type]  # only its specs are used
+    wanted = [storage.spec(), storage.spec()]
+    context = DriverContext("bench", "conformance-a")
+    async with compute.driver() as guests, ebs.open_driver(account(proxy), context) as volumes:
+        keys = [(await volumes.create_volume(each)).key for each in wanted]
+        there = [await volumes.connect(each.mark.uuid, ZONE) for each in wanted]
+        proxy.instead, proxy.seen = behind.instead, behind.seen
+        spec = compute.spec()._replace(volumes=tuple(there))
+        await guests.create_guest(spec)
+        found = client.describe_volumes(VolumeIds=keys)["Volumes"]
+        assert sorted(each["Attachments"][0]["Device"] for each in found) == ["/dev/sdf", "/dev/sdg"]
+        assert isinstance(guests, ec2.Ec2Driver)
+        for each in wanted:
+            await guests.detach(spec.mark.uuid, each.mark.uuid)
+        assert not any(each["Attachments"] for each in client.describe_volumes(VolumeIds=keys)["Volumes"])
+        for each in wanted:
+            await volumes.delete_volume(each.mark.uuid)
+        await guests.delete_guest(spec.mark.uuid)
+
+
+async def test_a_device_name_that_another_volume_has_is_a_conflict(proxy: FaultProxy, moto: tuple[str, int]) -> None:
+    """The next call finds another name free."""
+    compute = compute_bench(proxy, moto)
+    problem = "Invalid value '/dev/sdf' for unixDevice. Attachment point /dev/sdf is already in use"
+    taken = f"<Response><Errors><Error><Code>InvalidParameterValue</Code><Message>{problem}</Message></Error></Errors>"
+    async with compute.driver() as guests:
+        assert isinstance(guests, ec2.Ec2Driver)
+        spec = compute.spec()
+        await guests.create_guest(spec)
+        refusal = Answer(400, {}, f"{taken}</Response>".encode())
+        proxy.instead = lambda request: refusal if action_of(request) == "AttachVolume" else None
+        with pytest.raises(Conflict):
+            await guests.attach(spec.mark.uuid, Connection(volume=new_uuid(), protocol="ebs", address="vol-1"))
+        proxy.instead = lambda request: None
+        await guests.delete_guest(spec.mark.uuid)
+
+
 async def test_a_guest_is_given_a_volume_and_gives_it_back(proxy: FaultProxy, moto: tuple[str, int]) -> None:
     compute = compute_bench(proxy, moto)
     context = DriverContext("bench", "conformance-a")
@@ -346,8 +429,9 @@ async def test_an_image_of_a_guest_has_none_of_its_volumes_and_reboots_nothing()
     asked = list[tuple[str, dict[str, Any]]]()
 
     class Api:
-        async def call(self, action: str, parameters: dict[str, Any]) -> None:
+        async def call(self, action: str, parameters: dict[str, Any]) -> ElementTree.Element:
             asked.append((action, parameters))
+            return ElementTree.Element("CreateImageResponse")
 
     await ec2_images.make(Api(), instance, Mark("a", new_uuid(), 3), "x")  # type: ignore[arg-type]  # only call is used
     ((action, parameters),) = asked
