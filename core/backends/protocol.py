@@ -116,8 +116,9 @@ class ResizingDriver(ComputeDriver, Protocol):
 
     async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
         """Give a guest another size on its node. One that runs is stopped for it, and started again. No change if it
-        has that size. After a failure it has one of the two sizes, and ``get_guest`` tells which; it may be off.
-        NotFound if there is none; Capacity, Quota and Permanent leave it the size that it had."""
+        has that size. After a failure it has one of the two sizes, and ``get_guest`` tells which; it may be off. One
+        that does not start with the new size is better given the old one, and started with it. NotFound if there is
+        none."""
         ...
 
 

@@ -97,8 +97,8 @@ clients of the Placement API have confirmed is not reverted, neither by command 
 whose attachment is not confirmed is detached by its back end, too, before it is free. A guest whose move by a back end
 was reverted keeps what it was asked with. A guest is not lost while it moves: the end of the move comes first.
 
-8: how much of tenants is kept is bounded (``tenancy.bounds``). A guest is not resized to a node of no back end. The time
-that a guest has to let a volume go does not end when the volume is found attached.
+8: how much of tenants is kept is bounded (``tenancy.bounds``). A guest is not resized to a node of no back end. The
+time that a guest has to let a volume go does not end when the volume is found attached.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

@@ -322,6 +322,7 @@ class GuestSteps:
                 guest = await resizing.resized(self._backend, driver, uuid, move, found, self._desk.now())
             else:
                 guest = await self._migrated(driver, uuid, move, found)
+            guest = await self._started(driver, life, move, guest)
         except (Permanent, Capacity, Quota, NotFound, Conflict, Transient, Unknown) as error:
             late = self._desk.now() >= move.until
             if isinstance(error, Conflict | Transient | Unknown) and not late:
@@ -332,12 +333,22 @@ class GuestSteps:
             if not late:
                 raise  # what is left on its source is still to be removed
             guest = moved
-        there = guest.node == move.node and (move.kind != "resize" or (guest.vcpus, guest.memory_mb) == move.size)
-        if not there or guest.state in ("building", "deleting"):
+        if (
+            not resizing.is_done(guest, move)
+            or guest.state in ("building", "deleting")
+            or resizing.is_stopped(driver, life, guest)
+        ):
             return BUILDING_POLL
         power: Any = "on" if guest.state in ("on", "paused") else "off"
         await self._desk.submit(EndMigration(uuid=uuid, claim=claim, moved=True, power=power, key=guest.key))
         return 0.0
+
+    async def _started(self, driver: ComputeDriver, life: GuestLife, move: GuestMove, guest: Guest) -> Guest:
+        """Start a guest that is on the target of its move and does not run yet: if it cannot, it has not moved."""
+        if not resizing.is_done(guest, move) or not resizing.is_stopped(driver, life, guest):
+            return guest
+        self._check_time(move)
+        return await self._call("set_power", lambda: driver.set_power(life.uuid, "on"))
 
     async def _migrated(self, driver: ComputeDriver, uuid: str, move: GuestMove, found: Guest | None) -> Guest:
         if found is None:
@@ -381,12 +392,13 @@ class GuestSteps:
             await self._delete(driver, uuid, move.claim, move.node)
         else:
             found = await self._found(driver, uuid, life.node, move.node)
-            if move.kind == "resize":
-                if found is not None and resizing.is_done(found, move):
-                    return found
-                found = await resizing.put_back(self._backend, driver, life, found)
-            elif found is not None and found.node == move.node:
+            done = found is not None and resizing.is_done(found, move)
+            if found is not None and done and not resizing.is_stopped(driver, life, found):
                 return found
+            if move.kind == "resize":
+                found = await resizing.put_back(self._backend, driver, life, found)
+            elif done and moves(driver):  # it does not start there
+                found = await self._call("move_guest", lambda: driver.move_guest(uuid, life.node, live=False))
             if found is not None and found.state in ("on", "paused", "off"):
                 stayed = "off" if found.state == "off" else "on"  # stopped for a cold move, it is started again
         stays = EndMigration(uuid=uuid, claim=claim, moved=False, stayed=stayed, failure=error.failure, text=error.text)

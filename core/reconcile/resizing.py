@@ -1,5 +1,5 @@
 """Giving a guest another size on its back end: the calls of one step, forward and back. Which of the two it is at, the
-back end is asked."""
+back end is asked. How far a move is, too."""
 
 from __future__ import annotations
 
@@ -22,8 +22,17 @@ log: Final = logging.getLogger("hostler.reconcile")
 
 
 def is_done(found: Guest, move: GuestMove) -> bool:
-    """True for a guest that has the size, on the node, that it is to have."""
-    return found.node == move.node and (found.vcpus, found.memory_mb) == move.size
+    """True for a guest that is on the node, and has the size, that its move or resize gives it."""
+    return found.node == move.node and (move.kind != "resize" or (found.vcpus, found.memory_mb) == move.size)
+
+
+def is_stopped(driver: ComputeDriver, life: GuestLife, found: Guest) -> bool:
+    """True for a guest that is to run, but was stopped for its move or resize and has not been started again. One that
+    is evacuated, and others that cannot be put back, are started once that has ended."""
+    move = life.move
+    if move is None or found.state != "off" or (life.status, life.desired) != ("active", "active"):
+        return False
+    return resizes(driver) if move.kind == "resize" else moves(driver) and move.kind != "evacuate"
 
 
 async def resized(

@@ -15,6 +15,7 @@ import trio
 
 from ..protocol import (
     Can,
+    Capacity,
     Conflict,
     Connection,
     ConsoleAddress,
@@ -34,7 +35,7 @@ from ..protocol import (
 )
 from .libvirt_disks import DISK, make_disk, make_seed
 from .libvirt_domain import console_of, defined_xml, let_go, present, resized_xml, set_mark, tree_of
-from .libvirt_host import Host, connected
+from .libvirt_host import Host, as_ours, connected
 from .libvirt_reading import LibvirtReader, Options, unnamed
 from .libvirt_snapshots import image_of, listed, make_image, remove_image
 from .libvirt_xml import check_spec, domain_xml, free_target, mark_of, volume_xml, volumes_of
@@ -135,9 +136,13 @@ class LibvirtDriver(LibvirtReader):
         with host.asked():
             if domain.isActive():
                 raise Conflict(f"domain {uuid} runs")
+            before = defined_xml(domain)
             domain = host.connection().defineXML(resized_xml(domain, vcpus, memory_mb))
             if start:
-                domain.create()
+                try:
+                    domain.create()
+                except libvirt.libvirtError as error:
+                    raise _put_back(host, before, error) from error
             return self._seen(host, domain)
 
     async def console(self, uuid: str) -> ConsoleAddress:
@@ -335,6 +340,17 @@ class LibvirtDriver(LibvirtReader):
         for host, other in self._domains(uuid)[0]:
             if host is not there and self._claim(other) == self._claim(domain) and not other.isActive():
                 other.undefineFlags(self._undefine_flags())
+
+
+def _put_back(host: Host, before: str, error: libvirt.libvirtError) -> DriverError:
+    """Have a domain that does not start with another size run with that of its definition ``before``. Returns the
+    error; where it runs so, one that is final, since it would be stopped again for every further attempt."""
+    ours = as_ours(error)
+    try:
+        host.connection().defineXML(before).create()
+    except libvirt.libvirtError:
+        return ours  # the guest is off, with one of the two sizes
+    return ours if isinstance(ours, Capacity | Permanent) else Permanent(str(error), backend_code=ours.backend_code)
 
 
 @asynccontextmanager

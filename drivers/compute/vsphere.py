@@ -23,6 +23,7 @@ from ..protocol import (
     Capacity,
     Conflict,
     DriverContext,
+    DriverError,
     Facts,
     Guest,
     GuestSpec,
@@ -32,6 +33,7 @@ from ..protocol import (
     Page,
     Permanent,
     Power,
+    Quota,
     Snapshot,
     Transient,
     read_options,
@@ -289,8 +291,19 @@ class VsphereDriver:
                 await self._session.done(lambda: machine.ref.ReconfigVM_Task(resized(vcpus, memory_mb)))
             finally:
                 if guest.state == "on":
-                    await self._switch_on_again(machine)
+                    await self._switch_on_resized(machine, guest)
         return await self.get_guest(uuid)
+
+    async def _switch_on_resized(self, machine: Found, before: Guest) -> None:
+        """Switch a guest on that was stopped for another size: with the one ``before``, if it cannot run with it."""
+        try:
+            await self._switch_on_again(machine)
+        except (Capacity, Permanent, Quota):
+            back = resized(before.vcpus, before.memory_mb)
+            with suppress(DriverError):  # else it is off, with one of the two sizes
+                await self._session.done(lambda: machine.ref.ReconfigVM_Task(back))
+                await self._switch_on_again(machine)
+            raise
 
     async def move_guest(self, uuid: str, node: str, *, live: bool) -> Guest:
         """Relocate a virtual machine to another cluster, its disks too where that reaches them no more."""

@@ -189,17 +189,20 @@ class World:
             return msgspec.structs.replace(made)
 
     def set_power(self, installation: str, uuid: str, want: Power) -> ModelGuest:
-        """Start or stop a guest. Conflict while it is built."""
+        """Start or stop a guest. Conflict while it is built, Capacity if its node has no memory for it."""
         with self.content() as there:
             guest = _guest(there, installation, uuid)
             if self.is_building(guest):
                 raise Conflict(f"guest {uuid} is being built")
+            if want == "on" and guest.power != "on":
+                _check_memory(there, guest)
             guest.power, guest.paused = want, False
             return msgspec.structs.replace(guest)
 
     def move_guest(self, installation: str, uuid: str, node: str, *, live: bool) -> ModelGuest:
         """Move a guest to a node with room. Conflict while it is built, or for a live move while it is off. One that is
-        moved cold is stopped first, and stays off if it cannot be moved."""
+        moved cold is stopped first, and stays off if it cannot be moved; that the node has no memory for it is seen
+        when it is started there."""
         with self.content() as there:
             guest = _guest(there, installation, uuid)
             ran = guest.power
@@ -210,14 +213,15 @@ class World:
                     guest.power, guest.paused = "off", False
         with self.content() as there:
             guest = _guest(there, installation, uuid)
-            if guest.node != node:
-                _check_room(there, node, guest.memory_mb, guest.disk_gb)
-                guest.node, guest.power = node, ran
-            return msgspec.structs.replace(guest)
+            moved = guest.node != node
+            if moved:
+                _check_room(there, node, guest.memory_mb if live else None, guest.disk_gb)
+                guest.node = node
+        return self._as_before(installation, uuid, ran if moved else "off")
 
     def resize_guest(self, installation: str, uuid: str, vcpus: int, memory_mb: int) -> ModelGuest:
-        """Give a guest another size. Conflict while it is built. It is stopped first, and stays off if its node has no
-        room for it."""
+        """Give a guest another size. Conflict while it is built. It is stopped first, may have any size then, and stays
+        off with it if its node has no memory for that."""
         with self.content() as there:
             guest = _guest(there, installation, uuid)
             same, ran = (guest.vcpus, guest.memory_mb) == (vcpus, memory_mb), guest.power
@@ -228,8 +232,16 @@ class World:
         with self.content() as there:
             guest = _guest(there, installation, uuid)
             if not same:
-                _check_room(there, guest.node, memory_mb - guest.memory_mb, 0)
-                guest.vcpus, guest.memory_mb, guest.power = vcpus, memory_mb, ran
+                guest.vcpus, guest.memory_mb = vcpus, memory_mb
+        return self._as_before(installation, uuid, "off" if same else ran)
+
+    def _as_before(self, installation: str, uuid: str, ran: Power) -> ModelGuest:
+        """Start a guest that ran before it was changed. Capacity, with it left off, if there is no memory for it."""
+        with self.content() as there:
+            guest = _guest(there, installation, uuid)
+            if ran == "on" and guest.power == "off":
+                _check_memory(there, guest)
+                guest.power = "on"
             return msgspec.structs.replace(guest)
 
     def delete_guest(self, installation: str, uuid: str, claim: int | None) -> None:
@@ -401,14 +413,25 @@ def used_on(there: Content, node: str) -> tuple[int, int, int]:
     )
 
 
-def _check_room(there: Content, name: str, more_memory_mb: int, more_disk_gb: int) -> None:
+def _check_memory(there: Content, guest: ModelGuest) -> None:
+    """Capacity for a guest that is to be started, and for which its node has no memory beside those that run."""
+    node = there.nodes.get(guest.node)
+    others = [each for each in there.guests.values() if each.node == guest.node and each is not guest]
+    used_mb = sum(each.memory_mb for each in others if each.power == "on")
+    if node is not None and used_mb + guest.memory_mb > node.memory_mb:
+        raise Capacity(f"node {guest.node} has no {guest.memory_mb} MiB of memory")
+
+
+def _check_room(there: Content, name: str, more_memory_mb: int | None, more_disk_gb: int) -> None:
+    """Capacity for a node with too little room. ``more_memory_mb`` None: that is seen later."""
     node = there.nodes.get(name)
     if node is not None and node.state == "down":
         raise Transient(f"node {name} does not answer", nodes=[name])
     if node is None or node.state != "up":
         raise Capacity(f"node {name} is not available")
     _, memory_mb, disk_gb = used_on(there, name)
-    if memory_mb + more_memory_mb > node.memory_mb or disk_gb + more_disk_gb > node.disk_gb:
+    full = more_memory_mb is not None and memory_mb + more_memory_mb > node.memory_mb
+    if full or disk_gb + more_disk_gb > node.disk_gb:
         raise Capacity(f"node {name} is full")
 
 

@@ -185,7 +185,7 @@ def test_old_resizes_to_a_node_of_no_back_end_were_claimed(rules: int, placed: b
 
 @pytest.mark.parametrize(("rules", "kept"), [(7, 0), (8, 1)])
 def test_old_detachments_lost_their_time_when_the_volume_was_found_attached(rules: int, kept: int) -> None:
-    on = {"uuid": uuid_of(1), "volume": uuid_of(12)}
+    on: dict[str, Any] = {"uuid": uuid_of(1), "volume": uuid_of(12)}
     made, done = given(
         rules,
         g.AttachVolume(**on),

@@ -274,6 +274,31 @@ async def test_a_guest_whose_move_fails_runs_on_where_it_was(bench: ComputeBench
         await driver.delete_guest(spec.mark.uuid)
 
 
+NO_MEMORY = b"""<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"><soapenv:Body><soapenv:Fault>
+<faultcode>ServerFaultCode</faultcode><faultstring>no memory</faultstring><detail>
+<InsufficientMemoryResourcesFaultFault xmlns="urn:vim25"><unreserved>1</unreserved><requested>2</requested>
+</InsufficientMemoryResourcesFaultFault></detail></soapenv:Fault></soapenv:Body></soapenv:Envelope>"""
+
+
+async def test_a_guest_that_cannot_be_switched_on_with_another_size_runs_with_its_own(
+    bench: ComputeBench, proxy: FaultProxy
+) -> None:
+    """Reconfiguring a machine that is off asks for no memory."""
+    refusals = [Answer(500, {"Content-Type": "text/xml"}, NO_MEMORY)]
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        spec = bench.spec()
+        made = await driver.create_guest(spec)
+        proxy.instead = lambda request: refusals.pop() if b"PowerOnVM_Task" in request.body and refusals else None
+        with pytest.raises(Capacity):
+            await driver.resize_guest(spec.mark.uuid, 2 * spec.vcpus, spec.memory_mb)
+        assert not refusals
+        assert await driver.get_guest(spec.mark.uuid) == made
+        assert made.state == "on"
+        assert (await driver.create_guest(spec)).key == made.key, "the size that is noted is put back too"
+        await driver.delete_guest(spec.mark.uuid)
+
+
 # errors
 
 

@@ -16,7 +16,7 @@ from hostler.drivers.protocol import Connection, Permanent
 from ..core.orders import uuid_of
 from .cloud import Model, Running, create, ready, volume
 
-ON = {"uuid": uuid_of(1), "volume": uuid_of(11)}
+ON: dict[str, Any] = {"uuid": uuid_of(1), "volume": uuid_of(11)}
 
 
 class Slow:

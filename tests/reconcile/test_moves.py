@@ -81,6 +81,23 @@ async def test_a_target_that_is_full_leaves_the_guest_where_it_is(autojump_clock
         assert guest.fault.failure == "capacity"
 
 
+async def test_a_guest_that_does_not_start_where_it_was_moved_cold_goes_back(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=2)
+    async with ready(model) as life:
+        source = await active(life)
+        target = next(name for name in ("a-node-0", "a-node-1") if name != source)
+        with model.world.content() as there:
+            there.nodes[target].memory_mb = 100
+        await life.submit(MoveGuest(uuid=uuid_of(1), kind="cold_migrate", target=target))
+        guest = life.state.lives.guests[uuid_of(1)]
+        await life.until(lambda: life.status(1) == "active" and guest.settled)
+        (there_now,) = model.of(uuid_of(1))
+        assert (there_now.node, there_now.power) == (source, "on")
+        assert (guest.node, held(life)) == (source, {source: 2})
+        assert guest.fault is not None
+        assert guest.fault.failure == "capacity"
+
+
 async def test_a_lost_answer_is_looked_up(autojump_clock: MockClock) -> None:
     model = Model("a", nodes=2)
     async with ready(model) as life:

@@ -3,6 +3,7 @@ its size."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -13,11 +14,11 @@ from trio.testing import MockClock
 from hostler.core.engine_commands import AddHosts, AddServerGroup
 from hostler.core.lifecycle_commands import CreateGuest, ResizeGuest, StopGuest
 from hostler.drivers.model.driver import Faults, ModelDriver
-from hostler.drivers.protocol import Can
+from hostler.drivers.protocol import Can, Capacity, DriverError, Permanent, Transient, Unknown
 from hostler.placement.types.errors import InvalidValue
 
 from ..core.orders import asked, hosts, uuid_of
-from .cloud import Model, ready
+from .cloud import Model, Wrapped, ready
 from .test_moves import active, held
 
 
@@ -100,6 +101,52 @@ async def test_a_resize_for_which_the_back_end_has_no_room_leaves_the_guest_runn
         assert (guest.fault.failure, guest.size) == ("capacity", (2, 1_024))
         assert held(life) == {node: 2}
         assert life.state.usage.of("project:p")["VCPU"] == 2
+
+
+@pytest.mark.parametrize("error", [Capacity, Permanent, Transient])
+async def test_one_that_does_not_start_with_its_new_size_runs_with_the_old_one(
+    autojump_clock: MockClock, error: type[DriverError]
+) -> None:
+    """The answer of the resize is lost, and starting it fails: for good, or until the time of the resize is over."""
+
+    class Failing(Wrapped):
+        async def call(self, operation: str, work: Callable[..., Awaitable[Any]], *args: Any, **more: Any) -> Any:
+            if operation == "set_power" and self.of(uuid_of(1))[0].vcpus == 8:
+                raise error("it does not start")
+            result = await work(*args, **more)
+            if operation == "resize_guest" and args[1] == 8:
+                with self.world.content() as there:
+                    for guest in there.guests.values():
+                        guest.power = "off"
+                raise Unknown("the answer was lost")
+            return result
+
+    model = Failing("a", nodes=1)
+    async with ready(model) as life:
+        node = await active(life)
+        await life.submit(resize(8, seconds=120.0))
+        guest = life.state.lives.guests[uuid_of(1)]
+        await life.until(lambda: life.status(1) == "active" and guest.settled)
+        assert seen(model) == (node, 2, 1_024, "on")
+        assert held(life) == {node: 2}
+        assert guest.fault is not None
+        assert guest.fault.failure == error("").failure
+
+
+async def test_one_that_is_found_stopped_with_its_new_size_is_started(autojump_clock: MockClock) -> None:
+    model = Model("a", nodes=1)
+    async with ready(model) as life:
+        node = await active(life)
+        model.wire.faults = Faults(lost_requests=1.0)
+        await life.submit(resize(8, seconds=600.0))
+        await trio.sleep(3)
+        with model.world.content() as there:  # the service was cut off between the two calls
+            for each in there.guests.values():
+                each.vcpus, each.power = 8, "off"
+        model.wire.faults = Faults()
+        await life.until(lambda: life.status(1) == "active" and life.state.lives.guests[uuid_of(1)].settled)
+        assert seen(model) == (node, 8, 1_024, "on")
+        assert life.state.lives.guests[uuid_of(1)].fault is None
 
 
 async def test_one_that_was_moved_for_it_and_cannot_be_resized_goes_back(autojump_clock: MockClock) -> None:
