@@ -3,12 +3,15 @@
     python -m hostler.bench.availability [--rounds 20] [--election-ms 1000] [--seconds 5] [--as-json]
     python -m hostler.bench.availability takeover [--rounds 100] [--election-ms 1000] [--as-json]
     python -m hostler.bench.availability throughput [--seconds 5] [--hosts 2000] [--as-json]
+    python -m hostler.bench.availability memory [--hosts 100000] [--as-json]
     python -m hostler.bench.availability faults [--rounds 40] [--election-ms 1000] [--seed 1] [--seconds 600]
 
 A take-over is timed from the last answer of the old leader to the first of the new one, as a client sees it that calls
 all the time: after kill -9 of the leader (``kill_9``), after kill -9 of it and its guardian, as where the machine dies
 (``machine``; half of the rounds each), and after a planned hand-over. Its exit code is 1 where a command has failed.
-``throughput`` also asks the follower every 20 ms how old its state is. Without a command both are done. ``faults`` runs
+``throughput`` also asks the follower every 20 ms how old its state is. Without a command both are done. ``memory``
+tells the resident MiB of the leader and the follower with the same hosts: loaded, after a snapshot of each, and with
+the follower started again: by the journal, from a snapshot of its own, and from one that it fetched. ``faults`` runs
 rounds of faults under load, and checks that all that was acknowledged is there, once and whole, and that each key is
 linearizable; its exit code is 1 where that does not hold.
 """
@@ -262,6 +265,15 @@ def throughput_alone(
 ) -> int:
     """Throughput, latency and the follower's lag only."""
     shown(run({"throughput": lambda folder, etcd: throughput(folder, etcd, seconds, hosts)}, election_ms), as_json)
+    return 0
+
+
+@app.command(name="memory")
+def memory_alone(*, hosts: int = 100_000, as_json: bool = False) -> int:
+    """Resident memory of the leader and of the follower, with so many hosts."""
+    from .availability_memory import memory
+
+    shown(run({"memory": lambda folder, etcd: memory(folder, etcd, hosts)}, 1_000), as_json)
     return 0
 
 

@@ -40,6 +40,13 @@ class Cluster(Protocol):
     takeover_seconds: float
     """From finding no leader to leading, the last time that this member was elected."""
 
+    differences: int
+    """How often this member's state differed from the leader's, starts before this one included."""
+
+    @property
+    def compared(self) -> int:
+        """How many digests of the leader's state were compared with this member's."""
+
     @property
     def failovers(self) -> int:
         """How often an endpoint of etcd has failed and the next one was asked."""

@@ -4,6 +4,7 @@ leader's."""
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -19,6 +20,8 @@ from .registration import VERSION
 from .state_digest import state_digest
 
 DIGESTS_KEPT: Final = 8
+DIFFERENCES: Final = "differences"
+"""A file in the data folder with a line for each difference that was found."""
 
 
 class Digests:
@@ -30,6 +33,8 @@ class Digests:
         self._made: dict[int, str] = {}
         self._under_way = False
         self._compared = 0
+        self.compared = 0
+        """How many of the leader's digests were compared with this member's."""
 
     def is_due(self, block: Block) -> bool:
         """True for a block at whose end members compare digests."""
@@ -63,4 +68,19 @@ class Digests:
         if not mine or not theirs.digest or theirs.version != VERSION or theirs.sequence <= self._compared:
             return False
         self._compared = theirs.sequence
+        self.compared += 1
         return mine != theirs.digest
+
+
+def differences(folder: Path) -> int:
+    """How often a member with this data folder has found its state to differ from the leader's."""
+    try:
+        return (folder / DIFFERENCES).read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+def note_difference(folder: Path, line: str) -> None:
+    """Keep a line about a difference, for the next starts to count. OSError."""
+    with (folder / DIFFERENCES).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,7 +31,7 @@ from ..journal.store import Block
 from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..writer.writer import Writer
-from .digests import Digests
+from .digests import Digests, differences, note_difference
 from .guardian import Guardian
 from .lease import Lease
 from .options import ClusterOptions
@@ -99,6 +100,8 @@ class Member:
         self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
         self._handing_over = trio.Lock()
         self._digests = Digests(machine, writer, failures, options.digest_every)
+        self.differences = 0 if self._journal.folder is None else differences(self._journal.folder)
+        """How often this member's state differed from the leader's, starts before this one included."""
 
     # what others ask
 
@@ -110,6 +113,11 @@ class Member:
     def failovers(self) -> int:
         """How often an endpoint of etcd has failed and the next one was asked."""
         return self._etcd.failovers
+
+    @property
+    def compared(self) -> int:
+        """How many digests of the leader's state were compared with this member's."""
+        return self._digests.compared
 
     @property
     def behind(self) -> int:
@@ -478,6 +486,14 @@ class Member:
     def _compare(self, theirs: DigestValue) -> None:
         """StateUnknown if the leader's state was another one than this member's behind the same command."""
         if self._digests.differs(theirs):
+            self.differences += 1
+            if self._journal.folder is not None:
+                try:
+                    note_difference(
+                        self._journal.folder, f"command {theirs.sequence}, {time.strftime('%FT%TZ', time.gmtime())}"
+                    )
+                except OSError as error:
+                    log.error("the difference is not kept for the next start's metrics: %s", error)
             for sequence in self._journal.snapshots.known():
                 log.critical("snapshot %d is now %s", sequence, self._journal.snapshots.set_aside(sequence))
             raise self._astray(f"its state behind command {theirs.sequence} differs from the leader's")

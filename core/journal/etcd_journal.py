@@ -48,6 +48,11 @@ PART: Final = 1 << 20
 """Bytes of a block in one request: etcd takes 1.5 MiB, in base64 of the gateway and as they are."""
 READ_BLOCKS: Final = 64
 """Blocks that are read at a time at most; fewer, where etcd does not answer so many in time."""
+READ_BYTES: Final = 1 << 20
+"""Of blocks that are read at a time, about; read in an answer of JSON, decoded and carried out, they take several times
+as much memory."""
+FIRST_BLOCKS: Final = 4
+"""Blocks that are read at first, while it is not known how long they are."""
 SNAPSHOT_BYTES: Final = 256 << 20
 """Of blocks behind a member's newest snapshot, at which it takes the next one."""
 RETRY_SECONDS: Final = 0.5
@@ -99,7 +104,7 @@ class EtcdJournal:
         self._checksum: int | None = None
         """Of the last block; None: not known yet, because a snapshot was loaded."""
         self._head, self._head_modified = Head(0, 0, first_checksum(1), 0), 0
-        self._read_blocks = READ_BLOCKS
+        self._read_blocks = FIRST_BLOCKS
         self._trouble = OnceInAWhile(log)
 
     @classmethod
@@ -149,6 +154,7 @@ class EtcdJournal:
             records = [record for block in tail.blocks for record in unpack(block)]
             await self._aside(partial(replay, records))
             self.took(tail.blocks)
+            del tail, records  # before the next ones come
         found.last, found.replayed = self.last, self.last - found.snapshot
         assert self.under_way is not None
         if self.under_way.found_durable > self.last:
@@ -201,20 +207,28 @@ class EtcdJournal:
             if not await self._patiently(partial(self.continues, sequence)):
                 break
             try:
-                return await self._load(load, sequence)
+                folder = await self._aside(partial(self.snapshots.find, sequence))
             except DataDamaged as error:
                 found.damage.append(f"{error}; it is now {self.snapshots.set_aside(sequence)}")
+                continue
+            try:
+                return await self._load(load, sequence, folder)
+            except DataDamaged as error:  # a part of it may be loaded: this process begins with nothing else
+                problem = f"{error}; it is now {self.snapshots.set_aside(sequence)}"
+                raise DataDamaged(
+                    problem, field="data.folder", hint="start again: the next start does without"
+                ) from error
         if await self._patiently(partial(self.continues, 0)):
             return 0
         if self.fetch is None:
             problem = "the blocks behind this member's snapshots are gone"
             raise DataDamaged(problem, field="data.folder", hint="a snapshot of another member is needed")
-        return await self._load(load, await self.fetch(await self._patiently(self._oldest)))
+        fetched = await self.fetch(await self._patiently(self._oldest))
+        return await self._load(load, fetched, await self._aside(partial(self.snapshots.find, fetched)))
 
-    async def _load(self, load: Callable[[Path], None], sequence: int) -> int:
+    async def _load(self, load: Callable[[Path], None], sequence: int, folder: Path) -> int:
         self.loading = sequence
         try:
-            folder = await self._aside(partial(self.snapshots.find, sequence))
             await self._aside(partial(load, folder))
         finally:
             self.loading = 0
@@ -266,13 +280,13 @@ class EtcdJournal:
                 raise
             self._read_blocks //= 2  # large blocks: the answer may have been too long, or too late
             raise EtcdUnavailable(f"the journal could not be read: {error}") from error
-        self._read_blocks = min(2 * self._read_blocks, READ_BLOCKS)
         control = {item.key: item for item in answer.found[0]}
         if keys.head not in control:
             raise DataDamaged(f"there is no journal below {keys.prefix} any more", field="data.etcd.prefix")
         head = decode(control[keys.head].value, Head, keys.head)
         blocks = [await self._block(item) for item in answer.found[1]]
         self._check(blocks)
+        self._read_blocks = _next_read(self._read_blocks, blocks)
         return Tail(head, control[keys.head].modified, blocks, control, answer.revision)
 
     async def _block(self, item: KeyValue) -> Block:
@@ -474,6 +488,16 @@ def _write_whole(path: Path, text: str) -> None:
         sync(path.parent)
     except OSError as error:
         raise StorageFailed(f"{path} cannot be written: {error}", field="data.folder") from error
+
+
+def _next_read(limit: int, blocks: Sequence[Block]) -> int:
+    """How many blocks to read next, where at most ``limit`` were asked for and these came: twice as many at most, and
+    so many that they have about READ_BYTES if they are as long as these."""
+    most = min(2 * limit, READ_BLOCKS)
+    if not blocks:
+        return most
+    mean = sum(len(block.body) for block in blocks) / len(blocks)
+    return max(1, min(most, int(READ_BYTES / max(mean, 1.0))))
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

@@ -24,5 +24,9 @@ def cluster_metrics(member: Cluster) -> Iterator[Metric]:
     yield CounterMetricFamily("hostler_cluster_elections", "Times that this member was elected", value=member.elections)
     text = "Time from finding no leader to leading, of the last election that this member won"
     yield GaugeMetricFamily("hostler_cluster_takeover_seconds", text, value=member.takeover_seconds)
+    text = "Digests of the leader's state that were compared with this member's"
+    yield CounterMetricFamily("hostler_cluster_digests_compared", text, value=member.compared)
+    text = "Times that this member's state differed from the leader's, over all its starts with this data folder"
+    yield GaugeMetricFamily("hostler_cluster_differences", text, value=member.differences)
     text = "Times that an endpoint of etcd failed and the next one was asked"
     yield CounterMetricFamily("hostler_etcd_failovers", text, value=member.failovers)

@@ -35,9 +35,11 @@ MANY_ENDED: Final = 1_000
 
 @contextmanager
 def no_automatic_collection() -> Iterator[None]:
-    """Disable automatic collection in favour of ``collect``, and freeze existing objects. Restores both at the end."""
+    """Disable automatic collection in favour of ``collect``, and freeze existing objects, once free memory, such
+    as that which a recovery took, went back to the system. Restores both at the end."""
     enabled = gc.isenabled()
     gc.collect()
+    give_back()
     gc.freeze()
     gc.disable()
     try:

@@ -19,6 +19,7 @@ from hostler.core.journal.compression import ASIDE, LEAST, compressed, restored
 from hostler.core.journal.etcd_journal import PART, EtcdJournal
 from hostler.core.journal.journal import Entry, Record, unpack
 from hostler.core.journal.leadership import Leadership, since_boot
+from hostler.core.journal.snapshots import write_folder
 
 from .model import EtcdModel
 
@@ -263,3 +264,24 @@ async def test_a_member_s_entry_outlasts_an_etcd_that_takes_no_values(
             nursery.cancel_scope.cancel()
     finally:
         await member.journal.close()
+
+
+async def test_a_snapshot_that_is_intact_and_cannot_be_read_leaves_nothing_of_itself(
+    pair: tuple[Member, Member], tmp_path: Path
+) -> None:
+    leader, follower = pair
+    await leader.append(b"one", b"two")
+    loaded: list[Path] = []
+
+    def load(folder: Path) -> None:
+        loaded.append(folder)
+        raise DataDamaged("a part of it is loaded", field="data")
+
+    write_folder(follower.journal.snapshots.path(2), 2, lambda folder: None)
+    with pytest.raises(DataDamaged, match="damaged-1-snapshot") as caught:
+        await follower.journal.recover(load, follower._replay, lambda folder: None)
+    assert "start again" in (caught.value.hint or "")
+    assert len(loaded) == 1
+    assert follower.records == [], "nothing is replayed on what may be half of a state"
+    await follower.recover()
+    assert follower.records == [b"one", b"two"]
