@@ -51,7 +51,7 @@ class Registration:
         self._forget, self._tls = forget_seconds, tls
         self._lease = 0
         self._told: MemberValue | None = None
-        self._trouble = OnceInAWhile(log)
+        self._warnings = OnceInAWhile(log)
 
     def value(self) -> MemberValue:
         """The entry as of now."""
@@ -64,16 +64,19 @@ class Registration:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the entry, for ever; started once it is there. Waits for an etcd that is not."""
+        what = "this member waits for etcd, and answers nothing before"
         while True:
             try:
                 await self._tell()
                 task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
+                task_status, self.journal.trouble = trio.TASK_STATUS_IGNORED, None
+                what = "this member's entry in etcd could not be refreshed"
             except EtcdLeaseGone:
                 self._lease, self._told = 0, None
                 continue
             except EtcdError as error:
-                self._trouble.warning("this member's entry in etcd could not be refreshed: %s", error)
+                self.journal.trouble = error
+                self._warnings.warning("%s: %s", what, error)
             await trio.sleep(REPORT_SECONDS)
 
     async def _tell(self) -> None:

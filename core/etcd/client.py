@@ -180,7 +180,7 @@ class Etcd:
             raise EtcdUnavailable("the watch has ended")
         except (httpx.HTTPError, EtcdUnavailable) as error:
             self._leave(at)
-            raise EtcdUnavailable(f"the watch has ended: {error}") from error
+            raise EtcdUnavailable(f"the watch has ended: {_said(error)}") from error
         except RuntimeError as error:
             if not self._closed:
                 raise
@@ -250,7 +250,7 @@ class Etcd:
         except (httpx.HTTPError, OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not self._closed:  # httpx's, for a client that is closed
                 raise
-            raise EtcdUnavailable(f"no answer of etcd at {url}: {error or type(error).__name__}") from error
+            raise EtcdUnavailable(f"no answer of etcd at {url}: {_said(error)}") from error
         took = trio.current_time() - began
         self._paces[path].note(took, late=answer is None, endpoints=len(self.endpoints))
         if answer is None:
@@ -293,6 +293,16 @@ class Etcd:
         if self._at == at:
             self._at += 1
             self.failovers += 1
+
+
+def _said(error: BaseException) -> str:
+    """What an error says; where it says nothing, such as one that a library has made of another, what that says."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if text := str(chain):
+            return text
+        chain = chain.__cause__ or chain.__context__
+    return type(error).__name__
 
 
 def _read(content: bytes | str) -> Any:

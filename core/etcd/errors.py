@@ -89,7 +89,8 @@ def error_of(status: int, body: Any) -> EtcdError:
     if "requested lease not found" in text:
         return EtcdLeaseGone(text)
     if code in _DENIED_CODES or status in (401, 403) or _DENIED.search(text):
-        return EtcdDenied(f"etcd denies it: {text}", field="data.etcd.user")
+        hint = "check the user, password_file and certificate in [data.etcd], and the user's roles in etcd"
+        return EtcdDenied(f"etcd denies it: {text}", field="data.etcd.user", hint=hint)
     if _TOO_LARGE.search(text):
         return EtcdRefused(f"etcd refuses it: {text}", hint="raise etcd's --max-request-bytes")
     if code in _UNAVAILABLE_CODES or status in (502, 503, 504) or _TRANSIENT.search(text):

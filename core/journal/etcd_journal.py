@@ -21,7 +21,7 @@ import trio
 from ...placement.types.errors import InvalidValue
 from ..errors import DataDamaged, LeadershipLost, StorageFailed, UnreadableCommand
 from ..etcd.client import Etcd
-from ..etcd.errors import EtcdError, EtcdRefused, EtcdUnavailable
+from ..etcd.errors import EtcdDenied, EtcdError, EtcdFull, EtcdRefused, EtcdUnavailable
 from ..etcd.telling import OnceInAWhile
 from ..etcd.values import Answer, KeyValue, Request, created_at, delete, end_of, get, modified_at, put
 from ..tasks import Aside, at_once, background, in_threads_of
@@ -105,7 +105,9 @@ class EtcdJournal:
         """Of the last block; None: not known yet, because a snapshot was loaded."""
         self._head, self._head_modified = Head(0, 0, first_checksum(1), 0), 0
         self._read_blocks = FIRST_BLOCKS
-        self._trouble = OnceInAWhile(log)
+        self.trouble: EtcdError | None = None
+        """Why etcd did not do what this member asked it for last, beside the journal's own reads and writes."""
+        self._warnings = OnceInAWhile(log)
 
     @classmethod
     def in_folder(
@@ -255,12 +257,15 @@ class EtcdJournal:
         return decode(answer.found[0][0].value, Head, self.keys.head).last
 
     async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Have something done, as soon as etcd is there."""
+        """Have something done, as soon as etcd is there, has room, and takes this member for a user."""
         while True:
             try:
-                return await work()
-            except EtcdUnavailable as error:
-                self._trouble.warning("waiting for etcd: %s", error)
+                done = await work()
+                self.trouble = None
+                return done
+            except (EtcdUnavailable, EtcdFull, EtcdDenied) as error:
+                self.trouble = error
+                self._warnings.warning("this member waits for etcd: %s", error)
             await trio.sleep(RETRY_SECONDS)
 
     # following
@@ -389,7 +394,7 @@ class EtcdJournal:
             try:
                 answer = await self._written_once(lead, holds, then, patience)
             except EtcdUnavailable as error:
-                self._trouble.warning("a block is sent again, as etcd has not answered: %s", error)
+                self._warnings.warning("a block is sent again, as etcd has not answered: %s", error)
                 uncertain, patience = True, 2 * patience
                 await trio.sleep(min(0.02, max(lead.left, 0)))
                 continue

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from ...placement.types.errors import HostlerError
 from ..cluster_status import Cluster
+from ..etcd.errors import EtcdDenied, EtcdFull, EtcdRefused, EtcdUnavailable
 
 
 def cluster_metrics(member: Cluster) -> Iterator[Metric]:
@@ -30,3 +32,12 @@ def cluster_metrics(member: Cluster) -> Iterator[Metric]:
     yield GaugeMetricFamily("hostler_cluster_differences", text, value=member.differences)
     text = "Times that an endpoint of etcd failed and the next one was asked"
     yield CounterMetricFamily("hostler_etcd_failovers", text, value=member.failovers)
+
+
+def etcd_trouble(error: HostlerError | None) -> Metric:
+    """1 for what etcd answers a member of a cluster with, while it does not do what this asks for."""
+    text = "1 for the reason for which etcd does not do what this member asks for"
+    trouble = GaugeMetricFamily("hostler_etcd_trouble", text, labels=("reason",))
+    for kind in (EtcdUnavailable, EtcdFull, EtcdDenied, EtcdRefused):
+        trouble.add_metric((kind.code.removeprefix("etcd_"),), float(isinstance(error, kind)))
+    return trouble

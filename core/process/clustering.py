@@ -16,6 +16,7 @@ from ..cluster.guardian import Guardian
 from ..cluster.member import Member
 from ..cluster.registration import Registration
 from ..etcd.client import Etcd
+from ..etcd.errors import EtcdError
 from ..failures import Failures
 from ..journal.etcd_journal import EtcdJournal
 from ..machine.machine import ServiceMachine
@@ -115,6 +116,10 @@ class Clustered:
             self._etcd.renew(password)
 
         return take
+
+    def trouble(self) -> EtcdError | None:
+        """Why etcd does not do what this member asks it for; None while it does."""
+        return self.journal.trouble
 
     async def register(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the member's entry, for ever; started once it is there."""

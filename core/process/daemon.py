@@ -426,6 +426,7 @@ class Daemon:
             from .clustering import Clustered  # takes its time to import
 
             self._clustered = Clustered(self.config, aside=in_thread, committed=committed)
+            self.health.etcd = self.metrics.etcd = self._clustered.trouble
             self.health.journal, self.health.state = self._clustered.journal, "recovering"
             return self._clustered.journal
         journal = Journal.in_folder(folder, keep_history=data.keep_history, committed=committed, aside=in_thread)

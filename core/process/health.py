@@ -12,6 +12,7 @@ import h11
 import msgspec
 import trio
 
+from ...placement.types.errors import HostlerError
 from ..cluster_status import Cluster
 from ..journal.protocol import CommandJournal
 from ..rpc.listening import bound, listen
@@ -41,6 +42,8 @@ class Health:
         self.journal: CommandJournal | None = None
         self.service: Service | None = None
         self.cluster: Cluster | None = None
+        self.etcd: Callable[[], HostlerError | None] = lambda: None
+        """Why etcd does not do what this member of a cluster asks it for; None while it does."""
 
     @property
     def ready(self) -> bool:
@@ -60,6 +63,8 @@ class Health:
     def recovering(self) -> str:
         """How far the recovery is, in words."""
         reached, end = self.progress()
+        if (waits := self.etcd()) is not None:
+            return f"waiting for etcd: {waits}"
         return f"loading snapshot {self.loading}" if self.loading else f"command {reached} of about {end}"
 
     def page(self) -> Page:
@@ -69,6 +74,8 @@ class Health:
             answer["recovered"], answer["of_about"] = self.progress()
             if self.loading:
                 answer["loading_snapshot"] = self.loading
+        if (waits := self.etcd()) is not None:
+            answer["trouble"] = str(waits)
         if self.service is not None:
             writer = self.service.writer
             answer |= {"writable": writer.writable, "sequence": writer.sequence, "queued": writer.queued}

@@ -33,7 +33,7 @@ from ..shadow.shadowing import Shadowing
 from . import logs
 from .audit import AuditLog
 from .clock import HonestClock
-from .cluster_metrics import cluster_metrics
+from .cluster_metrics import cluster_metrics, etcd_trouble
 from .nova import Bus
 from .reconcile_metrics import reconcile_metrics
 from .region_metrics import region_metrics
@@ -86,6 +86,8 @@ class Metrics:
         self.shadow: Shadowing | None = None
         self.regions: Cascade | None = None
         self.cluster: Cluster | None = None
+        self.etcd: Callable[[], HostlerError | None] | None = None
+        """Of a member of a cluster: why etcd does not do what it asks for, None while it does."""
         self.bus: Bus | None = None
         self._service: Service | None = None
         self._server: RpcServer | None = None
@@ -192,6 +194,8 @@ class Metrics:
             yield CounterMetricFamily("hostler_connections_refused", refused, value=self._server.refused)
             dismissed = "RPC connections that were ended because of what the peer sent or showed"
             yield _counted("hostler_connections_dismissed", dismissed, "code", self._server.budget.dismissed)
+        if self.etcd is not None:
+            yield etcd_trouble(self.etcd())
         if self.cluster is not None:
             yield from cluster_metrics(self.cluster)
         if self.reconciler is not None:

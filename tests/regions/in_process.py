@@ -64,7 +64,8 @@ class Direct(Link):
     def __init__(self, name: str, options: RegionOptions, service: Service) -> None:
         super().__init__(name, options, 2.0, lambda: None)
         self.service = service
-        self.up = True
+        self.up, self.silent = True, False
+        """``silent``: it answers calls, and tells no summary any more."""
         self.told: RegionSummary | None = None
         """Told instead of the true summary."""
         self.faults: list[tuple[str, str, HostlerError]] = []
@@ -73,7 +74,7 @@ class Direct(Link):
     async def run(self) -> None:
         while True:
             self._found(self.up, "" if self.up else "down")
-            if self.up:
+            if self.up and not self.silent:
                 self._take(self.told if self.told is not None else self.service.region_summary())
             await trio.sleep(0.2)
 

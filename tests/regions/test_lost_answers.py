@@ -300,3 +300,33 @@ async def test_a_group_that_is_given_up_twice_releases_no_guest_that_came_in_bet
         assert sum(method == "release" for method, _, _ in region.calls) >= 2
         assert made.guests_in("eu") == [uuid_of(1)]
         assert made.claims.guests == {}
+
+
+async def test_a_region_whose_summaries_stop_is_asked_by_the_last_one_and_what_it_answers(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world({"eu": 1, "us": 1}) as made:
+        eu = made.links["eu"]
+        eu.silent = True
+        await trio.sleep(1)
+        told = eu.summaries
+        for number in range(1, 9):  # 16 vCPUs, as the last summary said
+            assert (await made.call("place", {"request": wish(number)})).placed
+        assert {made.claims.guests[uuid_of(number)].region for number in range(1, 9)} == {"eu"}
+        refused = eu.refused
+        assert (await made.call("place", {"request": wish(9)})).placed
+        assert made.claims.guests[uuid_of(9)].region == "us"
+        assert eu.refused == refused, "what was claimed since the summary counts: it is not asked in vain"
+        for number in range(1, 9):
+            await call(eu.service, "release", {"uuids": [uuid_of(number)]})  # which no summary tells
+        for number in range(10, 17):
+            assert (await made.call("place", {"request": wish(number)})).placed
+        assert {made.claims.guests[uuid_of(number)].region for number in range(10, 17)} == {"us"}
+        assert (await made.call("place", {"request": wish(17)})).placed, "doubtful regions are asked after the others"
+        assert made.claims.guests[uuid_of(17)].region == "eu"
+        assert eu.summaries == told
+        assert eu.age is not None
+        assert eu.age > 1
+        eu.silent = False
+        await made.until(lambda: eu.summaries > told)
+        assert eu.age < 1
