@@ -85,6 +85,33 @@ def test_a_write_at_a_member_that_follows_is_redirected_whoever_leads_meanwhile(
             client.call("lead")
 
 
+def test_a_write_whose_leader_changes_between_redirects_is_carried_out_once(members: Members) -> None:
+    until(lambda: all(line.alive for line in members.lines()))
+    leader = members.leader()
+    follower = {"a": "b", "b": "a"}[leader]
+    at_leader, at_follower = (members.daemons[name].ready[1] for name in (leader, follower))
+    body = {"name": "moved"}
+    with httpx.Client(headers={"openstack-api-version": "placement 1.20"}) as http:
+
+        def redirected(url: str, to: str) -> str:
+            answer = http.post(f"{url}/resource_providers", json=body)
+            found = answer.headers.get("location", "") if answer.status_code == 307 else ""
+            return found if found.startswith(to) else ""
+
+        location = until(lambda: redirected(at_follower, at_leader))
+        with members.client() as client:
+            assert client.call("lead") == follower
+        assert members.leader(among=[follower]) == follower
+        back = until(lambda: redirected(location.removesuffix("/resource_providers"), at_follower))
+        made = http.post(back, json=body)
+        assert made.status_code == 200
+        assert http.post(back, json=body).status_code == 409
+        members.settle()
+        for url in (at_leader, at_follower):
+            found = http.get(f"{url}/resource_providers?name=moved").json()["resource_providers"]
+            assert [each["uuid"] for each in found] == [made.json()["uuid"]]
+
+
 def test_writes_reach_the_member_that_leads_and_reads_any(members: Members, tmp_path: Path) -> None:
     with balanced(members, tmp_path) as (providers, rpc), httpx.Client() as http:
 
