@@ -3,6 +3,8 @@ leader's."""
 
 from __future__ import annotations
 
+import logging
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,8 @@ from .state_digest import state_digest
 DIGESTS_KEPT: Final = 8
 DIFFERENCES: Final = "differences"
 """A file in the data folder with a line for each difference that was found."""
+
+log = logging.getLogger("hostler.cluster")
 
 
 class Digests:
@@ -72,15 +76,20 @@ class Digests:
         return mine != theirs.digest
 
 
-def differences(folder: Path) -> int:
+def differences(folder: Path | None) -> int:
     """How often a member with this data folder has found its state to differ from the leader's."""
     try:
-        return (folder / DIFFERENCES).read_bytes().count(b"\n")
+        return 0 if folder is None else (folder / DIFFERENCES).read_bytes().count(b"\n")
     except OSError:
         return 0
 
 
-def note_difference(folder: Path, line: str) -> None:
-    """Keep a line about a difference, for the next starts to count. OSError."""
-    with (folder / DIFFERENCES).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+def note_difference(folder: Path | None, sequence: int) -> None:
+    """Keep a line about a difference behind a command, for the next starts to count."""
+    if folder is None:
+        return
+    try:
+        with (folder / DIFFERENCES).open("a", encoding="utf-8") as file:
+            file.write(f"command {sequence}, {time.strftime('%FT%TZ', time.gmtime())}\n")
+    except OSError as error:
+        log.error("the difference is not kept for the metrics of the next start: %s", error)

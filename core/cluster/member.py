@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -100,7 +99,7 @@ class Member:
         self._woken, self._leader_changed, self._leaving = trio.Event(), trio.Event(), False
         self._handing_over = trio.Lock()
         self._digests = Digests(machine, writer, failures, options.digest_every)
-        self.differences = 0 if self._journal.folder is None else differences(self._journal.folder)
+        self.differences = differences(self._journal.folder)
         """How often this member's state differed from the leader's, starts before this one included."""
 
     # what others ask
@@ -487,13 +486,7 @@ class Member:
         """StateUnknown if the leader's state was another one than this member's behind the same command."""
         if self._digests.differs(theirs):
             self.differences += 1
-            if self._journal.folder is not None:
-                try:
-                    note_difference(
-                        self._journal.folder, f"command {theirs.sequence}, {time.strftime('%FT%TZ', time.gmtime())}"
-                    )
-                except OSError as error:
-                    log.error("the difference is not kept for the next start's metrics: %s", error)
+            note_difference(self._journal.folder, theirs.sequence)
             for sequence in self._journal.snapshots.known():
                 log.critical("snapshot %d is now %s", sequence, self._journal.snapshots.set_aside(sequence))
             raise self._astray(f"its state behind command {theirs.sequence} differs from the leader's")

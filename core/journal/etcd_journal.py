@@ -41,18 +41,12 @@ from .journal import (
 )
 from .leadership import Leadership
 from .progress import UnderWay
+from .read_ahead import FIRST_BLOCKS, next_read
 from .snapshots import SnapshotFolder, Write, export, sync
 from .store import Block
 
 PART: Final = 1 << 20
 """Bytes of a block in one request: etcd takes 1.5 MiB, in base64 of the gateway and as they are."""
-READ_BLOCKS: Final = 64
-"""Blocks that are read at a time at most; fewer, where etcd does not answer so many in time."""
-READ_BYTES: Final = 1 << 20
-"""Of blocks that are read at a time, about; read in an answer of JSON, decoded and carried out, they take several times
-as much memory."""
-FIRST_BLOCKS: Final = 4
-"""Blocks that are read at first, while it is not known how long they are."""
 SNAPSHOT_BYTES: Final = 256 << 20
 """Of blocks behind a member's newest snapshot, at which it takes the next one."""
 RETRY_SECONDS: Final = 0.5
@@ -291,7 +285,7 @@ class EtcdJournal:
         head = decode(control[keys.head].value, Head, keys.head)
         blocks = [await self._block(item) for item in answer.found[1]]
         self._check(blocks)
-        self._read_blocks = _next_read(self._read_blocks, blocks)
+        self._read_blocks = next_read(self._read_blocks, blocks)
         return Tail(head, control[keys.head].modified, blocks, control, answer.revision)
 
     async def _block(self, item: KeyValue) -> Block:
@@ -493,16 +487,6 @@ def _write_whole(path: Path, text: str) -> None:
         sync(path.parent)
     except OSError as error:
         raise StorageFailed(f"{path} cannot be written: {error}", field="data.folder") from error
-
-
-def _next_read(limit: int, blocks: Sequence[Block]) -> int:
-    """How many blocks to read next, where at most ``limit`` were asked for and these came: twice as many at most, and
-    so many that they have about READ_BYTES if they are as long as these."""
-    most = min(2 * limit, READ_BLOCKS)
-    if not blocks:
-        return most
-    mean = sum(len(block.body) for block in blocks) / len(blocks)
-    return max(1, min(most, int(READ_BYTES / max(mean, 1.0))))
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:

@@ -204,8 +204,7 @@ class Daemon:
             self._server.tls = context
 
     async def say_that_it_lives(self) -> None:
-        """Notify systemd's watchdog, at twice the required rate, while the event loop runs and the writer makes
-        progress."""
+        """Notify systemd's watchdog, at twice the required rate, while the event loop and the writer get on."""
         wanted = watchdog_seconds()
         if wanted is None:
             return

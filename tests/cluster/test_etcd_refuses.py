@@ -1,5 +1,5 @@
-"""Members that start while etcd is full, or does not take them for its user, or where TLS with it fails: they say so, and
-go on once that is mended."""
+"""Members that start while etcd is full, or does not take them for its user, or where TLS with it fails: they say so,
+and go on once that is mended."""
 
 from __future__ import annotations
 
