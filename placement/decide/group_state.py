@@ -16,7 +16,8 @@ POLICY_NAMES = {number: name for name, number in GROUP_POLICIES.items()}
 @dataclass(slots=True)
 class GroupState:
     """``members``: row -> members on its service host; ``hosts``: rows whose service host the group is on; ``placed``:
-    it is on some host, maybe one that is not known here."""
+    it is on some host, maybe one that is not known here. ``members`` changes through ``join`` once ``full`` was
+    read."""
 
     uuid: str
     policy: str
@@ -26,6 +27,14 @@ class GroupState:
     members: dict[int, int] = field(default_factory=dict)
     hosts: set[int] = field(default_factory=set)
     placed: bool = False
+    _full: set[int] | None = None
+
+    @property
+    def full(self) -> set[int]:
+        """Rows with as many members as an anti-affinity group may have on a host. O(members) once, then O(1)."""
+        if self._full is None:
+            self._full = {row for row, members in self.members.items() if members >= self.at_most}
+        return self._full
 
     def join(self, fleet: Fleet, row: int, instance_uuid: str) -> None:
         """An instance of the request was placed on ``row``: it counts if it is a member (Nova 33: members and
@@ -36,6 +45,8 @@ class GroupState:
         if self.kept >= 0 or instance_uuid in self.named:
             for sibling in siblings:
                 self.members[sibling] = self.members.get(sibling, 0) + 1
+                if self._full is not None and self.members[sibling] >= self.at_most:
+                    self._full.add(sibling)
 
 
 def group_state(fleet: Fleet, request: Request) -> GroupState | None:

@@ -30,6 +30,9 @@ class Remaining:
         self._fleet, self._signature, self._members, self._passes = fleet, signature, members, passes
         self._seen = fleet.version
         self._rows = rows
+        self._alive = np.ones(len(rows), bool)
+        """Positions of the columns that are left; what is no longer keeps its position."""
+        self._count = len(rows)
         self._ends = [(term.get("minval"), term.get("maxval")) for term in signature.terms]
         given = members(rows)
         self._idle = [given is None and term["source"] == SOURCE_GROUP for term in signature.terms]
@@ -65,16 +68,13 @@ class Remaining:
         touched = np.unique(self._place[changed[changed < len(self._place)]])
         touched = touched[touched >= 0]
         passes = self._passes(self._rows[touched])
-        ranges, narrower = list(self._ranges), not passes.all()
-        if narrower:
-            kept = self._rows[touched[passes]]
+        ranges = list(self._ranges)
+        if not passes.all():
             self._drop(touched[~passes])
-            touched = self._place[kept]
+            touched = touched[passes]
         for at in touched.tolist():
             self._look(at)
-        if narrower:
-            self._ranges = [self._range(number) for number in range(len(self._ranges))]
-        if narrower or ranges != self._ranges or len(touched) > 1:
+        if ranges != self._ranges or len(touched) > 1:
             self._weights = self._weighed(slice(None))
             self._order = self._order[np.argsort(-self._weights[self._order], kind="stable")]
             self.rows, self.weights = self._rows[self._order], self._weights[self._order]
@@ -98,13 +98,21 @@ class Remaining:
         )
 
     def _drop(self, positions: NDArray[np.int32]) -> None:
-        keep = np.ones(len(self._rows), bool)
-        keep[positions] = False
-        numbers = np.cumsum(keep) - 1
-        self._order = numbers[self._order[keep[self._order]]]
+        """Leave out hosts, and find the ranges of those weighers whose they moved."""
+        self._alive[positions] = False
+        self._count -= len(positions)
         self._place[self._rows[positions]] = -1
-        self._rows, self._raw, self._multipliers = self._rows[keep], self._raw[:, keep], self._multipliers[:, keep]
-        self._place[self._rows] = np.arange(len(self._rows), dtype=np.int32)
+        if len(positions) == 1:
+            at = int(np.flatnonzero(self._order == positions[0])[0])
+            self._order, self.rows = np.delete(self._order, at), np.delete(self.rows, at)
+            self.weights = np.delete(self.weights, at)
+        else:
+            keep = self._alive[self._order]
+            self._order, self.rows, self.weights = self._order[keep], self.rows[keep], self.weights[keep]
+        gone = self._raw[:, positions]
+        for number, (low, high, _) in enumerate(self._ranges):
+            if self._count <= 1 or not np.all((low < gone[number]) & (gone[number] < high)):
+                self._ranges[number] = self._range(number)
 
     def _look(self, at: int) -> None:
         """Read the raw values of a row that has changed, and find the ranges of those weighers whose it moves."""
@@ -122,11 +130,12 @@ class Remaining:
 
     def _range(self, number: int) -> tuple[float, float, float]:
         """(least, greatest, difference) of a weigher's values; 0 for the last where it adds nothing."""
-        if len(self._rows) <= 1 or self._idle[number]:
+        if self._count <= 1 or self._idle[number]:
             return (0.0, 0.0, 0.0)
         low, high = self._ends[number]
-        low = float(self._raw[number].min()) if low is None else low
-        high = float(self._raw[number].max()) if high is None else high
+        raw = self._raw[number]
+        low = float(raw.min(where=self._alive, initial=np.inf)) if low is None else low
+        high = float(raw.max(where=self._alive, initial=-np.inf)) if high is None else high
         return (low, high, high - low if high > low else 0.0)
 
     def _weighed(self, at: slice | int) -> NDArray[np.float64]:

@@ -51,8 +51,8 @@ def _by_group(context: DecisionContext, stage: Stage, group: GroupState | None, 
         return None
     if group.policy == "affinity":
         return RowChoice(stage.number, stage.name, True, group.hosts) if group.placed else None
-    full = {row for row, members in group.members.items() if members >= group.at_most}
-    return RowChoice(stage.number, stage.name, False, full.difference(context.rows_holding(instance)))
+    holding = group.full.intersection(context.rows_holding(instance))
+    return RowChoice(stage.number, stage.name, False, group.full - holding if holding else group.full)
 
 
 class RowChoices:

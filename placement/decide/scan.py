@@ -28,6 +28,8 @@ from .signature import SELECTION, CandidateJudge, Signature, Stage
 
 SELECTED_OUT: Final = 254
 """Number for hosts that host selection excludes."""
+FEW: Final = 64
+"""Rows that are looked up one by one in what a server group or a request names."""
 
 
 @dataclass(slots=True)
@@ -173,14 +175,21 @@ class Scan:
         choice = rows_selected(self.context, stage, self.request, self.group, self.instance)
         if choice is None:
             return np.ones(len(rows), bool)
-        found = np.isin(rows, np.array(sorted(choice.rows), np.int32))
+        if len(rows) < FEW:
+            found = np.fromiter((row in choice.rows for row in rows.tolist()), bool, len(rows))
+        else:
+            found = np.isin(rows, np.array(sorted(choice.rows), np.int32))
         return found if choice.keep else ~found
 
     def members(self, rows: NDArray[np.int32]) -> NDArray[np.float64] | None:
         """Members of the request's soft group on each row, negative for soft-anti-affinity, for the group weighers."""
         if self.group is None or not self.group.policy.startswith("soft"):
             return None
-        members = self._members_by_row(self.group.members)[rows].astype(np.float64)
+        if len(rows) < FEW:
+            held = self.group.members
+            members = np.array([held.get(row, 0) for row in rows.tolist()], np.float64)
+        else:
+            members = self._members_by_row(self.group.members)[rows].astype(np.float64)
         if self.group.policy != "soft-affinity":
             np.subtract(0.0, members, out=members)  # which makes no negative zero
         return members

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hostler.placement.decide import placement, scan_placement
+from hostler.placement.decide import placement, scan, scan_placement
 from hostler.placement.decide.engine import Engine
 from hostler.placement.decide.remaining import Remaining
 from hostler.placement.fleet.fleet import Fleet
@@ -62,7 +62,7 @@ def engine(chance: random.Random, policy: dict[str, Any]) -> Engine:
         ],
     )
     for number, name in enumerate(GROUPS):
-        fleet.add_server_group(guest_uuid(number), name)
+        fleet.add_server_group(guest_uuid(number), name, chance.choice([1, 1, 2, 3]) if name == "anti-affinity" else 1)
     return Engine(fleet, Policy.from_mapping(policy))
 
 
@@ -88,6 +88,7 @@ def test_keeping_what_is_left_gives_what_weighing_all_again_gives(
     answers: list[tuple[list[Decision], Any]] = []
     for least in (1, 10**9):
         monkeypatch.setattr(scan_placement, "SEVERAL", least)
+        monkeypatch.setattr(scan, "FEW", 64 if least == 1 else 0)
         chance = random.Random(seed)
         made = engine(chance, policy)
         decisions = [made.place(request(chance, 100 * number)) for number in range(8)]
