@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import Annotated, Any, Final
 
@@ -25,6 +26,8 @@ from .volumes import prepared
 
 MANY: Final = 2_000
 """Volumes or pools from which on an answer takes more than about a millisecond."""
+USER_VISIBLE: Final = frozenset({"RESKEY:availability_zones", "multiattach", "replication_enabled"})
+"""Extra specs of volume types that users see (Cinder 29, user visible extra specs)."""
 
 
 class Volumes(Query, frozen=True):
@@ -118,7 +121,8 @@ class VolumeLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VolumeDetail(VolumeLine, frozen=True, kw_only=True):
-    """A volume in full. ``charged`` pools have its size taken of them. ``new_type``: its type once its retype is
+    """A volume in full; in its spec of the type, who is no reader of the cloud sees what ``volume_type`` shows.
+    ``charged`` pools have its size taken of them. ``new_type``: its type once its retype is
     confirmed; ``expires``: when its move is reverted. Times in seconds since the epoch."""
 
     user_id: str
@@ -164,8 +168,8 @@ class VolumeGroupLine(msgspec.Struct, frozen=True):
 
 
 class VolumeTypeLine(msgspec.Struct, frozen=True):
-    """A volume type that the service keeps, and the projects that may use it (empty: all), of which one without a role
-    in the cloud sees their own."""
+    """A volume type that the service keeps, and the projects that may use it (empty: all). Who is no reader of the
+    cloud sees of the projects their own, of the extra specs those that Cinder shows to users, and no QoS specs."""
 
     name: str
     volume_type: VolumeType
@@ -251,7 +255,7 @@ def volume(state: ServiceState, user: str, query: ShowVolume) -> VolumeDetail:
     return VolumeDetail(
         **_line_of(state, uuid, record),
         user_id=record.user_id,
-        spec=record.spec,
+        spec=record.spec if _reads_all(state, user) else _spec_as_users_see(record.spec),
         source=record.source,
         created=record.created,
         snapshot_ids=list(record.snapshots),
@@ -325,7 +329,24 @@ def volume_types(state: ServiceState, user: str, query: VolumeTypes) -> list[Vol
 
 
 def _type_line(state: ServiceState, user: str, name: str, kept: KeptVolumeType) -> VolumeTypeLine:
-    return VolumeTypeLine(name, kept.volume_type, kept.qos_specs, shown_projects(state.tenants, user, kept))
+    everything = _reads_all(state, user)
+    shown = kept.volume_type if everything else _as_users_see(kept.volume_type)
+    qos_specs = kept.qos_specs if everything else None
+    return VolumeTypeLine(name, shown, qos_specs, shown_projects(state.tenants, user, kept))
+
+
+def _reads_all(state: ServiceState, user: str) -> bool:
+    return state.tenants.role(user, CLOUD) >= RANK["reader"]
+
+
+def _as_users_see(kept: VolumeType) -> VolumeType:
+    shown = {name: value for name, value in kept.extra_specs.items() if name in USER_VISIBLE}
+    return kept if len(shown) == len(kept.extra_specs) else replace(kept, extra_specs=shown)
+
+
+def _spec_as_users_see(spec: VolumeSpec) -> VolumeSpec:
+    kept = spec.volume_type
+    return replace(spec, volume_type=None if kept is None else _as_users_see(kept), qos_specs=None)
 
 
 def volume_type(state: ServiceState, user: str, query: ShowVolumeType) -> VolumeTypeLine:

@@ -62,7 +62,8 @@ def engine(chance: random.Random, policy: dict[str, Any]) -> Engine:
         ],
     )
     for number, name in enumerate(GROUPS):
-        fleet.add_server_group(guest_uuid(number), name, chance.choice([1, 1, 2, 3]) if name == "anti-affinity" else 1)
+        most = chance.choice([1, 1, 2, 3]) if name == "anti-affinity" else 1
+        fleet.add_server_group(guest_uuid(number), name, max_server_per_host=most)
     return Engine(fleet, Policy.from_mapping(policy))
 
 

@@ -16,8 +16,10 @@ from hostler.core.machine import volume_queries as vq
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.question import Query
+from hostler.core.machine.volume_records import KeptVolume
 from hostler.core.tenancy import commands as c
-from hostler.placement.storage.pools.request import VolumeType
+from hostler.placement.storage.pools.request import VolumeSpec, VolumeType
+from hostler.placement.storage.pools.volumes import Volume
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Image
 from tests.core.orders import place, uuid_of
@@ -131,6 +133,28 @@ def test_who_else_may_use_a_flavor_image_or_volume_type_is_not_told() -> None:
             assert [each.projects for each in q.answer(made.state, user, all_of)] == shown
             lines = [q.answer(made.state, user, one(name=f"f{number}")) for number in range(3)]
             assert [each.projects for each in lines] == shown
+
+
+def test_users_see_of_a_volume_type_what_cinder_shows_them() -> None:
+    made = world()
+    public = {"multiattach": "<is> True", "replication_enabled": None, "RESKEY:availability_zones": "nova"}
+    extra_specs = {**public, "volume_backend_name": "array-7", "tier": "gold"}
+    gold = VolumeType(name="gold", extra_specs=extra_specs)
+    do(made, c.CreateVolumeType(volume_type=gold, qos_specs={"total_iops_sec": "500"}))
+    made.state.volumes.volumes[uuid_of(9)] = KeptVolume(
+        project_id="a1", spec=VolumeSpec(size_gb=1, volume_type=gold, qos_specs={"total_iops_sec": "500"})
+    )
+    made.state.storage.pools.add_volumes([Volume(volume_id=uuid_of(9), host="node-0@lvm#a", size_gb=1)])
+    qos: dict[str, str] | None
+    for user, shown, qos in (
+        ("root", extra_specs, {"total_iops_sec": "500"}),
+        ("ann", public, None),
+        ("ada", public, None),
+    ):
+        lines = [*q.answer(made.state, user, vq.VolumeTypes()), q.answer(made.state, user, vq.ShowVolumeType("gold"))]
+        assert [(dict(line.volume_type.extra_specs), line.qos_specs) for line in lines] == [(shown, qos)] * 2
+        spec = q.answer(made.state, user, vq.ShowVolume(uuid_of(9))).spec
+        assert (dict(spec.volume_type.extra_specs), spec.qos_specs) == (shown, qos)
 
 
 def test_a_limit_above_a_project_does_not_say_what_others_use() -> None:

@@ -119,6 +119,39 @@ def test_what_volumes_take_outlasts_that_their_backend_is_away(away: dict[str, A
         each.state.storage.pools.check()
 
 
+@pytest.mark.parametrize("reported_while_away", [True, False])
+@pytest.mark.parametrize("away", [{"disabled": True}, {"up": False}, {"frozen": True}])
+def test_what_is_given_back_after_a_report_outlasts_that_the_backend_is_away(
+    away: dict[str, Any], reported_while_away: bool
+) -> None:
+    """What is given back has no time of its own: the last report is newer than all that the pool was charged."""
+    made = storage_machine()
+    do(made, place(1, 100, volume_type="silver"), place(2, 30, volume_type="silver"), now=NOW + 1)
+    known = reports(report("node-1@lvm", ("a", 560), tier="silver"))
+    gone = s.SetVolumeBackend(host="node-1@lvm", **away)
+    for number, command in enumerate((gone, known) if reported_while_away else (known, gone)):
+        do(made, command, now=NOW + 2 + number)
+        if number == 0 and not reported_while_away:
+            do(made, s.DeleteVolumes(uuids=(uuid_of(2),)), now=NOW + 2)
+    if reported_while_away:
+        do(made, s.DeleteVolumes(uuids=(uuid_of(2),)), now=NOW + 5)
+    do(made, s.SetVolumeBackend(host="node-1@lvm", disabled=False, up=True, frozen=False), now=NOW + 6)
+    assert free(made, "node-1@lvm#a") == 590
+    do(made, s.DeleteVolumes(uuids=(uuid_of(1),)), now=NOW + 7)
+    assert free(made, "node-1@lvm#a") == 690
+    made.state.storage.pools.check()
+
+
+def test_a_pool_that_a_report_leaves_out_while_the_backend_is_away_is_gone() -> None:
+    made = storage_machine()
+    do(made, s.SetVolumeBackend(host="node-0@lvm", disabled=True), now=NOW + 1)
+    do(made, reports(report("node-0@lvm", ("b", 70), tier="gold")), now=NOW + 2)
+    assert set(made.state.storage.pools.absent) == {"node-0@lvm#b"}
+    do(made, s.SetVolumeBackend(host="node-0@lvm", disabled=False), now=NOW + 3)
+    assert free(made, "node-0@lvm#b") == 70
+    assert "node-0@lvm#a" not in made.state.storage.pools.row_of
+
+
 def test_under_older_rules_the_last_report_counts_again_and_growth_stays_taken() -> None:
     made = storage_machine()
     for rules, left in ((3, [700, 650]), (4, [600, 650])):

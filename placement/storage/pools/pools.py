@@ -12,7 +12,7 @@ import numpy as np
 from ...types.errors import InvalidValue, UnknownName
 from ...types.validation import check_text, shown
 from ...versions.history import History
-from .backend_names import backend_part
+from .backend_names import append_pool, backend_part
 from .columns import COLUMN
 from .invariants import check
 from .pool_classes import PoolClasses
@@ -53,7 +53,8 @@ class Pools(PoolRows):
         self.keeps_absent, self.charges_growth = False, True
         self.absent: dict[str, Figures] = {}
         """With ``keeps_absent``, by backend id: the figures of pools that have left the rows since no service of their
-        backend is up, enabled and not frozen. Those that were charged after the report return with the pool."""
+        backend is up, enabled and not frozen. Reports and what is given back change them as those of pools that are
+        there, and the pool returns with them."""
         self.default_ratio = "20.0"
         self.now = 0.0
         """The latest time of a report or a request."""
@@ -172,6 +173,7 @@ class Pools(PoolRows):
             return False
         self.advance(at)
         self._put("reports", key, report)
+        self._report_absent(key, report)
         wanted = VolumeService(host=report.host, cluster_name=report.cluster_name, availability_zone=zone)
         if service is None:
             self._put_service(wanted)
@@ -272,7 +274,7 @@ class Pools(PoolRows):
             line = np.zeros(len(self.columns.block))
             _fill(line, facts, figures, at)
             kept = self.absent.get(facts.backend_id)
-            if kept is not None and kept[-1] > at:
+            if kept is not None:
                 free = line[COLUMN["free"]]
                 line[_CHARGED] = kept
                 if facts.free_word is not None:  # it is not counted
@@ -284,6 +286,26 @@ class Pools(PoolRows):
     def _keep_absent(self, backend: Backend) -> None:
         for row in backend.pools.values():
             self._put("absent", self.fact(row).backend_id, tuple(self.columns.block[_CHARGED, row].tolist()))
+
+    def _report_absent(self, key: str, report: BackendReport) -> None:
+        """Take the figures of a report for pools that are absent, but those that were charged after it was made, as for
+        pools that are there. O(pools that are absent)."""
+        names = {name for name in self.absent if backend_part(name) == key}
+        if not names:
+            return
+        backend = Backend(report.host, report.cluster_name, report.at)
+        for pool, capabilities in pool_capabilities(report):
+            facts, figures = facts_of(pool, backend, "nova", capabilities, self.default_ratio)
+            name = facts.backend_id if facts.backend_id in names else append_pool(key, pool)
+            if name in names:
+                names.discard(name)
+                if self.absent[name][-1] <= report.at:
+                    line = np.zeros(len(self.columns.block))
+                    _fill(line, facts, figures, report.at)
+                    self._put("absent", name, tuple(line[_CHARGED].tolist()))
+        if report.capabilities:
+            for name in sorted(names):  # pools that it does not have any more
+                self._put("absent", name, None)
 
     def _forget_absent(self, key: str) -> None:
         """O(pools that are absent)."""
