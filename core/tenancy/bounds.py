@@ -67,6 +67,12 @@ def check_identities(count: int) -> None:
         raise InvalidValue(f"{count} identities, at most {MOST_IDENTITIES} are taken", field="identities")
 
 
+def check_limits_named(before: int, named: int) -> None:
+    """InvalidValue for a change that names more limits than a scope may have and has. O(1)."""
+    if named > MOST_LIMITS + before:
+        raise InvalidValue(f"{named} limits, a scope may have {MOST_LIMITS}", field="limits", hint="lift others")
+
+
 def check_limits(before: Mapping[str, int], after: Mapping[str, int]) -> None:
     """InvalidValue for new limits with too long names, or more of them than a scope may have. O(limits)."""
     for name in after.keys() - before.keys():

@@ -312,6 +312,8 @@ class Tenants(msgspec.Struct, dict=True):
         if command.scope == CLOUD:
             raise InvalidValue("the cloud's limits are its hosts", field="scope", hint="name a domain or project")
         before, domain = self.limits.get(command.scope, _NO_LIMITS), self.domain_of_scope(command.scope)
+        if rules >= BOUNDED:
+            bounds.check_limits_named(len(before), len(command.limits))
         limits = {**before, **command.limits}
         limits = {name: limit for name, limit in limits.items() if limit >= 0}
         if rules >= BOUNDED:

@@ -110,7 +110,7 @@ def test_one_user_and_one_scope_have_so_much_at_most(monkeypatch: pytest.MonkeyP
     assert refused(made, c.CreateUser(id="x", domain="b", identities=many), "root")[0] == "invalid_value"
     do(made, c.SetLimits(scope="project:b1", limits={"VCPU": 1, "MEMORY_MB": 1}), user="bea")
     do(made, c.SetLimits(scope="project:b1", limits={"VCPU": -1, "DISK_GB": 1}), user="bea")
-    for limits in ({"VCPU": 1}, {"X" * 256: 1}, {"": 1}):
+    for limits in ({"VCPU": 1}, {"X" * 256: 1}, {"": 1}, {f"X{number}": -1 for number in range(5)}):
         assert refused(made, c.SetLimits(scope="project:b1", limits=limits), "bea")[0] == "invalid_value"
 
 
