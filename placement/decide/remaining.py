@@ -31,7 +31,7 @@ class Remaining:
         self._seen = fleet.version
         self._rows = rows
         self._alive = np.ones(len(rows), bool)
-        """Positions of the columns that are left; what is no longer keeps its position."""
+        """Whether the host at each position is left; one that is dropped keeps its position."""
         self._count = len(rows)
         self._ends = [(term.get("minval"), term.get("maxval")) for term in signature.terms]
         given = members(rows)
