@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from sortedcontainers import SortedDict
 
 from ...types.errors import InvalidValue, UnknownName
 from ...types.validation import check_text, shown
@@ -51,7 +52,7 @@ class Pools(PoolRows):
         self.aggregates: dict[str, frozenset[str]] = {}
         """Uuids of the aggregates (racks) of a service host or cluster, where ``set_aggregates`` named them."""
         self.keeps_absent, self.charges_growth = False, True
-        self.absent: dict[str, Figures] = {}
+        self.absent: SortedDict[str, Figures] = SortedDict()
         """With ``keeps_absent``, by backend id: the figures of pools that have left the rows since no service of their
         backend is up, enabled and not frozen. Reports and what is given back change them as those of pools that are
         there, and the pool returns with them."""
@@ -289,8 +290,8 @@ class Pools(PoolRows):
 
     def _report_absent(self, key: str, report: BackendReport) -> None:
         """Take the figures of a report for pools that are absent, but those that were charged after it was made, as for
-        pools that are there. O(pools that are absent)."""
-        names = {name for name in self.absent if backend_part(name) == key}
+        pools that are there. O(its pools * log pools that are absent)."""
+        names = set(self._absent_of(key))
         if not names:
             return
         backend = Backend(report.host, report.cluster_name, report.at)
@@ -308,9 +309,14 @@ class Pools(PoolRows):
                 self._put("absent", name, None)
 
     def _forget_absent(self, key: str) -> None:
-        """O(pools that are absent)."""
-        for name in [name for name in self.absent if backend_part(name) == key]:
+        """O(its pools * log pools that are absent)."""
+        for name in self._absent_of(key):
             self._put("absent", name, None)
+
+    def _absent_of(self, key: str) -> list[str]:
+        """Names of the pools of a backend that are absent."""
+        last = append_pool(key, "\U0010ffff")
+        return [name for name in self.absent.irange(key, last) if backend_part(name) == key]
 
     def give_back(self, backend_id: str, size_gb: float, at: float | None = None) -> None:
         """Return capacity to a pool, also to one whose backend is not up at present; ``at`` as of ``consume``. No-op
