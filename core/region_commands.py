@@ -59,10 +59,12 @@ class SettleRegionClaim(RegionOutcome, frozen=True, tag="settle_region_claim"):
 
 
 class ForgetRegionGuests(RegionOutcome, frozen=True, tag="forget_region_guests"):
-    """Guests are no longer in their regions. ``release``: the release that is on record, of which they are a part."""
+    """Guests are no longer in their regions. ``release``: the release that is on record, of which they are a part.
+    ``claim``: only those of this claim (empty: of any)."""
 
     uuids: tuple[str, ...]
     release: str = ""
+    claim: str = ""
 
 
 class RecordRegionCall(RegionOutcome, frozen=True, tag="record_region_call"):

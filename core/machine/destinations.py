@@ -54,9 +54,12 @@ def _flags(state: ServiceState, uuid: str) -> int:
 
 
 def is_lost(state: ServiceState, uuid: str) -> bool:
-    """True for a claim of the service's own that neither a host nor a client of Placement has shown to know."""
+    """True for a claim of the service's own that neither a host nor a client of Placement has shown to know; False for
+    one that is not there any more."""
     fleet = state.fleet
     consumer = fleet._kernel.consumers.get(uuid)
+    if consumer < 0:
+        return False
     return not _flags(state, uuid) & (SEEN | REPORTED) and consumer not in fleet._consumers.notes
 
 

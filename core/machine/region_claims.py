@@ -151,8 +151,8 @@ class RegionClaims(msgspec.Struct, dict=True):
                 return self._begin_release(command, user)
             case SettleRegionRelease(id=name):
                 return self._settle_release(name)
-            case ForgetRegionGuests(uuids=uuids, release=release):
-                return self._forget(tenants, usage, uuids, release)
+            case ForgetRegionGuests():
+                return self._forget(tenants, usage, command)
             case RecordRegionCall():
                 return command.answer
             case ForgetRegionLeftover(id=name):
@@ -277,19 +277,26 @@ class RegionClaims(msgspec.Struct, dict=True):
         self.index.end(name, known.key)
         return known.count
 
-    def _forget(self, tenants: Tenants, usage: Usage, uuids: Sequence[str], release: str) -> int:
-        gone, record = 0, self.releases.get(release)
-        for uuid in uuids:
-            guest = self.guests.pop(uuid, None)
+    def _forget(self, tenants: Tenants, usage: Usage, command: ForgetRegionGuests) -> int:
+        gone, record = set[str](), self.releases.get(command.release)
+        for uuid in command.uuids:
+            guest = self.guests.get(uuid)
+            if guest is not None and command.claim not in ("", guest.claim):
+                continue  # another guest has the uuid by now
             if guest is not None:
+                del self.guests[uuid]
                 self.index.guest_gone(uuid, guest.region, guest.project_id)
                 usage.add(tenants, guest.project_id, guest.amounts, -1)
-                gone += 1
+                gone.add(uuid)
             if record is not None:
                 record.left.pop(uuid, None)
+        if gone:  # a guest that comes later under such a uuid is in no release that was on record before
+            for other in self.releases.values():
+                for uuid in gone & other.left.keys():
+                    del other.left[uuid]
         if record is not None:
-            record.count += gone
-        return gone
+            record.count += len(gone)
+        return len(gone)
 
     def projects(self, uuids: Iterable[str]) -> dict[str, str]:
         """Projects of those that are in regions."""

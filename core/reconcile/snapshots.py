@@ -91,6 +91,8 @@ class SnapshotSteps:
         made = await self._call("snapshot_guest", lambda: driver.snapshot_guest(guest.uuid, mark, name))
         if made.state == "error":
             raise Permanent("the back end has the snapshot in a state of error")
+        if made.state == "available" and not made.key:
+            raise Permanent("the driver does not name the image that was made")
         if made.state != "available":
             if self._desk.now() >= life.until:
                 raise Transient("it was not made in time")

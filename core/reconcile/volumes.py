@@ -99,7 +99,7 @@ class VolumeSteps:
                 await self._fail(life, late, elsewhere=True)
                 return 0.0
             return BUILDING_POLL
-        await self._desk.submit(ConfirmVolume(volume=uuid, claim=claim, key=volume.key))
+        await self._desk.submit(ConfirmVolume(volume=uuid, claim=claim, key=volume.key or uuid))
         return 0.0
 
     def _spec(self, life: VolumeLife) -> VolumeSpec:

@@ -142,11 +142,11 @@ class Releasing:
         elif link is not None:
             key = key_in(region, f"{name}-{short(','.join(uuids))}") if name else None
             await self._call(link, uuids, claim=claim, key=key)
-            guests = self._claims.guests
-            held = [guests[uuid].amounts for uuid in uuids if uuid in guests]
+            known = [guest for guest in map(self._claims.guests.get, uuids) if guest is not None]
+            held = [guest.amounts for guest in known if claim in ("", guest.claim)]
             cpus = sum(each.get("VCPU", 0) + each.get("PCPU", 0) for each in held)
             link.gave_back(cpus, sum(each.get("MEMORY_MB", 0) for each in held))
-        await self._recorder.go_on(ForgetRegionGuests(uuids=tuple(uuids), release=name, user=user))
+        await self._recorder.go_on(ForgetRegionGuests(uuids=tuple(uuids), release=name, user=user, claim=claim))
 
     async def of_claim(self, link: Link, uuids: Sequence[str], claim: str) -> None:
         """Release what a region holds of a claim of this parent, and nothing of others. HostlerError."""

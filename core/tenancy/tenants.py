@@ -52,7 +52,8 @@ _NO_LIMITS: Final[dict[str, int]] = {}
 
 
 class Tenants(msgspec.Struct, dict=True):
-    """All tenants. Every method that changes something raises HostlerError, with nothing changed, if it refuses."""
+    """All tenants. Every method that changes something raises HostlerError, with nothing changed, if it refuses; only
+    tokens that have expired may be forgotten then (``create_token``)."""
 
     domains: dict[str, Domain | None] = {}
     """None: with defaults, as older snapshots have it."""

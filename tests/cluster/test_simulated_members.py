@@ -214,7 +214,7 @@ async def test_a_member_that_cannot_start_for_want_of_etcd_says_so_now_and_then(
     model.cut = {"a"}
     with same_every_time(1), on_trio_s_clock(), trio.move_on_after(25):
         await Life("a", tmp_path, model).run()
-    told = [line for line in caplog.messages if "could not be refreshed: no answer of etcd at http://a" in line]
+    told = [line for line in caplog.messages if "waits for etcd" in line and "no answer of etcd at http://a" in line]
     assert 1 < len(told) < 5
 
 

@@ -222,6 +222,12 @@ def test_texts_of_what_is_passed_over_are_no_statements(tmp_path: Path, passed: 
     assert rows_of(text, tmp_path) == [(1,), (2,)]
 
 
+def test_quotes_of_copied_rows_are_as_they_are(tmp_path: Path) -> None:
+    """PostgreSQL's COPY doubles none."""
+    text = "CREATE TABLE public.services (\n    binary text\n);\nCOPY public.services (binary) FROM stdin;\n"
+    assert rows_of(f"{text}a''b and '' and \\\\n\n\\.\n", tmp_path) == [("a''b and '' and \\n",)]
+
+
 @pytest.mark.parametrize("begun", ["INSERT INTO", "INSERT  IGNORE INTO", "REPLACE INTO"])
 def test_rows_of_mysql_are_taken_however_they_are_to_be_put_in(tmp_path: Path, begun: str) -> None:
     text = f"-- MySQL dump 10.13\nCREATE TABLE `services` (\n  `id` int\n);\n{begun} `services` VALUES (1),(2);\n"

@@ -302,6 +302,38 @@ async def test_a_group_that_is_given_up_twice_releases_no_guest_that_came_in_bet
         assert made.claims.guests == {}
 
 
+async def test_a_group_that_is_given_up_leaves_what_was_placed_again_under_a_uuid_of_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world({"eu": 1}) as made:
+        region = made.links["eu"]
+        region.faults = [("release", "before", ConnectionLost("cut"))]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.call, "place_across", {"requests": [wish(1), wish(2)]})
+            await made.until(lambda: region.calls[-1:] != [] and region.calls[-1][0] == "release" and not region.faults)
+            assert await made.call("release", {"uuids": [uuid_of(1)]}) == 1
+            assert (await made.call("place", {"request": wish(1)})).placed
+        await made.at_rest()
+        assert made.guests_in("eu") == [uuid_of(1)]
+        assert set(made.claims.guests) == {uuid_of(1)}
+        assert made.service.state.usage.of("project:p")["instances"] == 1
+
+
+async def test_a_release_that_goes_on_leaves_what_was_placed_again_meanwhile(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world({"eu": 1}) as made:
+        assert (await made.call("place", {"request": wish(1)})).placed
+        made.links["eu"].faults = [("release", "before", ConnectionLost("cut"))]
+        with pytest.raises(RegionsUnavailable):
+            await made.call("release", {"uuids": [uuid_of(1)]}, key="k1")
+        assert await made.call("release", {"uuids": [uuid_of(1)]}) == 1
+        assert (await made.call("place", {"request": wish(1)})).placed
+        await made.at_rest()
+        assert made.guests_in("eu") == [uuid_of(1)]
+        assert set(made.claims.guests) == {uuid_of(1)}
+
+
 async def test_a_region_whose_summaries_stop_is_asked_by_the_last_one_and_what_it_answers(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

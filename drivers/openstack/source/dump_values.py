@@ -13,6 +13,7 @@ _GAP: Final = re.compile(r"\s*(?P<end>[,)])")
 _UNISTR: Final = re.compile(
     r"\\(?:(?P<back>\\)|(?:u|)(?P<short>[0-9a-f]{4})|\+(?P<plus>[0-9a-f]{6})|U(?P<long>[0-9a-f]{8}))", re.IGNORECASE
 )
+_BACKSLASH: Final = re.compile(r"\\(.)", re.DOTALL)
 _DEEPEST: Final = 8
 """Calls within calls at most: .dump writes two."""
 
@@ -27,6 +28,11 @@ def unescaped(text: str) -> str:
             flags=re.DOTALL,
         )
     return text
+
+
+def copied(cell: str) -> str:
+    """A cell of PostgreSQL's COPY without its backslashes; quotes are as they are."""
+    return _BACKSLASH.sub(lambda found: _ESCAPES.get(found[1], found[1]), cell) if "\\" in cell else cell
 
 
 def called(statement: str, at: int, depth: int = 0) -> tuple[str, int]:
@@ -68,4 +74,4 @@ def _character(found: re.Match[str]) -> str:
     return chr(int(found["short"] or found["plus"] or found["long"], 16))
 
 
-__all__ = ["called", "unescaped"]
+__all__ = ["called", "copied", "unescaped"]

@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 
 from ....placement.types.errors import InvalidValue
 from ....sim.trace.rows import decompressed
-from .dump_values import called, unescaped
+from .dump_values import called, copied, unescaped
 
 TABLES: Final = frozenset(
     {
@@ -74,7 +74,7 @@ def load_dump(path: Path, field: str) -> sqlite3.Connection:
     try:
         with _opened(path, field) as text:
             reader.read(text)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise InvalidValue(f"{path} cannot be read: {error}", field=field) from None
     if not reader.columns:
         hint = "a dump in plain SQL, by mysqldump or pg_dump, of one database with its tables"
@@ -185,7 +185,7 @@ class _Dump:
         for line in lines:
             if line.rstrip("\r\n") == "\\.":
                 return
-            yield [None if cell == "\\N" else unescaped(cell) for cell in line.rstrip("\r\n").split("\t")]
+            yield [None if cell == "\\N" else copied(cell) for cell in line.rstrip("\r\n").split("\t")]
         raise self._wrong("it ends within the rows of a table")
 
     def _valued(self, line: str, lines: Iterator[str]) -> Iterator[list[Any]]:
