@@ -300,7 +300,9 @@ def _advised(state: ServiceState, request: Request, decision: Decision) -> Decis
     """A refusal with what would help."""
     try:
         return state.engine.advise(request, decision)
-    except (HostlerError, *DEPENDS_ON_COMMAND):
+    except HostlerError:  # its instances stand by now: a later request of the run has placed them
+        return decision
+    except DEPENDS_ON_COMMAND:
         log.exception("what would help a refused request was not worked out")
         return decision
 

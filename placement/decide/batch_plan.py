@@ -21,6 +21,8 @@ from .nested_batch import goes_here
 from .shape_table import NESTED, OTHERS, ShapeTable
 from .signature import Signature
 
+LOOKED_AT: Final = 64
+"""Requests that are looked at first to see whether one call can decide them; more and more after that."""
 ALONE: Final = -1
 """Mark of requests that ``Engine.place`` decides one by one."""
 
@@ -74,20 +76,30 @@ class Plan:
         return _first_outside(self.clock, first, since, until)
 
     def together(self, first: int, last: int) -> int:
-        """End of the requests from ``first`` on that one kernel call can decide. O(requests)."""
-        numbers = self.which[first:last]
-        if last == first or numbers.max() < NESTED:
-            return last
-        nested, grouped = self.shapes.nested_shapes, bool(self.groups[first:last].max() >= 0)
+        """End of the requests from ``first`` on that one kernel call can decide. O(requests that it takes)."""
+        if self.careful:
+            last = min(last, first + self.careful)
+        nested, at, size = self.shapes.nested_shapes, first, LOOKED_AT
         nested.refresh()
-        which = numbers.tolist()
-        of_nested = {number for number in which if number >= NESTED}
-        unready = {
-            number
-            for number in of_nested
-            if grouped or nested.ready(number - NESTED, self.shapes.nested[number - NESTED]) is None
-        }
-        return next((position for position, number in enumerate(which, first) if number in unready), last)
+        mixed = grouped = False
+        while at < last:
+            end = min(at + size, last)
+            numbers = self.which[at:end]
+            grouped = grouped or bool(self.groups[at:end].max() >= 0)
+            if grouped and mixed:
+                return at
+            if numbers.max() >= NESTED:
+                mixed, which = True, numbers.tolist()
+                unready = {
+                    number
+                    for number in set(which)
+                    if number >= NESTED
+                    and (grouped or nested.ready(number - NESTED, self.shapes.nested[number - NESTED]) is None)
+                }
+                if unready:
+                    return next(position for position, number in enumerate(which, at) if number in unready)
+            at, size = end, 4 * size
+        return last
 
     def forget_time(self, position: int) -> bool:
         """Take back the time of a request that was not carried out. True if that is another one than the time before:

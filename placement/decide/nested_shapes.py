@@ -172,6 +172,8 @@ def _device_slot(fleet: Fleet, signature: Signature, weigher: GpuWeigher, counte
     _, milli, count = weigher.shape(signature.request)
     if counted is None or count == 0:
         return None if count else -1
+    if not weigher.table(fleet).width:
+        return None  # no host has GPUs, and the scores read no device
     wanted = ((fleet.resource_class(GPU_MILLI), milli),)
     slots = list(zip(counted.order, counted.prepared.slots, strict=True))
     places = [place for place, slot in slots if slot.suffix and slot.amounts == wanted]

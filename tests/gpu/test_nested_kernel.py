@@ -4,6 +4,7 @@ between; what the kernel leaves to Python; and what it refuses."""
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hostler.ext.nested_batch import NestedShape, place
 from hostler.ext.ranking import Ranking
 from hostler.ext.shapes import Shapes
 from hostler.placement.decide import batch, nested_run, nested_shapes
+from hostler.placement.weighers.gpu import GpuWeigher
 
 from ..kernels.world import empty_arrays, int32, words
 from .test_batch import used_by_class
@@ -220,3 +222,13 @@ def test_batches_that_do_not_fit_are_refused(changes: dict[str, Any], error: typ
     assert scene.place() == (2, False)
     assert scene.columns.consumer_count == 2
     assert scene.place() == (0, False)
+
+
+def test_devices_are_chosen_one_by_one_where_no_host_has_any() -> None:
+    """The scores read no device then, and the kernel would refuse to be given one."""
+    made = engine([(6, 0, "T4")], "GpuFragmentationWeigher")
+    signature = made._context.signature(Request(spec=spec(1_000, 250, 1)))
+    (weigher,) = [each for each in signature.weighers if isinstance(each, GpuWeigher)]
+    counted = mock.Mock()
+    assert nested_shapes._device_slot(made.fleet, signature, weigher, counted) is None
+    assert not counted.mock_calls
