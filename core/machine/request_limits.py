@@ -294,48 +294,52 @@ def _cost_of_requests(requests: Sequence[Asked], specs: Specs, hosts: int) -> in
 def parts_of(command: PlaceMany) -> Iterator[PlaceMany]:
     """A ``place_many`` as commands of at most PART_REQUESTS requests (those for several instances count as many) and
     PART_SHAPES different specs each. The same call always makes the same parts."""
-    specs, weights = list(map(bytes, map(_SPEC, command.requests))), weights_of(command.requests)
-    if len(specs) <= PART_REQUESTS and len(set(specs)) <= PART_SHAPES and not any(weights):
-        yield command
-        return
-    first = position = weight = 0
+    requests, first, position, weight = command.requests, 0, 0, 0
     shapes = set[bytes]()
-    for (shape, instances), alike in groupby(zip(specs, weights, strict=True)):
-        left, own = len(list(alike)), max(1, instances)
-        while left:
-            full = weight + own > PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES)
-            if weight and full:
-                yield _part(command, first, position)
-                first, weight = position, 0
-                shapes.clear()
-            shapes.add(shape)
-            some = min(left, max(1, (PART_REQUESTS - weight) // own))
-            weight += some * own
-            position += some
-            left -= some
-    yield _part(command, first, position)
+    for few in _pieces(requests, PART_REQUESTS):
+        specs, weights = list(map(bytes, map(_SPEC, few))), weights_of(few)
+        if len(few) == len(requests) and len(set(specs)) <= PART_SHAPES and not any(weights):
+            break
+        for (shape, instances), alike in groupby(zip(specs, weights, strict=True)):
+            left, own = len(list(alike)), max(1, instances)
+            while left:
+                full = weight + own > PART_REQUESTS or (shape not in shapes and len(shapes) == PART_SHAPES)
+                if weight and full:
+                    yield _part(command, first, position)
+                    first, weight = position, 0
+                    shapes.clear()
+                shapes.add(shape)
+                some = min(left, max(1, (PART_REQUESTS - weight) // own))
+                weight += some * own
+                position += some
+                left -= some
+    yield _part(command, first, len(requests))
 
 
 def checked_parts_of(command: PlaceMany, specs: Specs) -> Iterator[PlaceMany]:
     """A ``place_many`` in parts that are each checked in about a millisecond."""
-    shapes = list(map(bytes, map(_SPEC, command.requests)))
-    if 0 < len(shapes) <= STEP_WEIGHT and all(shape in specs for shape in set(shapes)):
-        yield command
-        return
-    first = position = weight = 0
-    for shape, alike in groupby(shapes):
-        own, left = 1 if shape in specs else NEW_SPEC_WEIGHT, len(list(alike))
-        while left:
-            some = min(left, max(STEP_WEIGHT - weight - own + 1, 1))
-            weight += own + some - 1
-            own = 1
-            position += some
-            left -= some
-            if weight >= STEP_WEIGHT:
-                yield _part(command, first, position)
-                first, weight = position, 0
+    requests, first, position, weight = command.requests, 0, 0, 0
+    last: bytes | None = None
+    for few in _pieces(requests, STEP_WEIGHT):
+        for shape, alike in groupby(map(bytes, map(_SPEC, few))):
+            own, left = 1 if shape == last or shape in specs else NEW_SPEC_WEIGHT, len(list(alike))
+            last = shape
+            while left:
+                some = min(left, max(STEP_WEIGHT - weight - own + 1, 1))
+                weight += own + some - 1
+                own = 1
+                position += some
+                left -= some
+                if weight >= STEP_WEIGHT:
+                    yield _part(command, first, position)
+                    first, weight = position, 0
     if first < position:
         yield _part(command, first, position)
+
+
+def _pieces(requests: tuple[Asked, ...], most: int) -> Iterator[tuple[Asked, ...]]:
+    """Requests in pieces of so many at most: what is read of one piece at a time takes no longer than that."""
+    return (requests[first : first + most] for first in range(0, len(requests), most))
 
 
 def _part(command: PlaceMany, first: int, end: int) -> PlaceMany:

@@ -80,7 +80,6 @@ class Plan:
         if self.careful:
             last = min(last, first + self.careful)
         nested, at, size = self.shapes.nested_shapes, first, LOOKED_AT
-        nested.refresh()
         mixed = grouped = False
         while at < last:
             end = min(at + size, last)
@@ -89,6 +88,8 @@ class Plan:
             if grouped and mixed:
                 return at
             if numbers.max() >= NESTED:
+                if not mixed:
+                    nested.refresh()
                 mixed, which = True, numbers.tolist()
                 unready = {
                     number
