@@ -182,9 +182,7 @@ class _Placing:
             decisions = (
                 engine.place_many(requests, strict=False) if sampler is None else sampler.place(engine, requests[0])
             )
-        except HostlerError as error:
-            raise Undone from checked_outcome(error)
-        except DEPENDS_ON_COMMAND as error:
+        except (HostlerError, *DEPENDS_ON_COMMAND) as error:
             raise Undone from checked_outcome(error)
         try:
             self._charge(positions, asked, requests, decisions)
@@ -300,9 +298,7 @@ def _advised(state: ServiceState, request: Request, decision: Decision) -> Decis
     """A refusal with what would help."""
     try:
         return state.engine.advise(request, decision)
-    except HostlerError:  # its instances stand by now: a later request of the run has placed them
-        return decision
-    except DEPENDS_ON_COMMAND:
+    except (HostlerError, *DEPENDS_ON_COMMAND):
         log.exception("what would help a refused request was not worked out")
         return decision
 

@@ -11,7 +11,7 @@ import pytest
 from hostler.core.engine_commands import Asked, Place, Placed, PlaceMany
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.tenancy import commands as c
-from hostler.placement.types.decision import Decision
+from hostler.placement.types.decision import Decision, PackedDecision
 from hostler.placement.types.errors import NoValidHost
 
 from ..seeds import seeds
@@ -102,3 +102,12 @@ def test_equal_requests_under_one_claim_of_a_parent_get_one_decision(limited: bo
     assert not placed.refusals
     first, second = started(limited=limited).apply_batch([order(Place(request=claimed))] * 2)
     assert first.host == second.host == placed.hosts[0]
+
+
+def test_a_refused_request_whose_instance_a_later_one_places_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    large, small = asked(40, vcpus=64, memory_mb=1, project="a"), asked(40, project="a")
+    refused, placed = started(limited=False).apply_batch([order(Place(request=large)), order(Place(request=small))])
+    assert isinstance(refused, Decision)
+    assert refused.refusal is not None
+    assert placed.instance_uuid == uuid_of(40) if isinstance(placed, PackedDecision) else placed.placed
+    assert not caplog.records

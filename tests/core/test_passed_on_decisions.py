@@ -1,4 +1,5 @@
-"""Placements decided together have packed outcomes; whoever keeps or tells these says what the Decision says."""
+"""Placements that are decided together have packed outcomes. What is kept, sent and logged of one equals what would be
+of its Decision."""
 
 from __future__ import annotations
 

@@ -28,9 +28,6 @@ from hostler.core.tenancy.tenants import LOCAL
 from hostler.core.writer.writer import open_writer
 from hostler.placement.api import commands as api
 from hostler.placement.fleet.host_view import HostView
-from hostler.placement.load.adding import add_hosts
-from hostler.placement.types.host import Host
-from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.daemon.processes import Daemon
 
 from ..patience import HANG_SECONDS
@@ -38,7 +35,6 @@ from .clouds import CELL, Cloud, instance_uuid, moment, node_uuid, request_spec,
 
 oslo_messaging = pytest.importorskip("oslo_messaging", reason="the extra openstack is not installed")
 
-from hostler.drivers.openstack.bus.lost_claims import LostClaims  # noqa: E402
 from hostler.drivers.openstack.bus.service import NovaBus  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -294,27 +290,6 @@ def released(it: Running) -> float:
     """Claims that were given back, as metrics say."""
     families = {family.name: family for family in it.bus.metrics.collect()}
     return families["hostler_nova_lost_claims"].samples[0].value
-
-
-async def test_a_claim_is_kept_whose_instance_is_asked_for_while_the_databases_are_read() -> None:
-    machine, submitted = ServiceMachine(), list[Any]()
-    state = machine.state
-    fleet = state.fleet
-    add_hosts(fleet, [Host(host="a", vcpus_total=8, total_usable_ram_mb=16_384, total_usable_disk_gb=500)])
-    for number in (1, 2):
-        spec = RequestSpec(flavor=Flavor(name="m", vcpus=1, memory_mb=64))
-        state.engine.place(Request(spec=spec, instance_uuids=(instance_uuid(number),)))
-
-    async def unplaced(uuids: list[str]) -> list[str]:
-        claims.asked([instance_uuid(1)])
-        return uuids
-
-    async def submit(command: Any) -> None:
-        submitted.append(command)
-
-    claims = LostClaims(lambda: state, unplaced, submit)
-    assert await claims.release() == 1
-    assert [command.uuids for command in submitted] == [(instance_uuid(2),)]
 
 
 async def test_an_evacuation_holds_both_hosts_and_a_refused_one_only_the_old(cloud: Cloud, exchange: str) -> None:

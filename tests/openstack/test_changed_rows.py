@@ -104,7 +104,7 @@ def test_a_node_whose_change_is_committed_late_is_reported_by_the_next_look(it: 
 def test_what_changes_between_looks_that_are_far_apart_is_found_by_the_next(
     it: Followed, gap: float, fails: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether the database does not answer meanwhile, or nobody looks."""
+    """Also where a look in between fails because the database does not answer."""
     for table in ("instances", "compute_nodes"):
         it.sql(f"UPDATE {table} SET updated_at = ? WHERE id = 4", it.ago(-0.5))
     it.look()

@@ -66,13 +66,19 @@ async def test_a_guest_moves_and_both_nodes_hold_it_meanwhile(autojump_clock: Mo
         life.state.fleet.check()
 
 
+async def beside_a_full_node(life: Running, model: Model) -> tuple[str, str]:
+    """A guest that runs, and two nodes: its own, and one that has no memory for it, which no inventory tells."""
+    source = await active(life)
+    target = next(name for name in ("a-node-0", "a-node-1") if name != source)
+    with model.world.content() as there:
+        there.nodes[target].memory_mb = 100
+    return source, target
+
+
 async def test_a_target_that_is_full_leaves_the_guest_where_it_is(autojump_clock: MockClock) -> None:
     model = Model("a", nodes=2)
     async with ready(model) as life:
-        source = await active(life)
-        target = next(name for name in ("a-node-0", "a-node-1") if name != source)
-        with model.world.content() as there:
-            there.nodes[target].memory_mb = 100
+        source, target = await beside_a_full_node(life, model)
         await life.submit(MoveGuest(uuid=uuid_of(1), target=target))
         await life.until(lambda: life.status(1) == "active")
         guest = life.state.lives.guests[uuid_of(1)]
@@ -84,10 +90,7 @@ async def test_a_target_that_is_full_leaves_the_guest_where_it_is(autojump_clock
 async def test_a_guest_that_does_not_start_where_it_was_moved_cold_goes_back(autojump_clock: MockClock) -> None:
     model = Model("a", nodes=2)
     async with ready(model) as life:
-        source = await active(life)
-        target = next(name for name in ("a-node-0", "a-node-1") if name != source)
-        with model.world.content() as there:
-            there.nodes[target].memory_mb = 100
+        source, target = await beside_a_full_node(life, model)
         await life.submit(MoveGuest(uuid=uuid_of(1), kind="cold_migrate", target=target))
         guest = life.state.lives.guests[uuid_of(1)]
         await life.until(lambda: life.status(1) == "active" and guest.settled)

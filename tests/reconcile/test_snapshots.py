@@ -15,8 +15,8 @@ from hostler.core.lifecycle_commands import (
 )
 from hostler.core.machine.lifecycle_queries import GuestSnapshotLine, GuestSnapshots
 from hostler.core.machine.queries import answer
-from hostler.drivers.model.driver import Faults
-from hostler.drivers.protocol import Mark
+from hostler.drivers.model.driver import Faults, ModelDriver
+from hostler.drivers.protocol import Mark, Snapshot
 from hostler.placement.types.errors import InUse, InvalidValue, UnknownName
 
 from ..core.orders import LOCAL, uuid_of
@@ -174,3 +174,21 @@ async def test_the_console_is_asked_of_the_back_end(autojump_clock: MockClock) -
         assert (address.kind, address.node, node in address.address) == ("url", node, True)
         with pytest.raises(UnknownName):
             await life.reconciler.console(uuid_of(2))
+
+
+async def test_a_snapshot_whose_image_the_driver_does_not_name_is_in_error(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be used, and would count as one that was never made."""
+    make = ModelDriver.snapshot_guest
+
+    async def snapshot_guest(self: ModelDriver, uuid: str, mark: Mark, name: str) -> Snapshot:
+        return (await make(self, uuid, mark, name))._replace(key="")
+
+    monkeypatch.setattr(ModelDriver, "snapshot_guest", snapshot_guest)
+    async with ready(Model("a")) as life:
+        await active(life)
+        await snapshot(life)
+        (line,) = lines(life)
+        assert line.status == "error"
+        assert "does not name the image" in str(line)

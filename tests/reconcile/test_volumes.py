@@ -29,7 +29,7 @@ from hostler.core.machine.orders import Order
 from hostler.core.storage_commands import DeleteVolumes, ExtendVolume
 from hostler.drivers.model.driver import Faults, ModelDriver
 from hostler.drivers.model.world import IMAGES_BROKEN, IMAGES_REFUSED
-from hostler.drivers.protocol import Can, Guest, Permanent, Power
+from hostler.drivers.protocol import Can, Guest, Page, Permanent, Power, Volume, VolumeSpec
 from hostler.placement.storage.decision import VolumeDecision
 from hostler.placement.types.errors import InUse, InvalidValue
 from hostler.placement.types.host import Aggregate
@@ -465,3 +465,37 @@ async def test_a_volume_that_is_detached_before_it_is_seen_attached_is_free_afte
         await life.until(lambda: life.volume_status(11) == "available")
         assert model.of(uuid_of(1))[0].volumes == []
         assert life.state.lives.guests[uuid_of(1)].settled
+
+
+async def test_a_volume_of_a_driver_that_names_no_key_outlives_a_passing_error(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made, and is not what came late of one that was not."""
+    create, get, listed = ModelDriver.create_volume, ModelDriver.get_volume, ModelDriver.volumes
+    broken = False
+
+    def keyless(found: Volume) -> Volume:
+        return found._replace(key="", state="error" if broken else found.state)
+
+    async def create_volume(self: ModelDriver, spec: VolumeSpec) -> Volume:
+        return keyless(await create(self, spec))
+
+    async def get_volume(self: ModelDriver, uuid: str) -> Volume:
+        return keyless(await get(self, uuid))
+
+    async def volumes(self: ModelDriver) -> AsyncIterator[Page[Volume]]:
+        async for page in listed(self):
+            yield page._replace(items=tuple(map(keyless, page.items)))
+
+    for method in (create_volume, get_volume, volumes):
+        monkeypatch.setattr(ModelDriver, method.__name__, method)
+    disks = Model("d", nodes=0, pools=1)
+    async with ready(disks) as life:
+        await life.submit(CreateVolume(request=volume(11, project="p").request))
+        await life.until(lambda: life.volume_status(11) == "available")
+        broken = True
+        await life.until(lambda: life.volume_status(11) == "error")
+        broken = False
+        await trio.sleep(3_600)
+        with disks.world.content(change=False) as there:
+            assert len(there.volumes) == 1

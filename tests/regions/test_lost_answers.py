@@ -3,6 +3,8 @@ good, none of another is released, and what was begun ends."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from hostler.core.rpc.client import ConnectionLost
 from hostler.core.tenancy.errors import NotAuthenticated, QuotaExceeded
 from hostler.placement.types.errors import DuplicateName, HostlerError, InvalidValue, NoValidHost, UnknownName
 
-from .in_process import call, world
+from .in_process import World, call, world
 from .region_processes import uuid_of, wish
 
 
@@ -285,17 +287,27 @@ async def test_a_claim_of_a_group_that_cannot_be_recorded_is_released_with_the_g
         assert made.service.state.usage.by_scope == {}
 
 
-async def test_a_group_that_is_given_up_twice_releases_no_guest_that_came_in_between(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+@asynccontextmanager
+async def group_given_up(when: str) -> AsyncIterator[World]:
+    """A parent that gives up a group of guests 1 and 2, whose first release was cut off before or after it reached the
+    only region. All is at rest at the end."""
     async with world({"eu": 1}) as made:
         region = made.links["eu"]
-        region.faults = [("release", "after", ConnectionLost("cut"))]
+        region.faults = [("release", when, ConnectionLost("cut"))]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(made.call, "place_across", {"requests": [wish(1), wish(2)]})
             await made.until(lambda: region.calls[-1:] != [] and region.calls[-1][0] == "release" and not region.faults)
-            await made.until(lambda: made.guests_in("eu") == [])
-            await call(region.service, "place", {"request": wish(1)})  # the region's own, of the same uuid
+            yield made
+        await made.at_rest()
+
+
+async def test_a_group_that_is_given_up_twice_releases_no_guest_that_came_in_between(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with group_given_up("after") as made:
+        region = made.links["eu"]
+        await made.until(lambda: made.guests_in("eu") == [])
+        await call(region.service, "place", {"request": wish(1)})  # the region's own, of the same uuid
         await made.at_rest()
         assert sum(method == "release" for method, _, _ in region.calls) >= 2
         assert made.guests_in("eu") == [uuid_of(1)]
@@ -305,14 +317,9 @@ async def test_a_group_that_is_given_up_twice_releases_no_guest_that_came_in_bet
 async def test_a_group_that_is_given_up_leaves_what_was_placed_again_under_a_uuid_of_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with world({"eu": 1}) as made:
-        region = made.links["eu"]
-        region.faults = [("release", "before", ConnectionLost("cut"))]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(made.call, "place_across", {"requests": [wish(1), wish(2)]})
-            await made.until(lambda: region.calls[-1:] != [] and region.calls[-1][0] == "release" and not region.faults)
-            assert await made.call("release", {"uuids": [uuid_of(1)]}) == 1
-            assert (await made.call("place", {"request": wish(1)})).placed
+    async with group_given_up("before") as made:
+        assert await made.call("release", {"uuids": [uuid_of(1)]}) == 1
+        assert (await made.call("place", {"request": wish(1)})).placed
         await made.at_rest()
         assert made.guests_in("eu") == [uuid_of(1)]
         assert set(made.claims.guests) == {uuid_of(1)}
