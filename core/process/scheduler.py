@@ -45,7 +45,7 @@ from ..lifecycle_commands import (
     StopGuest,
 )
 from ..machine import lifecycle_queries
-from ..machine.call_uuids import with_canonical_uuids
+from ..machine.call_uuids import canonical, with_canonical_uuids
 from ..machine.event_log import Event, History
 from ..machine.lifecycle_queries import GuestLine, GuestSnapshotLine
 from ..machine.lives import GuestChange, SnapshotChange, VolumeChange
@@ -212,7 +212,7 @@ class Scheduler:
 
     async def console(self, uuid: str) -> ConsoleAddress:
         """How the console of a guest is reached now; it may hold a secret. DriverError if it has none."""
-        return await self._reconciling().console(uuid)
+        return await self._reconciling().console(canonical(uuid))
 
     async def attach_volume(self, uuid: str, volume: str) -> GuestChange:
         """Have a volume attached to a guest."""
@@ -233,6 +233,7 @@ class Scheduler:
 
     async def until_settled(self, uuid: str) -> GuestLine | None:
         """Wait until a guest is as desired, or in error; None once it is gone."""
+        uuid = canonical(uuid)
         while True:
             try:
                 life = self._service.state.lives.guest(uuid)

@@ -19,7 +19,7 @@ from ...placement.types.decision import PackedDecision
 from ...placement.types.errors import HostlerError, InvalidValue, UnknownName
 from ..engine_commands import PlaceMany
 from ..errors import DeadlineExceeded, InternalError
-from ..machine.call_uuids import with_canonical_uuids
+from ..machine.call_uuids import canonical, with_canonical_uuids
 from ..machine.lifecycle_queries import guest_for
 from ..machine.replicated import unpacked
 from ..machine.request_limits import PART_SHAPES
@@ -341,7 +341,7 @@ class Session:
                 check = partial(self._reconciler("cloud_admin").check, name)
                 self._outlet.spawn(lambda: self._answer(reply, check))
             case Console(uuid=uuid):
-                guest = guest_for(self.service.state, self.service.user(self.identity), uuid).uuid
+                guest = guest_for(self.service.state, self.service.user(self.identity), canonical(uuid)).uuid
                 console = partial(self._reconciling().console, guest)
                 self._outlet.spawn(lambda: self._answer(reply, console))
             case Members() | Lead() | SnapshotFiles() | SnapshotPart():

@@ -201,6 +201,8 @@ def test_a_guest_is_resized_snapshot_and_its_console_told_by_the_command_line(tm
         assert "resizing" in resized
         assert "active" in resized
         assert "url model://" in run(daemon, "guest", "console", uuid)
+        without_dashes = uuid.replace("-", "").upper()
+        assert "url model://" in run(daemon, "guest", "console", without_dashes)
         made = run(daemon, "guest", "snapshot", uuid, "--snapshot", snapshot, "--name", "before", "--wait")
         assert f"{snapshot} available" in made
         assert "before" in run(daemon, "guest", "snapshots", uuid)

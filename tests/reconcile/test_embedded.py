@@ -77,6 +77,19 @@ async def test_a_uuid_is_the_same_one_however_it_is_written(tmp_path: Path) -> N
         assert kept(scheduler) == before == {written.lower(), other.format(1), other.format(2)}
 
 
+async def test_a_guest_is_found_by_its_uuid_however_it_is_written() -> None:
+    written = "AAAAAAAA-0000-4000-8000-00000000000A"
+    async with open_scheduler(config()) as scheduler:
+        await ready(scheduler)
+        await scheduler.create_guest(replace(REQUEST, instance_uuids=(written,)))
+        found = await scheduler.until_settled(written)
+        assert found is not None
+        assert (found.status, found.uuid) == ("active", written.lower())
+        assert await scheduler.console(written) == await scheduler.console(written.lower())
+        await scheduler.delete_guest(written)
+        assert await scheduler.until_settled(written) is None
+
+
 async def test_a_cancelled_call_is_carried_out_whole_or_not_at_all() -> None:
     async with open_scheduler(config()) as scheduler:
         await ready(scheduler)
