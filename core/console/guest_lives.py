@@ -15,6 +15,7 @@ from cyclopts.validators import Number
 
 from ...placement.storage.with_guests import Locality
 from ...placement.types.errors import UnknownName
+from ...placement.types.uuids import plain_uuid
 from ..lifecycle_commands import GuestVolume, MoveKind
 from ..rpc.client import BlockingClient
 from ..tenancy.errors import NotAllowed
@@ -266,7 +267,7 @@ def attach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote 
     if not wait or code:
         return code
     with remote.client() as client:
-        return _unless(client, uuid, lambda guest: volume in guest.volumes)
+        return _unless(client, uuid, lambda guest: plain_uuid(volume) in guest.volumes)
 
 
 def detach_volume(uuid: str, volume: str, *, wait: Wait = False, remote: Remote = LOCAL) -> int:
@@ -308,6 +309,7 @@ def guest_events(
     remote: Remote = LOCAL,
 ) -> int:
     """What became of a guest, as far as the service keeps events."""
+    uuid = plain_uuid(uuid)
     with remote.client() as client, suppress(KeyboardInterrupt):
         client.call("watch", {"kinds": ("decisions", "refusals", "changes"), "after": after})
         for event in client.events(seconds):

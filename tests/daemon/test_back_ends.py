@@ -203,6 +203,7 @@ def test_a_guest_is_resized_snapshot_and_its_console_told_by_the_command_line(tm
         assert "url model://" in run(daemon, "guest", "console", uuid)
         without_dashes = uuid.replace("-", "").upper()
         assert "url model://" in run(daemon, "guest", "console", without_dashes)
+        assert "resize_guest" in run(daemon, "guest", "events", without_dashes)
         made = run(daemon, "guest", "snapshot", uuid, "--snapshot", snapshot, "--name", "before", "--wait")
         assert f"{snapshot} available" in made
         assert "before" in run(daemon, "guest", "snapshots", uuid)
