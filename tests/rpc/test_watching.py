@@ -378,7 +378,7 @@ async def test_a_peer_that_did_not_read_is_told_how_things_are_once_it_does(
     kind: Any, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_writer(ServiceMachine()) as writer, trio.open_nursery() as nursery:
-        service = Service(writer.machine, writer)  # type: ignore[arg-type]  # it is a ServiceMachine
+        service = Service(writer.machine, writer, clock=lambda: NOW)  # type: ignore[arg-type]  # it is a ServiceMachine
         watchers, slow, other = Watchers(service), SlowWatcher(), SlowWatcher()
         other.waiting_bytes = 0
         for each in (slow, other):
