@@ -17,6 +17,8 @@ cdef class UuidTable:
     cdef int insert(self, uint64_t hi, uint64_t lo, int32_t value) noexcept nogil      # 0; 1 present; -1 no room
     cdef int remove(self, uint64_t hi, uint64_t lo) noexcept nogil                     # value or -1
     cdef int reserve(self, int64_t extra) except -1                                    # room for `extra` more inserts
+    cdef uint64_t* parsed(self, list items) except NULL
+    cdef uuid_slot_t* slot_of(self, uint64_t hi, uint64_t lo) noexcept nogil
 
 cdef int parse_uuid_str(object text, uint64_t* hi, uint64_t* lo) except -1
 cdef str uuid_text(uint64_t hi, uint64_t lo)

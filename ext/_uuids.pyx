@@ -4,6 +4,7 @@ Answers depend on the inserted values and their order, never on an address or th
 secret of the process, so that callers cannot choose uuids that collide. tables_py.py is the pure-Python twin.
 """
 
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport UINT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -149,6 +150,88 @@ cdef class UuidTable:
         if value < 0:
             raise KeyError(uuid_text(hi, lo))
         return value
+
+    def put(self, uuids, Py_ssize_t value):
+        """Have each of these uuids with a value, whether it is present or not; returns a list of the values that they
+        had before, -1 for none. ValueError for what is no uuid and for a negative value; then nothing is changed.
+
+        O(k) for k uuids, amortised.
+        """
+        cdef Py_ssize_t i
+        cdef uuid_slot_t* slot
+        if value != <int32_t>value:
+            raise OverflowError(f"{value} is no int32")
+        if value < 0:
+            raise ValueError(f"{value} is negative")
+        cdef list items = list(uuids)
+        cdef Py_ssize_t count = len(items)
+        cdef list before = [-1] * count
+        cdef uint64_t* words = self.parsed(items)
+        try:
+            self.reserve(count)
+            for i in range(count):
+                slot = self.slot_of(words[2 * i], words[2 * i + 1])
+                if slot.taken_by != 0:
+                    before[i] = <int64_t>slot.taken_by - 1
+                else:
+                    slot.hi, slot.lo = words[2 * i], words[2 * i + 1]
+                    self.live += 1
+                slot.taken_by = <uint32_t>value + 1
+        finally:
+            PyMem_Free(words)
+        return before
+
+    def discard(self, uuids):
+        """Remove these uuids, as far as they are present; returns a list of the values that they had, -1 for none.
+        ValueError for what is no uuid; then nothing is changed. O(k) for k uuids."""
+        cdef list items = list(uuids)
+        cdef Py_ssize_t i, count = len(items)
+        cdef list before = [-1] * count
+        cdef uint64_t* words = self.parsed(items)
+        try:
+            for i in range(count):
+                before[i] = self.remove(words[2 * i], words[2 * i + 1])
+        finally:
+            PyMem_Free(words)
+        return before
+
+    cdef uint64_t* parsed(self, list items) except NULL:
+        """The words of uuids in text, to be freed by the caller, with their slots on their way from memory."""
+        cdef Py_ssize_t i, count = len(items)
+        cdef uint64_t* words = <uint64_t*>PyMem_Malloc((2 * count + 1) * sizeof(uint64_t))
+        if words == NULL:
+            raise MemoryError
+        try:
+            for i in range(count):
+                parse_uuid_str(items[i], &words[2 * i], &words[2 * i + 1])
+                prefetch(&self.slots[hash_uuid(words[2 * i], words[2 * i + 1]) & self.mask])
+        except BaseException:
+            PyMem_Free(words)
+            raise
+        return words
+
+    cdef uuid_slot_t* slot_of(self, uint64_t hi, uint64_t lo) noexcept nogil:
+        """The uuid's slot, or the empty one where it would be put."""
+        cdef uuid_slot_t* slot = &self.slots[hash_uuid(hi, lo) & self.mask]
+        cdef uuid_slot_t* end = self.slots + self.mask
+        while slot.taken_by != 0 and (slot.hi != hi or slot.lo != lo):
+            slot = slot + 1 if slot < end else self.slots
+        return slot
+
+    def to_arrays(self):
+        """All uuids in ascending order, (n, 2) uint64, and their values, (n,) int32. O(n log n)."""
+        cdef uint64_t at
+        cdef Py_ssize_t i = 0
+        uuids, values = np.empty((self.live, 2), dtype=np.uint64), np.empty(self.live, dtype=np.int32)
+        cdef uint64_t[:, ::1] words = uuids
+        cdef int32_t[::1] out = values
+        for at in range(self.mask + 1):
+            if self.slots[at].taken_by != 0:
+                words[i, 0], words[i, 1] = self.slots[at].hi, self.slots[at].lo
+                out[i] = <int32_t>(self.slots[at].taken_by - 1)
+                i += 1
+        order = np.lexsort((uuids[:, 1], uuids[:, 0]))
+        return uuids[order], values[order]
 
     def add_many(self, const uint64_t[:, ::1] uuids, const int32_t[::1] values):
         """Insert new uuids, (hi, lo) a row, all or none: KeyError with the first that is present or repeated.

@@ -246,6 +246,34 @@ class UuidTable:
             new[hi, lo] = value
         self._values.update(new)
 
+    def put(self, uuids: Iterable[str], value: int) -> list[int]:
+        """Have each of these uuids with a value, whether it is present or not; returns a list of the values that they
+        had before, -1 for none. ValueError for what is no uuid and for a negative value; then nothing is changed.
+
+        O(k) for k uuids, amortised.
+        """
+        value = index(value)
+        if not -(1 << 31) <= value < 1 << 31:
+            raise OverflowError(f"{value} is no int32")
+        if value < 0:
+            raise ValueError(f"{value} is negative")
+        before = []
+        for words in list(map(parse_uuid, uuids)):
+            before.append(self._values.get(words, -1))
+            self._values[words] = value
+        return before
+
+    def discard(self, uuids: Iterable[str]) -> list[int]:
+        """Remove these uuids, as far as they are present; returns a list of the values that they had, -1 for none.
+        ValueError for what is no uuid; then nothing is changed. O(k) for k uuids."""
+        return [self._values.pop(words, -1) for words in list(map(parse_uuid, uuids))]
+
+    def to_arrays(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+        """All uuids in ascending order, (n, 2) uint64, and their values, (n,) int32. O(n log n)."""
+        items = sorted(self._values.items())
+        uuids = np.array([words for words, _ in items], np.uint64).reshape(-1, 2)
+        return uuids, np.array([value for _, value in items], np.int32)
+
     def check(self) -> None:
         """Assert every invariant. O(n)."""
         assert all(0 <= value < 1 << 31 for value in self._values.values())

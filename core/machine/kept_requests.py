@@ -5,52 +5,78 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from operator import neg
+from typing import Final
 
 import msgspec
+import numpy as np
+
+from ...ext.tables import UuidTable, format_many
+
+NONE: Final = -1
+"""The position of the spec of a guest of which none is kept."""
 
 
-@dataclass
+class SavedRequests(msgspec.Struct):
+    """What is kept, as a snapshot holds it; ``of_guest``: uuid -> position in ``specs``."""
+
+    specs: list[bytes] = []
+    of_guest: dict[str, int] = {}
+    counts: list[int] = []
+    free: list[int] = []
+    moving: dict[str, bytes] = {}
+    claims: dict[str, str] = {}
+
+
 class KeptRequests:
-    """Specs as they were sent, each once; ``of_guest``: uuid -> position in ``specs``. ``counts``: guests that have
+    """Specs as they were sent, each once, and the position in ``specs`` of each guest's. ``counts``: guests that have
     the spec; one that none has is forgotten. ``free``: the places of these, in descending order; the lowest is taken
-    first, and those at the end are given back."""
+    first, and those at the end are given back. 24 bytes a slot for each guest, a third to two thirds of them taken."""
 
-    specs: list[bytes] = field(default_factory=list)
-    of_guest: dict[str, int] = field(default_factory=dict)
-    counts: list[int] = field(default_factory=list)
-    free: list[int] = field(default_factory=list)
-    moving: dict[str, bytes] = field(default_factory=dict)
-    """By guest whose move is under way: the spec that it comes back to if the move is reverted."""
-    claims: dict[str, str] = field(default_factory=dict)
-    """By guest that a parent of regions has had placed: the id of its claim."""
-
-    def __post_init__(self) -> None:
+    def __init__(self, saved: SavedRequests | None = None) -> None:
+        saved = SavedRequests() if saved is None else saved
+        self.specs, self.moving, self.claims = saved.specs, saved.moving, saved.claims
+        """``moving``: by guest whose move is under way, the spec that it comes back to if the move is reverted.
+        ``claims``: by guest that a parent of regions has had placed, the id of its claim."""
+        self._of_guest = UuidTable()
+        guests: dict[int, list[str]] = {}
+        for uuid, index in saved.of_guest.items():
+            guests.setdefault(index, []).append(uuid)
+        for index, uuids in guests.items():
+            self._of_guest.put(uuids, index)
+        self.counts: list[int] = np.bincount(self._of_guest.to_arrays()[1], minlength=len(self.specs)).tolist()
+        self.free = [index for index in range(len(self.specs) - 1, -1, -1) if not self.counts[index]]
         self._known = {spec: index for index, spec in enumerate(self.specs) if self.counts[index]}
-        self.free.sort(reverse=True)
         self._trim()
+
+    def __len__(self) -> int:
+        """Guests whose request is kept. O(1)."""
+        return len(self._of_guest)
+
+    def __contains__(self, uuid: str) -> bool:
+        """True if the guest's request is kept. O(1)."""
+        return self._of_guest.get(uuid) >= 0
+
+    def uuids(self) -> list[str]:
+        """The guests whose requests are kept, in ascending order. O(guests * log guests)."""
+        return format_many(self._of_guest.to_arrays()[0])
 
     def keep(self, uuids: Collection[str], spec: msgspec.Raw | bytes) -> None:
         """Guests were placed with a spec, which replaces the one they had. O(guests)."""
+        if not uuids:
+            return
         data = bytes(spec)
         index = self._known.get(data)
         if index is None:
             index = self._known[data] = self._place(data)
-        if self.of_guest.keys().isdisjoint(uuids):
-            before_these = len(self.of_guest)
-            self.of_guest.update(dict.fromkeys(uuids, index))
-            self.counts[index] += len(self.of_guest) - before_these
-            uuids = ()
-        for uuid in uuids:
-            before = self.of_guest.get(uuid)
-            if before != index:
-                self.of_guest[uuid] = index
-                self.counts[index] += 1
-                if before is not None:
-                    self._drop(before)
-        if not self.counts[index]:
-            self._drop_spec(index)
+        before = self._of_guest.put(uuids, index)
+        new = before.count(NONE)
+        self.counts[index] += new
+        if new < len(before):
+            for other in before:
+                if other not in (NONE, index):
+                    self.counts[index] += 1
+                    self._drop(other)
 
     def claim(self, uuids: Iterable[str], claim: str) -> None:
         """Guests were placed under the id of a parent's claim, or (empty) without one. O(guests)."""
@@ -77,24 +103,34 @@ class KeptRequests:
 
     def forget(self, uuids: Iterable[str]) -> None:
         """Drop the requests of removed guests. O(guests)."""
-        for uuid in uuids:
-            self.moving.pop(uuid, None)
-            self.claims.pop(uuid, None)
-            index = self.of_guest.pop(uuid, None)
-            if index is not None:
+        uuids = list(uuids)
+        if self.moving or self.claims:
+            for uuid in uuids:
+                self.moving.pop(uuid, None)
+                self.claims.pop(uuid, None)
+        for index in self._of_guest.discard(uuids):
+            if index != NONE:
                 self._drop(index)
 
     def get(self, uuid: str) -> msgspec.Raw | None:
         """The spec that a guest was placed with; None if it is not known. O(1)."""
-        index = self.of_guest.get(uuid)
-        return None if index is None else msgspec.Raw(self.specs[index])
+        index = self._of_guest.get(uuid)
+        return None if index == NONE else msgspec.Raw(self.specs[index])
+
+    def saved(self) -> SavedRequests:
+        """All of it, for a snapshot. O(guests)."""
+        return SavedRequests(self.specs, self._by_guest(), self.counts, self.free, self.moving, self.claims)
 
     def content(self) -> tuple[list[bytes], dict[str, int], dict[str, bytes], dict[str, str]]:
         """What is kept, whatever the places of specs are: specs in order, the position of each guest's, specs before
         moves, claims. O(guests + specs * log specs)."""
         specs = sorted(self._known)
         rank = {self._known[spec]: position for position, spec in enumerate(specs)}
-        return specs, {uuid: rank[index] for uuid, index in self.of_guest.items()}, self.moving, self.claims
+        return specs, {uuid: rank[index] for uuid, index in self._by_guest().items()}, self.moving, self.claims
+
+    def _by_guest(self) -> dict[str, int]:
+        uuids, indexes = self._of_guest.to_arrays()
+        return dict(zip(format_many(uuids), indexes.tolist(), strict=True))
 
     def _place(self, data: bytes) -> int:
         if self.free:

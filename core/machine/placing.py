@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from itertools import compress, groupby, repeat
+from itertools import chain, compress, groupby, repeat
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -37,7 +37,7 @@ compiled. Every other request weighs 1."""
 INSTANCE_WEIGHT: Final = 16
 """What each instance of a request for several weighs."""
 
-_SPEC, _UUIDS, _PROJECT, _CLAIM = map(attrgetter, ("spec", "instance_uuids", "project_id", "claim"))
+_SPEC, _UUIDS, _PROJECT = map(attrgetter, ("spec", "instance_uuids", "project_id"))
 
 log = logging.getLogger("hostler.guests")
 
@@ -69,11 +69,14 @@ class _Placing:
         self.errors: dict[int, HostlerError] = {}
         self.known: dict[int, Decision] = {}
         """Requests that were placed before under the same claim."""
+        self._claimed = False
+        """True if a request has the id of a parent's claim."""
 
     def add(self, position: int, asked: Asked, spec: bytes | None = None, count: int = 1) -> None:
         """Queue a request, or ``count`` equal ones from a position on. ``spec``: that of ``asked``, if the caller has
         it as bytes."""
         if asked.claim:
+            self._claimed = True
             if count > 1:
                 for at in range(position, position + count):
                     self.add(at, asked, spec)
@@ -192,49 +195,53 @@ class _Placing:
     def _charge(
         self, positions: Sequence[int], asked: Sequence[Asked], requests: Sequence[Request], decisions: Decisions
     ) -> None:
-        placed, uuids = (decisions.rows >= 0).tolist(), decisions.uuids()
+        """Count what was placed, and keep what it was asked with."""
+        uuids = decisions.uuids()
         self.decided.append(_Decided(positions, requests, decisions, uuids))
         for index, error in decisions.errors.items():
             self.errors[positions[index]] = checked_outcome(error)
-        own: list[tuple[str, ...]] = list(map(_UUIDS, requests))
-        several = max(map(len, own)) > 1
-        guests = [each or (uuid,) for each, uuid in zip(own, uuids, strict=True)] if any(own) else list(zip(uuids))
-        self._keep(asked, list(map(id, map(_SPEC, requests))), guests, placed)
-        projects: list[str] = list(map(_PROJECT, requests))
-        if several:
-            instances = Counter[str]()
-            for project, each in compress(zip(projects, guests, strict=True), placed):
-                instances[project] += len(each)
-        else:
-            instances = Counter(compress(projects, placed))
-        used = {project: {INSTANCES: count} for project, count in instances.items()}
-        taken: dict[int, dict[str, int]] = {}
-        for (size, project), count in Counter(compress(zip(decisions.sizes(), projects, strict=True), placed)).items():
-            if size not in taken:
-                taken[size] = decisions.amounts_of(size)
-            amounts = used[project]
-            for name, amount in taken[size].items():
+        sizes = decisions.sizes()
+        if decisions.placed < len(requests):
+            placed = (decisions.rows >= 0).tolist()
+            asked, requests = list(compress(asked, placed)), list(compress(requests, placed))
+            uuids, sizes = list(compress(uuids, placed)), list(compress(sizes, placed))
+        specs, projects = list(map(id, map(_SPEC, requests))), list(map(_PROJECT, requests))
+        instances = list(map(len, map(_UUIDS, requests)))  # 0 for one whose uuid the engine has made
+        self._keep(asked, specs, uuids, requests if max(instances, default=0) > 1 else None)
+        used: dict[str, dict[str, int]] = {}
+        for (project, size, each), count in Counter(zip(projects, sizes, instances, strict=True)).items():
+            amounts = used.setdefault(project, {INSTANCES: 0})
+            amounts[INSTANCES] += (each or 1) * count
+            for name, amount in decisions.amounts_of(size).items():
                 amounts[name] = amounts.get(name, 0) + amount * count
         for project, amounts in used.items():
             self.state.usage.add(self.state.tenants, project, amounts)
 
     def _keep(
-        self, asked: Sequence[Asked], specs: Sequence[int], guests: Sequence[tuple[str, ...]], placed: Sequence[bool]
+        self, asked: Sequence[Asked], specs: Sequence[int], uuids: list[str], several: Sequence[Request] | None
     ) -> None:
         """Keep the specs and claims of guests. ``specs``: identities of the decoded specs, which requests with equal
-        bytes share."""
+        bytes share. ``uuids``: of the first guest of each request. ``several``: the requests, if some are for several
+        guests."""
         kept = self.state.requests
-        by_spec: dict[int, list[str]] = {}
-        for spec, each in compress(zip(specs, guests, strict=True), placed):
-            if spec in by_spec:
-                by_spec[spec] += each
-            else:
-                by_spec[spec] = list(each)
+        guests = None
+        if several is not None:
+            guests = [each.instance_uuids or (uuid,) for each, uuid in zip(several, uuids, strict=True)]
         one_of = dict(zip(specs, asked, strict=True))
-        for spec, uuids in by_spec.items():
-            kept.keep(uuids, self.state.kept_spec(one_of[spec]))
-        if kept.claims or any(map(_CLAIM, asked)):
-            for one, each in compress(zip(asked, guests, strict=True), placed):
+        if len(one_of) == 1:
+            kept.keep(uuids if guests is None else list(chain.from_iterable(guests)), self.state.kept_spec(asked[-1]))
+        else:
+            by_spec: dict[int, list[str]] = {spec: [] for spec in one_of}
+            if guests is None:
+                for spec, uuid in zip(specs, uuids, strict=True):
+                    by_spec[spec].append(uuid)
+            else:
+                for spec, each in zip(specs, guests, strict=True):
+                    by_spec[spec] += each
+            for spec, several_uuids in by_spec.items():
+                kept.keep(several_uuids, self.state.kept_spec(one_of[spec]))
+        if kept.claims or self._claimed:
+            for one, each in zip(asked, list(zip(uuids)) if guests is None else guests, strict=True):
                 kept.claim(each, one.claim)
 
 

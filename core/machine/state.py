@@ -37,7 +37,7 @@ from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, NoLimits, Usage
 from .amounts_held import held_by, held_together
 from .holds import Holds
-from .kept_requests import KeptRequests
+from .kept_requests import KeptRequests, SavedRequests
 from .lives import Lives
 from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE, KEEPING_VERSIONS
 from .phase_timing import PhaseSampler
@@ -70,7 +70,7 @@ class _Kept(msgspec.Struct):
     catalog: Catalog = msgspec.field(default_factory=Catalog)
     group_owners: dict[str, str] = {}
     rules: int = 0
-    requests: KeptRequests = msgspec.field(default_factory=KeptRequests)
+    requests: SavedRequests = msgspec.field(default_factory=SavedRequests)
     holds: dict[str, float] = {}
     lives: Lives = msgspec.field(default_factory=Lives)
     volumes: VolumeRecords = msgspec.field(default_factory=VolumeRecords)
@@ -443,7 +443,7 @@ class ServiceState:
         """Drop what guests were asked with that have neither a consumer any more nor a move that may bring one back.
         O(uuids)."""
         consumers = self.fleet._consumers
-        gone = (uuid for uuid in uuids if uuid in self.requests.of_guest and uuid not in consumers.moves)
+        gone = (uuid for uuid in uuids if uuid in self.requests and uuid not in consumers.moves)
         self.requests.forget([uuid for uuid in gone if self.fleet._kernel.consumers.get(uuid) < 0])
 
     # snapshots
@@ -462,7 +462,7 @@ class ServiceState:
             catalog=self.catalog,
             group_owners=self.group_owners,
             rules=self.rules,
-            requests=self.requests,
+            requests=self.requests.saved(),
             holds=self.holds.plain(),
             lives=self.lives,
             volumes=self.volumes,
@@ -494,7 +494,7 @@ class ServiceState:
         self.group_owners = {self.fleet._server_groups.kept(uuid): project for uuid, project in owners.items()}
         self.specs.forget_named(self.catalog)
         self.volume_specs.forget_all(self.catalog)
-        self.requests, self.holds, self.lives = kept.requests, Holds(kept.holds), kept.lives
+        self.requests, self.holds, self.lives = KeptRequests(kept.requests), Holds(kept.holds), kept.lives
         self.volumes, self.region_claims = kept.volumes, kept.region_claims
         _ = self.region_claims.index  # made here, in the thread of the load
         self._pooled.clear()

@@ -180,7 +180,7 @@ def test_what_a_guest_was_asked_with_goes_with_it() -> None:
     for number in range(1, 6):
         do(m, place(number, vcpus=number))
     do(m, p.Release(uuids=tuple(uuid_of(number) for number in range(1, 6))))
-    assert m.state.requests.of_guest == {}
+    assert m.state.requests.uuids() == []
     do(m, place(9))
     assert len(m.state.requests.specs) == 1, "places of forgotten specs are given back"
 

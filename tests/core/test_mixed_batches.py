@@ -75,7 +75,7 @@ def test_a_batch_leaves_what_its_requests_leave_one_by_one(seed: int, limited: b
             assert placed.refusals[position][0] == code
     assert left_by(together) == left_by(apart)
     by_hand: dict[str, Counter[str]] = {project: Counter() for project in PROJECTS}
-    for uuid in together.state.requests.of_guest:
+    for uuid in together.state.requests.uuids():
         consumer = together.state.fleet.consumer(uuid)
         by_hand[consumer.project_id].update({"instances": 1, **consumer.resources})
     for project, counted in by_hand.items():

@@ -170,7 +170,7 @@ class Moves(RuleBasedStateMachine):
         moving = {uuid for uuid, guest in self.guests.items() if guest.moving}
         assert {move.instance for move in state.engine.moves()} == moving
         consumers = state.fleet._kernel.consumers
-        assert all(uuid in moving or consumers.get(uuid) >= 0 for uuid in state.requests.of_guest)
+        assert all(uuid in moving or consumers.get(uuid) >= 0 for uuid in state.requests.uuids())
 
     def teardown(self) -> None:
         again = ServiceMachine()

@@ -13,7 +13,7 @@ import pytest
 from hostler.core import engine_commands as p
 from hostler.core.engine_commands import bytes_decoded
 from hostler.core.machine.event_log import History
-from hostler.core.machine.kept_requests import KeptRequests
+from hostler.core.machine.kept_requests import KeptRequests, SavedRequests
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.process import metrics
@@ -88,11 +88,11 @@ def test_the_places_of_requests_are_given_back_and_those_that_stay_are_right() -
             kept.forget((uuid,))
             del there[uuid]
         else:
-            uuid, spec = f"u{number}", b"%d" % chance.randrange(500)
+            uuid, spec = uuid_of(number), b"%d" % chance.randrange(500)
             kept.keep((uuid,), spec)
             there[uuid] = spec
         if number % 100 == 0:
-            kept = msgspec.convert(msgspec.to_builtins(kept), KeptRequests)
+            kept = KeptRequests(msgspec.msgpack.decode(msgspec.msgpack.encode(kept.saved()), type=SavedRequests))
     assert {uuid: bytes(kept.get(uuid) or b"") for uuid in there} == there
     again = KeptRequests()
     for uuid in sorted(there, reverse=True):

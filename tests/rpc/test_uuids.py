@@ -88,7 +88,7 @@ def test_a_guest_is_released_with_both_ends_of_its_move_under_every_form_of_its_
         made.apply(order(with_canonical_uuids(call)))
     assert made.state.usage.of("project:p") == {}
     assert made.state.engine.moves() == []
-    assert not made.state.requests.of_guest
+    assert not made.state.requests
 
 
 @pytest.mark.parametrize("end", ["confirm", "revert", "release"])

@@ -32,6 +32,8 @@ uuid_values = st.sampled_from([0, 1, -1, 2**31 - 1, 2**31, -(2**31) - 1, np.int3
 uuid_calls = st.one_of(
     st.tuples(st.sampled_from(["get", "pop"]), uuid_texts),
     st.tuples(st.just("add"), uuid_texts, uuid_values),
+    st.tuples(st.just("put"), st.lists(uuid_texts, max_size=5) | st.none(), uuid_values),
+    st.tuples(st.just("discard"), st.lists(uuid_texts, max_size=5) | st.none()),
     st.tuples(
         st.just("add_many"),
         st.lists(st.integers(0, 5), min_size=4, max_size=4).map(lambda row: np.array(row, np.uint64).reshape(2, 2)),
@@ -86,6 +88,8 @@ def test_uuid_tables_agree_call_by_call(calls: list[tuple[Any, ...]]) -> None:
         assert outcome(getattr(kernel, method), *arguments) == outcome(getattr(twin, method), *arguments)
         kernel.check()
         assert len(kernel) == len(twin)
+        for ours, theirs in zip(kernel.to_arrays(), twin.to_arrays(), strict=True):
+            assert (ours.dtype, ours.tolist()) == (theirs.dtype, theirs.tolist())
 
 
 @given(st.integers(-(2**70), 2**70), st.integers(-1, 2**62), st.integers(-1, 40))

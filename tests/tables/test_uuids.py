@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from hostler.ext.tables import UuidTable, format_uuid, make_many, parse_many, parse_uuid
+from hostler.ext.tables import UuidTable, format_many, format_uuid, make_many, parse_many, parse_uuid
 
 pytestmark = pytest.mark.kernel_twin
 
@@ -67,6 +67,32 @@ class Uuids(RuleBasedStateMachine):
                 self.table.pop(text)
             assert caught.value.args == (text,)
 
+    @rule(of=st.lists(pairs, max_size=40), value=values)
+    def put(self, of: list[tuple[int, int]], value: int) -> None:
+        before = list[int]()
+        for text in [format_uuid(*pair) for pair in of]:
+            before.append(self.values.get(text, -1))
+            self.values[text] = value
+        assert self.table.put([format_uuid(*pair) for pair in of], value) == before
+
+    @rule(of=st.lists(pairs, max_size=40))
+    def discard(self, of: list[tuple[int, int]]) -> None:
+        texts = [format_uuid(*pair) for pair in of]
+        assert self.table.discard(texts) == [self.values.pop(text, -1) for text in texts]
+
+    @rule(of=st.lists(pairs, max_size=3), value=values)
+    def no_uuid_changes_nothing(self, of: list[tuple[int, int]], value: int) -> None:
+        texts = [*(format_uuid(*pair) for pair in of), "no uuid"]
+        with pytest.raises(ValueError, match="not a uuid: 'no uuid'"):
+            self.table.put(texts, value)
+        with pytest.raises(ValueError, match="not a uuid: 'no uuid'"):
+            self.table.discard(texts)
+
+    @rule()
+    def to_arrays(self) -> None:
+        uuids, found = self.table.to_arrays()
+        assert list(zip(format_many(uuids), found.tolist(), strict=True)) == sorted(self.values.items())
+
     @rule(pair=pairs)
     def get(self, pair: tuple[int, int]) -> None:
         text = format_uuid(*pair)
@@ -108,6 +134,8 @@ def test_a_negative_value_is_refused() -> None:
         table.add(str(uuid.UUID(int=1)), -1)
     with pytest.raises(ValueError, match="-5 is negative"):
         table.add_many(make_many(1, 0, 2), np.array([0, -5], np.int32))
+    with pytest.raises(ValueError, match="-1 is negative"):
+        table.put([str(uuid.UUID(int=1))], -1)
     assert len(table) == 0
 
 
