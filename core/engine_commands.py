@@ -330,6 +330,8 @@ class KnownSpec(msgspec.Struct):
     problem: HostlerError | None = None
     written: bytes | None = None
     """The spec with its flavor and image written out, once that was needed."""
+    placed: bool = False
+    """True once guests were placed with it: an engine has compiled it."""
 
 
 def bytes_decoded(data: bytes) -> int:

@@ -18,7 +18,7 @@ from ...placement.decide.batch_decisions import Decisions
 from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError, NoValidHost
 from ...placement.types.request import Request
-from ..engine_commands import Asked, Placed
+from ..engine_commands import Asked, KnownSpec, Placed
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES
 from .guest_claims import claimed_before
@@ -29,15 +29,15 @@ _NONE_REFUSED: Final[tuple[bool, ...]] = ()
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 STEP: Final = 128
 """Weight of the requests of one command that are decided at a time: about a millisecond."""
-OTHER_SPEC: Final = 8
+OTHER_SPEC: Final = 6
 NEW_SPEC: Final = 32
-"""Weight of the first request of a spec among these, and of the first in the command, where the spec has yet to be
-compiled. Every other request weighs 1."""
+"""Weight of the first request of a spec among these, and of the first in the command where no guest has been placed
+with the spec: it has yet to be compiled. Every other request weighs 1."""
 
 INSTANCE_WEIGHT: Final = 16
 """What each instance of a request for several weighs."""
 
-_SPEC, _UUIDS, _PROJECT = map(attrgetter, ("spec", "instance_uuids", "project_id"))
+_SPEC, _UUIDS, _PROJECT, _CLAIM = map(attrgetter, ("spec", "instance_uuids", "project_id", "claim"))
 
 log = logging.getLogger("hostler.guests")
 
@@ -94,11 +94,8 @@ class _Placing:
             else:
                 request = self.state.request(asked, self.now, spec=spec)
                 self._last = asked, request
-        except HostlerError as error:
-            self.errors.update(dict.fromkeys(range(position, position + count), checked_outcome(error)))
-        except DEPENDS_ON_COMMAND as error:
-            checked_outcome(error)
-            self.errors.update(dict.fromkeys(range(position, position + count), unexpected()))
+        except (HostlerError, *DEPENDS_ON_COMMAND) as error:
+            self.errors.update(dict.fromkeys(range(position, position + count), _outcome_of(error)))
         else:
             if self._limited:
                 self._add_counted(range(position, position + count), asked, request)
@@ -108,15 +105,25 @@ class _Placing:
                 alike = repeat(asked), repeat(request), repeat(_NOTHING)
                 self.waiting += zip(range(position, position + count), *alike, strict=False)
 
+    def add_each(self, first: int, asked: Sequence[Asked], specs: Sequence[bytes]) -> None:
+        """Queue requests that come one after the other, of which hardly two are equal. ``specs``: theirs, as bytes."""
+        if self._limited or any(map(_CLAIM, asked)):
+            for position, (each, spec) in enumerate(zip(asked, specs, strict=True), first):
+                self.add(position, each, spec)
+            return
+        waiting, request_of, now = self.waiting, self.state.request, self.now
+        for position, (each, spec) in enumerate(zip(asked, specs, strict=True), first):
+            try:
+                waiting.append((position, each, request_of(each, now, spec=spec), _NOTHING))
+            except (HostlerError, *DEPENDS_ON_COMMAND) as error:
+                self.errors[position] = _outcome_of(error)
+
     def _add_counted(self, positions: range, asked: Asked, request: Request) -> None:
         for position in positions:
             try:
                 reserved = self._reserve(request)
-            except HostlerError as error:
-                self.errors[position] = checked_outcome(error)
-            except DEPENDS_ON_COMMAND as error:
-                checked_outcome(error)
-                self.errors[position] = unexpected()
+            except (HostlerError, *DEPENDS_ON_COMMAND) as error:
+                self.errors[position] = _outcome_of(error)
             else:
                 self.waiting.append((position, asked, request, reserved))
 
@@ -228,6 +235,8 @@ class _Placing:
         if several is not None:
             guests = [each.instance_uuids or (uuid,) for each, uuid in zip(several, uuids, strict=True)]
         one_of = dict(zip(specs, asked, strict=True))
+        for one in one_of.values():
+            self.state.specs[bytes(one.spec)].placed = True
         if len(one_of) == 1:
             kept.keep(uuids if guests is None else list(chain.from_iterable(guests)), self.state.kept_spec(asked[-1]))
         else:
@@ -247,6 +256,12 @@ class _Placing:
 
 class Undone(Exception):
     """The engine refused a run of requests and is as before; the cause says why."""
+
+
+def _outcome_of(error: Exception) -> HostlerError:
+    """What becomes of a request that cannot be queued."""
+    checked_outcome(error)
+    return error if isinstance(error, HostlerError) else unexpected()
 
 
 def unexpected() -> InternalError:
@@ -310,10 +325,15 @@ def _advised(state: ServiceState, request: Request, decision: Decision) -> Decis
         return decision
 
 
-def _steps(specs: Sequence[bytes], weights: Sequence[int]) -> Iterator[int]:
-    """Where each step of a command ends."""
-    new, known = set[bytes](), set[bytes]()
+def _steps(specs: Sequence[bytes], weights: Sequence[int], read: Mapping[bytes, KnownSpec]) -> Iterator[int]:
+    """Where each step of a command ends. ``read``: the specs that were read before."""
+    all_specs = set(specs)
+    new, known = set[bytes](), {spec for spec in all_specs if (found := read.get(spec)) is not None and found.placed}
     """Of the step, and of those before."""
+    first = OTHER_SPEC * len(known) + NEW_SPEC * (len(all_specs) - len(known))
+    if first + len(specs) - len(all_specs) + sum(weights) <= STEP:
+        yield len(specs)
+        return
     weight = 0
     for position, (spec, instances) in enumerate(zip(specs, weights, strict=True)):
         own = 1 if spec in new else OTHER_SPEC if spec in known else NEW_SPEC
@@ -333,14 +353,13 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     """The same, with a short answer, and in steps."""
     placing, sequence = _Placing(state, now), state.engine.sequence + 1
     specs, first = list(map(bytes, map(_SPEC, asked))), 0
-    for end in _steps(specs, weights_of(asked)):
+    for end in _steps(specs, weights_of(asked), state.specs):
         if first:
             placing.decide()
             yield
         step = asked[first:end]
         if all(map(_UUIDS, step)):  # hardly two of them are equal
-            for position, each in enumerate(step, first):
-                placing.add(position, each, specs[position])
+            placing.add_each(first, step, specs[first:end])
             first = end
             continue
         for each, alike in groupby(step):
