@@ -302,6 +302,8 @@ class Member:
                     await self._carry_out(tail.blocks, nursery)
                 if self._journal.last == tail.head.last:
                     self._fresh_at = began
+                    if self._digests.is_wanted():
+                        await nursery.start(self._digests.make, 0)
                     leadership = await self._elected(tail._replace(blocks=[]))
                     if leadership is not None:
                         nursery.cancel_scope.cancel()
@@ -337,7 +339,8 @@ class Member:
         self.leader, self.term = decode(leader.value, MemberValue, leader.key), leader.created
         digest = tail.control.get(self._keys.digest)
         if digest is not None:
-            self._compare(decode(digest.value, DigestValue, digest.key))
+            self._digests.note(decode(digest.value, DigestValue, digest.key))
+            self._compare()
 
     async def _carry_out(self, blocks: Sequence[Block], nursery: trio.Nursery) -> None:
         """Carry out blocks of the leader; at those where digests are compared, have one made."""
@@ -346,12 +349,13 @@ class Member:
         for block in blocks:
             records += unpack(block)
             taken.append(block)
-            if self._digests.is_due(block) or block is blocks[-1]:
+            level = self._digests.level(block.first, block.first + block.records - 1)
+            if level is not None or block is blocks[-1]:
                 await self._writer.follow(records)
                 self._journal.took(taken)
                 records, taken = [], []
-                if self._digests.is_due(block):
-                    await nursery.start(self._digests.make)
+                if level is not None:
+                    await nursery.start(self._digests.make, level)
 
     async def _elected(self, tail: Tail) -> Leadership | None:
         """The term, if this member leads from now on; None: another one does, or none can."""
@@ -403,7 +407,7 @@ class Member:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._leading)
                 nursery.start_soon(self._failures.keep_running, "cluster", partial(self._keep_bounded, leadership))
-                nursery.start_soon(self._publish_digests, leadership)
+                nursery.start_soon(self._digests.lead, partial(self._publish, leadership))
                 nursery.start_soon(self._failures.keep_running, "cluster", self._agree_on_blocks)
                 await self._until_over(leadership)
                 nursery.cancel_scope.cancel()
@@ -437,7 +441,9 @@ class Member:
         """While leading: write blocks in the newest form that all members read, those too that are away."""
         while True:
             with suppress(EtcdError):
-                self._journal.compress = all(each.reads >= BLOCKS for each in await self._registration.others())
+                others = await self._registration.others()
+                self._journal.compress = all(each.reads >= BLOCKS for each in others)
+                self._digests.needed = bool(others)
             await trio.sleep(AGREE_SECONDS)
 
     async def _keep_bounded(self, leadership: Leadership) -> None:
@@ -455,41 +461,22 @@ class Member:
 
     # digests
 
-    async def _publish_digests(self, leadership: Leadership) -> None:
-        """While leading: a digest behind each block at which one is due, for the others to compare."""
-        every = self._digests.every
-        due, at = trio.Event(), 0
+    async def _publish(self, leadership: Leadership, digest: DigestValue) -> bool:
+        """Have the others compare a digest. False while etcd does not take it."""
+        holds = [created_at(self._keys.leader, leadership.term)]
+        with suppress(EtcdError):
+            return (await self._etcd.transaction(holds, [put(self._keys.digest, encode(digest))])).succeeded
+        return False
 
-        def applied(count: int, _journal: float, _apply: float) -> None:
-            nonlocal at
-            last = self._writer.sequence
-            if (last - count) // every != last // every:
-                at = last
-                due.set()  # its task has its turn before the writer's next step
-
-        self._writer.batch_observers.append(applied)
-        try:
-            while True:
-                await due.wait()
-                due = trio.Event()
-                if at != self._writer.sequence:
-                    continue
-                made = await self._digests.make()
-                if made is not None:
-                    with suppress(EtcdError):
-                        holds = [created_at(self._keys.leader, leadership.term)]
-                        await self._etcd.transaction(holds, [put(self._keys.digest, encode(made))])
-        finally:
-            self._writer.batch_observers.remove(applied)
-
-    def _compare(self, theirs: DigestValue) -> None:
+    def _compare(self) -> None:
         """StateUnknown if the leader's state was another one than this member's behind the same command."""
-        if self._digests.differs(theirs):
+        sequence = self._digests.difference()
+        if sequence is not None:
             self.differences += 1
-            note_difference(self._journal.folder, theirs.sequence)
-            for sequence in self._journal.snapshots.known():
-                log.critical("snapshot %d is now %s", sequence, self._journal.snapshots.set_aside(sequence))
-            raise self._astray(f"its state behind command {theirs.sequence} differs from the leader's")
+            note_difference(self._journal.folder, sequence)
+            for each in self._journal.snapshots.known():
+                log.critical("snapshot %d is now %s", each, self._journal.snapshots.set_aside(each))
+            raise self._astray(f"its state behind command {sequence} differs from the leader's")
 
     def _astray(self, why: str) -> StateUnknown:
         text = f"this member cannot follow: {why}"

@@ -77,16 +77,8 @@ def test_a_follower_whose_state_differs_stops_and_takes_up_the_leaders_state_at_
     assert hosts_of(members, follower) == ["of-another-state"]
     process = daemon.process
     assert process is not None
-    added = 0
-
-    def stopped() -> bool:  # a digest that falls due while one is being made is not made: the next one is compared
-        nonlocal added
-        if process.poll() is None:
-            add_hosts(members, f"while-{added}-", EVERY)
-            added += EVERY
-        return process.poll() is not None
-
-    until(stopped)
+    add_hosts(members, "while-", EVERY)
+    until(lambda: process.poll() is not None)
     assert process.returncode == 1
     log = daemon.log()
     assert "differs from the leader's" in log
@@ -98,7 +90,7 @@ def test_a_follower_whose_state_differs_stops_and_takes_up_the_leaders_state_at_
     daemon.start()
     members.settle()
     assert hosts_of(members, follower) == hosts_of(members, leader)
-    assert len(hosts_of(members, leader)) == 3 + added
+    assert len(hosts_of(members, leader)) == 3 + EVERY
     until(lambda: members.daemons[follower].process.poll() is None)  # type: ignore[union-attr]  # it was started
     assert metrics(daemon)["hostler_cluster_differences",] == 1
     assert metrics(members.daemons[leader])["hostler_cluster_differences",] == 0

@@ -334,13 +334,15 @@ def test_a_member_alone_stops_when_told_and_leads_again_at_once(tmp_path: Path, 
 def test_members_compare_digests_and_agree(tmp_path: Path, etcd: EtcdServers) -> None:
     with running(Members(tmp_path, etcd, more="digest_every = 5")) as both:
         until(lambda: all(line.alive for line in both.lines()))
+        follower = both.daemons[other(both.leader())]
+        compared = ("hostler_cluster_digests_compared_total",)
+        before = metrics(follower)[compared]
         with both.client() as client:
             for number in range(20):
                 client.call("add_hosts", {"hosts": [host(f"h{number}")]})
-        both.settle()
-        with both.client() as client:
-            client.call("add_hosts", {"hosts": [host("h20")]})  # by which the follower has seen the digest before
-        assert both.settle() == 21
+        until(lambda: metrics(follower)[compared] > before)
+        assert metrics(follower)["hostler_cluster_differences",] == 0
+        assert both.settle() == 20
 
 
 def test_a_second_process_of_the_same_name_ends_and_says_why(tmp_path: Path, etcd: EtcdServers) -> None:

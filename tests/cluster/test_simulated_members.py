@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hostler.core.cluster import member
+from hostler.core.cluster import digests, member
+from hostler.core.cluster.digests import REST_SECONDS
+from hostler.core.cluster.state_digest import state_digest
 from hostler.core.engine_commands import AddHosts, Place
 from hostler.core.errors import LeadershipLost, StateUnknown, StorageFailed
 from hostler.core.etcd.values import delete, put
@@ -244,6 +246,46 @@ async def test_a_member_that_could_not_recover_takes_a_snapshot(tmp_path: Path, 
             await leader.journal.drop(leader.writer.sequence)
             await trio.sleep(member.RECOVERABLE_SECONDS)
             assert follower.journal.newest_snapshot == leader.writer.sequence
+
+
+async def test_a_difference_behind_the_last_command_is_found_at_rest(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async def differ() -> None:
+        async with two_lives(tmp_path) as (_, leader, follower):
+            assert leader.writer.sequence < 10, "no digest is due by the number of commands"
+            await trio.sleep(2)
+            assert follower.writer.sequence == leader.writer.sequence
+            follower.machine.apply_batch([_placing(1)])
+            await trio.sleep(2 * REST_SECONDS)
+
+    with same_every_time(1), on_trio_s_clock(), pytest.raises(BaseExceptionGroup) as caught:
+        await differ()
+    assert caught.group_contains(StateUnknown, match="differs from the leader's", depth=None)
+
+
+async def test_digests_are_compared_where_they_fall_due_faster_than_they_are_made(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly(
+        work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> bytes:
+        made = work()
+        task_status.started()
+        await trio.sleep(next(seconds))
+        return made
+
+    seconds = iter([7.0, 16.0] * 100)  # mostly of the leader and the follower in turn; one is due each 5 s
+    with same_every_time(1), on_trio_s_clock():
+        monkeypatch.setattr(digests, "in_child", slowly)
+        async with two_lives(tmp_path) as (_, leader, follower):
+            for number in range(170):
+                await leader.writer.submit(_placing(number))
+                await trio.sleep(0.5)
+            assert follower.member is not None
+            assert follower.member.compared >= 2
+            assert follower.member.differences == 0
+            await trio.sleep(30)
+            assert leader.writer.sequence == follower.writer.sequence
+            assert state_digest(leader.machine.state) == state_digest(follower.machine.state)
 
 
 @pytest.mark.soak

@@ -1,0 +1,44 @@
+"""Which digests are made, and how they are compared."""
+
+from __future__ import annotations
+
+from hostler.core.cluster.digests import COMPARABLE, Digests
+from hostler.core.failures import Failures
+from hostler.core.journal.etcd_keys import DigestValue
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.writer.writer import Writer
+
+
+def made_every(commands: int) -> Digests:
+    machine = ServiceMachine()
+    return Digests(machine, Writer(machine), Failures(), commands)
+
+
+def test_the_level_of_a_block_is_the_highest_power_of_two_in_the_multiples_that_it_passes() -> None:
+    digests = made_every(5)
+    for first in range(1, 120):
+        for last in range(first, 120):
+            passed = [each // 5 for each in range(first, last + 1) if each % 5 == 0]
+            powers = [(each & -each).bit_length() - 1 for each in passed]
+            assert digests.level(first, last) == max(powers, default=None)
+
+
+def test_digests_of_other_versions_are_not_compared() -> None:
+    digests = made_every(1)
+    digests._made[7] = "mine"
+    digests.note(DigestValue(7, "theirs", "0.0.1"))
+    assert digests.difference() is None
+    digests.note(DigestValue(7, "theirs", COMPARABLE))
+    assert digests.difference() == 7
+    assert digests.difference() is None, "once"
+    digests.note(DigestValue(7, "theirs", COMPARABLE))
+    assert digests.compared == 1
+
+
+def test_a_digest_that_is_made_after_the_leader_has_made_later_ones_is_compared() -> None:
+    digests = made_every(1)
+    for sequence in (3, 4, 5):
+        digests.note(DigestValue(sequence, f"d{sequence}", COMPARABLE))
+    digests._made |= {3: "d3", 4: "another"}
+    assert digests.difference() == 4
+    assert digests.compared == 2
