@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from ...placement.types.errors import InvalidValue
-from ..errors import DataDamaged, StorageFailed, newer_format
+from ..errors import DataDamaged, StorageFailed, check_not_newer
 from ..forks import ChildFailed, in_child
 from ..tasks import Aside, at_once
 
@@ -178,8 +178,7 @@ def check_folder(folder: Path, sequence: int) -> None:
         if line[8:9] != b" " or line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(content):
             raise _damaged(folder, f"the checksum of its {MANIFEST} is wrong")
         manifest: dict[str, Any] = json.loads(content)
-        if manifest["format"] > FORMAT:
-            raise newer_format(folder.name, manifest["format"], FORMAT)
+        check_not_newer(folder.name, manifest["format"], FORMAT)
         if manifest["format"] != FORMAT or manifest["sequence"] != sequence:
             raise _damaged(folder, f"it has format {manifest['format']} and sequence {manifest['sequence']}")
         names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)

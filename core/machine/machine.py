@@ -43,7 +43,7 @@ from ..engine_commands import (
     UpdateAggregate,
 )
 from ..engine_commands import Placed as PlacedMany
-from ..errors import InternalError, StateUnknown, checked_outcome
+from ..errors import InternalError, StateUnknown, check_not_newer, checked_outcome
 from ..lifecycle_commands import (
     AdoptGuest,
     CreateGuest,
@@ -78,7 +78,7 @@ from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, SnapshotChange, VolumeChange
-from .orders import INSTANCES_BY_TYPE, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
+from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import finished, unpacked
@@ -116,7 +116,11 @@ class ServiceMachine:
     # as the journal has it
 
     def decode(self, data: bytes) -> Order:
+        """An order. UnreadableCommand for one under rules that are not known here, which would be carried out as they
+        were before."""
         order = self._orders.decode(data)
+        if order.rules > RULES:
+            check_not_newer("the journal", order.rules, RULES, "commands of rules")
         return order if data[0] != _FIRST_RULES else msgspec.structs.replace(order, rules=0)
 
     def encode_result(self, result: Any) -> bytes:

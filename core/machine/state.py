@@ -28,7 +28,7 @@ from ...placement.types.options import NumaOptions
 from ...placement.types.recently_used import RecentlyUsed
 from ...placement.types.request import Request, RequestSpec
 from ..engine_commands import Asked, RemoveHost, Specs
-from ..errors import DataDamaged, from_value, newer_format, to_value
+from ..errors import DataDamaged, check_not_newer, from_value, to_value
 from ..storage_commands import AskedVolume, StorageKind, VolumeSpecs
 from ..tenancy import admission
 from ..tenancy.catalog import Catalog, may_use, unknown
@@ -39,7 +39,7 @@ from .amounts_held import held_by, held_together
 from .holds import Holds
 from .kept_requests import KeptRequests, SavedRequests
 from .lives import Lives
-from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE, KEEPING_VERSIONS
+from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE, KEEPING_VERSIONS, RULES
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -55,6 +55,7 @@ PolicyValues = dict[str, dict[str, Any]]
 
 class _Format(msgspec.Struct):
     format: int
+    rules: int = 0
 
 
 class _Kept(msgspec.Struct):
@@ -474,27 +475,26 @@ class ServiceState:
         """Load what ``save`` wrote. DataDamaged or SnapshotError if it is invalid."""
         try:
             content = (folder / "state").read_bytes()
-            written = msgspec.msgpack.decode(content, type=_Format).format
-            if written > FORMAT:
-                raise newer_format(f"the state in {folder.name}", written, FORMAT)
+            written, name = msgspec.msgpack.decode(content, type=_Format), f"the state in {folder.name}"
+            check_not_newer(name, written.format, FORMAT)
+            check_not_newer(name, written.rules, RULES, "rules")
             kept = msgspec.msgpack.decode(content, type=_Kept)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise DataDamaged(f"the state in {folder.name} cannot be read: {error}", field="data") from error
         if kept.format != FORMAT:
             problem = f"{folder.name} has format {kept.format}, this Hostler reads {FORMAT}"
             raise DataDamaged(problem, field="data", hint="use the Hostler that wrote it, or upgrade")
-        if kept.rules < 2:
-            kept.policy = without_bad_storage(kept.policy)
-        engine = Engine(fleet_file.load(folder / "fleet"), service_policy(kept.policy, kept.rules), seed=kept.seed)
+        policy = without_bad_storage(kept.policy) if kept.rules < 2 else kept.policy
+        engine = Engine(fleet_file.load(folder / "fleet"), service_policy(policy, kept.rules), seed=kept.seed)
         engine.sequence = kept.sequence
-        storage_policy(kept.policy)  # an installed rule that is gone is said now
-        self.decide_by(engine, kept.policy)
+        storage_policy(policy)  # an installed rule that is gone is said now
+        self.decide_by(engine, policy)
         self.tenants, self.usage, self.pools, self.catalog = kept.tenants, kept.usage, kept.pools, kept.catalog
-        self.rules, owners = kept.rules, kept.group_owners
-        self.group_owners = {self.fleet._server_groups.kept(uuid): project for uuid, project in owners.items()}
+        owners, kept_uuid = kept.group_owners.items(), self.fleet._server_groups.kept
+        self.group_owners = {kept_uuid(uuid): project for uuid, project in owners}
         self.specs.forget_named(self.catalog)
         self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = KeptRequests(kept.requests), Holds(kept.holds), kept.lives
-        self.volumes, self.region_claims = kept.volumes, kept.region_claims
+        self.volumes, self.region_claims, self.rules = kept.volumes, kept.region_claims, kept.rules
         _ = self.region_claims.index  # made here, in the thread of the load
         self._pooled.clear()

@@ -17,6 +17,8 @@ from hostler.core.journal import snapshots
 from hostler.core.journal.journal import Journal
 from hostler.core.journal.progress import UnderWay
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import RULES
+from hostler.core.machine.state import FORMAT
 from hostler.core.writer.writer import Writer, open_writer
 from hostler.placement.types.errors import InvalidValue
 
@@ -128,17 +130,32 @@ async def test_a_snapshot_of_a_newer_format_is_refused_and_nothing_is_touched(tm
     assert contents(tmp_path) == before
 
 
-async def test_a_state_of_a_newer_format_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
-    async with open_writer(ServiceMachine(), Journal.in_folder(tmp_path)) as writer:
+async def with_state(folder: Path, **changed: object) -> None:
+    """A journal of one command with a snapshot, in whose state values are replaced."""
+    async with open_writer(ServiceMachine(), Journal.in_folder(folder)) as writer:
         await writer.submit(order(place(1)))
         await writer.snapshot()
-    snapshot = tmp_path / "snapshot-0000000000000001"
+    snapshot = folder / "snapshot-0000000000000001"
     state = msgspec.msgpack.decode((snapshot / "state").read_bytes())
-    (snapshot / "state").write_bytes(msgspec.msgpack.encode({"format": state["format"] + 1, "all": "new"}))
+    (snapshot / "state").write_bytes(msgspec.msgpack.encode(state | changed))
     files = {path.name: path.read_bytes() for path in snapshot.iterdir() if path.name != "manifest.json"}
     rewrite(snapshot, files={name: [len(data), zlib.crc32(data)] for name, data in files.items()})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changed", [{"format": FORMAT + 1, "usage": "new"}, {"rules": RULES + 1, "usage": "new"}])
+async def test_a_newer_state_is_refused_and_nothing_is_touched(changed: dict[str, object], tmp_path: Path) -> None:
+    await with_state(tmp_path, **changed)
     before = contents(tmp_path)
-    assert "this Hostler reads up to" in await refused(tmp_path, ServiceMachine())
+    (name,) = changed.keys() - {"usage"}
+    assert f"has {name} {changed[name]}, this Hostler reads up to" in await refused(tmp_path, ServiceMachine())
+    assert contents(tmp_path) == before
+
+
+async def test_a_command_under_newer_rules_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
+    async with open_writer(ServiceMachine(), Journal.in_folder(tmp_path)) as writer:
+        await writer.submit(msgspec.structs.replace(order(place(1)), rules=RULES + 1))
+    before = contents(tmp_path)
+    assert f"commands of rules {RULES + 1}, this Hostler reads up to" in await refused(tmp_path, ServiceMachine())
     assert contents(tmp_path) == before
 
 
