@@ -4,6 +4,7 @@
     python -m hostler.bench.availability takeover [--rounds 100] [--election-ms 1000] [--as-json]
     python -m hostler.bench.availability throughput [--seconds 5] [--hosts 2000] [--as-json]
     python -m hostler.bench.availability memory [--hosts 100000] [--as-json]
+    python -m hostler.bench.availability upgrade OLDER [--seed 1] [--as-json]
     python -m hostler.bench.availability faults [--rounds 40] [--election-ms 1000] [--seed 1] [--seconds 600]
 
 A take-over is timed from the last answer of the old leader to the first of the new one, as a client sees it that calls
@@ -13,7 +14,8 @@ all the time: after kill -9 of the leader (``kill_9``), after kill -9 of it and 
 tells the resident MiB of the leader and the follower with the same hosts: loaded, after a snapshot of each, and with
 the follower started again: by the journal, from a snapshot of its own, and from one that it fetched. ``faults`` runs
 rounds of faults under load, and checks that all that was acknowledged is there, once and whole, and that each key is
-linearizable; its exit code is 1 where that does not hold.
+linearizable; its exit code is 1 where that does not hold. ``upgrade`` does the same while three members are upgraded,
+one after the other, from the code in OLDER, a checkout of an earlier commit whose kernels are built, to this one.
 """
 
 from __future__ import annotations
@@ -275,6 +277,22 @@ def memory_alone(*, hosts: int = 100_000, as_json: bool = False) -> int:
 
     shown(run({"memory": lambda folder, etcd: memory(folder, etcd, hosts)}, 1_000), as_json)
     return 0
+
+
+@app.command
+def upgrade(older: Path, *, seed: int = 1, as_json: bool = False) -> int:
+    """A rolling upgrade of three members, from the code of a checkout to this one's."""
+    from .availability_upgrade import run_upgrade
+
+    def tell(text: str) -> None:
+        if not as_json:
+            print(text, flush=True)
+
+    found = run({"upgrade": lambda folder, etcd: trio.run(run_upgrade, folder, etcd, older, seed, tell)}, 1_000)
+    print(json.dumps(found, indent=2))
+    result = found["upgrade"]
+    agreed = all(result["digests_compared_afterwards"].values()) and not any(result["differences"].values())
+    return 0 if agreed and not result["violations"] and not result["errors"] else 1
 
 
 @app.default

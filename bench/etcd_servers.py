@@ -21,11 +21,24 @@ ETCD: Final = shutil.which("etcd")
 class EtcdServers:
     """``members`` etcd processes in one folder, started and ended by the context."""
 
-    def __init__(self, folder: Path, members: int = 3, *, election_ms: int = 1_000, quota: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        members: int = 3,
+        *,
+        election_ms: int = 1_000,
+        quota: int = 0,
+        tls: tuple[Path, Path] | None = None,
+        client_ca: Path | None = None,
+    ) -> None:
+        """``tls``: files of a certificate for localhost and its key; ``client_ca``: the authority of the certificates
+        that clients must have."""
         self._folder, self._election, self._quota = folder, election_ms, quota
-        ports = free_ports(2 * members)
-        self._client, self._peer = ports[:members], ports[members:]
-        self.endpoints = [f"http://127.0.0.1:{port}" for port in self._client]
+        self._tls, self._client_ca = tls, client_ca
+        ports = free_ports(3 * members)
+        self._client, self._peer, health = ports[:members], ports[members : 2 * members], ports[2 * members :]
+        self.endpoints = [f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}" for port in self._client]
+        self._health = [f"http://127.0.0.1:{port}" for port in health]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> EtcdServers:
@@ -49,12 +62,18 @@ class EtcdServers:
         peers = ",".join(f"m{each}=http://127.0.0.1:{port}" for each, port in enumerate(self._peer))
         command = [
             *(ETCD, "--name", f"m{number}", "--data-dir", str(self._folder / f"m{number}"), "--unsafe-no-fsync"),
-            *("--listen-client-urls", self.endpoints[number], "--advertise-client-urls", self.endpoints[number]),
+            *("--listen-client-urls", self.endpoints[number].replace("localhost", "127.0.0.1")),
+            *("--advertise-client-urls", self.endpoints[number]),
             *("--listen-peer-urls", f"http://127.0.0.1:{self._peer[number]}"),
             *("--initial-advertise-peer-urls", f"http://127.0.0.1:{self._peer[number]}"),
             *("--initial-cluster", peers, "--initial-cluster-state", "new", "--logger", "zap"),
             *("--heartbeat-interval", str(self._election // 10), "--election-timeout", str(self._election)),
         ]
+        command += ["--listen-metrics-urls", self._health[number]]
+        if self._tls is not None:
+            command += ["--cert-file", str(self._tls[0]), "--key-file", str(self._tls[1])]
+        if self._client_ca is not None:
+            command += ["--client-cert-auth", "--trusted-ca-file", str(self._client_ca)]
         if self._quota:
             command += ["--quota-backend-bytes", str(self._quota)]
         with (self._folder / f"m{number}.log").open("ab") as log:
@@ -65,7 +84,7 @@ class EtcdServers:
         end = time.monotonic() + 60
         while True:
             try:
-                if httpx.get(f"{self.endpoints[number]}/health", timeout=2).json().get("health") == "true":
+                if httpx.get(f"{self._health[number]}/health", timeout=2).json().get("health") == "true":
                     return
             except (httpx.HTTPError, ValueError):
                 pass

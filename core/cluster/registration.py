@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +53,8 @@ class Registration:
         self._lease = 0
         self._told: MemberValue | None = None
         self._warnings = OnceInAWhile(log)
+        self.look_at_files: Callable[[], Awaitable[None]] | None = None
+        """Takes up what has changed of the files by which etcd and other members are reached."""
 
     def value(self) -> MemberValue:
         """The entry as of now."""
@@ -76,8 +79,10 @@ class Registration:
                 continue
             except EtcdError as error:
                 self.journal.trouble = error
-                self._warnings.warning("%s: %s", what, error)
+                self._warnings.warning("%s: %s", what, error, about=error.code)
             await trio.sleep(REPORT_SECONDS)
+            if self.look_at_files is not None:
+                await self.look_at_files()
 
     async def _tell(self) -> None:
         etcd = self.journal.etcd

@@ -12,7 +12,18 @@ import httpx
 import msgspec
 import trio
 
-from .errors import EtcdCompacted, EtcdError, EtcdLeaseGone, EtcdUnavailable, error_of, is_stale_token, needs_no_user
+from .errors import (
+    EtcdCompacted,
+    EtcdError,
+    EtcdLeaseGone,
+    EtcdUnavailable,
+    EtcdUntrusted,
+    error_of,
+    error_of_no_answer,
+    is_stale_token,
+    needs_no_user,
+    said,
+)
 from .values import Answer, Change, KeyValue, Request, answer_of, changes_of, end_of, get, item_of, text
 
 TIMEOUT: Final = 2.0
@@ -180,7 +191,7 @@ class Etcd:
             raise EtcdUnavailable("the watch has ended")
         except (httpx.HTTPError, EtcdUnavailable) as error:
             self._leave(at)
-            raise EtcdUnavailable(f"the watch has ended: {_said(error)}") from error
+            raise EtcdUnavailable(f"the watch has ended: {said(error)}") from error
         except RuntimeError as error:
             if not self._closed:
                 raise
@@ -217,7 +228,8 @@ class Etcd:
         ``attempt`` seconds at least."""
         pace = self._paces.setdefault(path, _Pace())
         deadline = trio.current_time() + (max(self._timeout, 2 * pace.attempt) if within is None else within)
-        content, fresh, failed = _encode(body), False, 0
+        content, fresh, failed, distrusted = _encode(body), False, 0, 0
+        known: EtcdUnavailable | None = None
         while True:
             at = self._at
             try:
@@ -228,7 +240,13 @@ class Etcd:
                 if self._closed:
                     raise
                 never_sent = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
+                known = error if error.__cause__ is not None else known
                 if not (repeat or never_sent) or trio.current_time() + PAUSE >= deadline:
+                    if known is not None and known is not error:  # the last attempt may have had no time left to fail
+                        raise known from known.__cause__
+                    raise
+                distrusted += isinstance(error, EtcdUntrusted)
+                if distrusted == failed and failed % len(self.endpoints) == 0:  # which does not pass so soon
                     raise
                 if failed % len(self.endpoints) == 0:
                     await trio.sleep(PAUSE)
@@ -250,7 +268,7 @@ class Etcd:
         except (httpx.HTTPError, OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not self._closed:  # httpx's, for a client that is closed
                 raise
-            raise EtcdUnavailable(f"no answer of etcd at {url}: {_said(error)}") from error
+            raise error_of_no_answer(url, error) from error
         took = trio.current_time() - began
         self._paces[path].note(took, late=answer is None, endpoints=len(self.endpoints))
         if answer is None:
@@ -293,16 +311,6 @@ class Etcd:
         if self._at == at:
             self._at += 1
             self.failovers += 1
-
-
-def _said(error: BaseException) -> str:
-    """What an error says; where it says nothing, such as one that a library has made of another, what that says."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if text := str(chain):
-            return text
-        chain = chain.__cause__ or chain.__context__
-    return type(error).__name__
 
 
 def _read(content: bytes | str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import ssl
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ...placement.types.errors import HostlerError
@@ -33,6 +35,13 @@ class EtcdUnavailable(EtcdError):
     """No endpoint has answered in time, or the cluster has no quorum. What was asked for may have been done."""
 
     code = "etcd_unavailable"
+
+
+class EtcdUntrusted(EtcdUnavailable):
+    """TLS with an endpoint fails: its certificate is not trusted, is out of date or is another host's, or it refuses
+    this client's, or speaks no TLS."""
+
+    code = "etcd_untrusted"
 
 
 class EtcdFull(EtcdError):
@@ -68,6 +77,35 @@ class EtcdRefused(EtcdError):
     """etcd refuses the request itself, such as one that is too large. Nothing was done."""
 
     code = "etcd_refused"
+
+
+def error_of_no_answer(url: str, error: BaseException) -> EtcdUnavailable:
+    """The error for a request to an endpoint that has failed without an answer."""
+    refused = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+    if refused is None or isinstance(refused, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return EtcdUnavailable(f"no answer of etcd at {url}: {said(error)}")
+    why = refused.reason or str(refused)
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        why = f"its certificate is not accepted: {refused.verify_message.rstrip('.')}"
+    elif "ALERT" in why:
+        why = f"it does not accept this member's certificate: {why.partition('ALERT_')[2].lower().replace('_', ' ')}"
+    else:
+        why = why.lower().replace("_", " ")
+    hint = "see ca, certificate and key in [data.etcd], and etcd's own certificate"
+    return EtcdUntrusted(f"no TLS with etcd at {url}: {why}", field="data.etcd.ca", hint=hint)
+
+
+def said(error: BaseException) -> str:
+    """What an error says; where it says nothing, such as one that a library has made of another, what that says."""
+    return next((text for each in _causes(error) if (text := str(each))), type(error).__name__)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it comes from."""
+    chain: BaseException | None = error
+    while chain is not None:
+        yield chain
+        chain = chain.__cause__ or chain.__context__
 
 
 def error_of(status: int, body: Any) -> EtcdError:

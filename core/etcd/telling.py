@@ -12,13 +12,13 @@ TOLD_EVERY: Final = 10.0
 
 
 class OnceInAWhile:
-    """Warnings of one kind."""
+    """Warnings of one kind, about troubles that may be several."""
 
     def __init__(self, log: logging.Logger) -> None:
-        self._log, self._told_at = log, -TOLD_EVERY
+        self._log, self._told_at = log, dict[str, float]()
 
-    def warning(self, text: str, *arguments: object) -> None:
-        """Log a warning, unless that was done lately."""
-        if trio.current_time() - self._told_at >= TOLD_EVERY:
-            self._told_at = trio.current_time()
+    def warning(self, text: str, *arguments: object, about: str = "") -> None:
+        """Log a warning, unless that was done lately ``about`` the same trouble."""
+        if trio.current_time() - self._told_at.get(about, -TOLD_EVERY) >= TOLD_EVERY:
+            self._told_at[about] = trio.current_time()
             self._log.warning(text, *arguments)

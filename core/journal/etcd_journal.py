@@ -259,7 +259,7 @@ class EtcdJournal:
                 return done
             except (EtcdUnavailable, EtcdFull, EtcdDenied) as error:
                 self.trouble = error
-                self._warnings.warning("this member waits for etcd: %s", error)
+                self._warnings.warning("this member waits for etcd: %s", error, about=error.code)
             await trio.sleep(RETRY_SECONDS)
 
     # following

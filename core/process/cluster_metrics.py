@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from ...placement.types.errors import HostlerError
 from ..cluster_status import Cluster
-from ..etcd.errors import EtcdDenied, EtcdFull, EtcdRefused, EtcdUnavailable
+from ..etcd.errors import EtcdDenied, EtcdFull, EtcdRefused, EtcdUnavailable, EtcdUntrusted
 
 
 def cluster_metrics(member: Cluster) -> Iterator[Metric]:
@@ -38,6 +38,6 @@ def etcd_trouble(error: HostlerError | None) -> Metric:
     """1 for what etcd answers a member of a cluster with, while it does not do what this asks for."""
     text = "1 for the reason for which etcd does not do what this member asks for"
     trouble = GaugeMetricFamily("hostler_etcd_trouble", text, labels=("reason",))
-    for kind in (EtcdUnavailable, EtcdFull, EtcdDenied, EtcdRefused):
-        trouble.add_metric((kind.code.removeprefix("etcd_"),), float(isinstance(error, kind)))
+    for kind in (EtcdUnavailable, EtcdUntrusted, EtcdFull, EtcdDenied, EtcdRefused):
+        trouble.add_metric((kind.code.removeprefix("etcd_"),), float(type(error) is kind))
     return trouble

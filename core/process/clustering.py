@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import ssl
@@ -17,6 +18,7 @@ from ..cluster.member import Member
 from ..cluster.registration import Registration
 from ..etcd.client import Etcd
 from ..etcd.errors import EtcdError
+from ..etcd.telling import OnceInAWhile
 from ..failures import Failures
 from ..journal.etcd_journal import EtcdJournal
 from ..machine.machine import ServiceMachine
@@ -24,6 +26,8 @@ from ..rpc.tls import client_context, renew
 from ..service import Service
 from ..tasks import Aside, in_thread
 from .settings import Config, EtcdTable
+
+log = logging.getLogger("hostler.cluster")
 
 _Files = tuple[Path | None, Path | None, Path | None]
 """Authorities, certificate and key."""
@@ -68,6 +72,14 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
+def _stamp(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 class Clustered:
     """The part of a daemon that makes it a member: first ``register``, then a recovery, ``join`` and ``run``; at the
     end ``leave`` and ``resign``."""
@@ -102,10 +114,13 @@ class Clustered:
             tls=tls,
         )
         self.journal.fetch = self._registration.fetch
+        self._registration.look_at_files = self._take_up_changes
+        self._stamps, self._warnings = self._stamped(), OnceInAWhile(log)
 
     async def read_again(self) -> Callable[[], None]:
         """Read etcd's password, and the files of certificates, as they are now; what is returned takes them into use
         for new connections. InvalidValue if one of them cannot be used."""
+        stamps = await in_thread(self._stamped)
         password = await in_thread(partial(password_of, self._table))
         for _, files in self._contexts:
             await in_thread(partial(client_context, *files))
@@ -114,8 +129,27 @@ class Clustered:
             for context, files in self._contexts:
                 renew(context, *files)
             self._etcd.renew(password)
+            self._stamps = stamps
 
         return take
+
+    def _stamped(self) -> list[tuple[int, ...]]:
+        """What tells that a file has been changed or replaced since."""
+        files = [*(file for _, files in self._contexts for file in files), _path(self._table.password_file)]
+        return [_stamp(file) for file in files if file is not None]
+
+    async def _take_up_changes(self) -> None:
+        """Read the files of the password and the certificates again, if one has changed; those that cannot be used yet,
+        as while they are being written, later."""
+        if await in_thread(self._stamped) == self._stamps:
+            return
+        try:
+            take = await self.read_again()
+        except InvalidValue as error:
+            self._warnings.warning("files have changed, and are not taken into use: %s", error)
+            return
+        take()
+        log.info("etcd's password and the certificates were read again")
 
     def trouble(self) -> EtcdError | None:
         """Why etcd does not do what this member asks it for; None while it does."""

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from hostler.placement.types.errors import HostlerError
+
 from ..daemon.processes import HOSTLER, Daemon, http_of, metrics
 from ..etcd.servers import NEEDS_ETCD, EtcdServers
 from .members import until
@@ -52,14 +54,11 @@ def begun(folder: Path, etcd: EtcdServers, more: str = "", scheme: str = "http")
 
 def check_waits(daemon: Daemon, reason: str, text: str) -> None:
     """It runs, is not ready, and names the reason in one line of its log, in /readyz and in its metrics."""
-    until(lambda: "this member waits for etcd" in daemon.log())
-    lines = [line for line in daemon.log().splitlines() if "this member waits for etcd" in line]
-    assert len(lines) == 1
-    assert text in lines[0]
+    until(lambda: any("this member waits for etcd" in line and text in line for line in daemon.log().splitlines()))
+    until(lambda: text in httpx.get(f"{http_of(daemon)}/readyz").json().get("trouble", ""))
     answer = httpx.get(f"{http_of(daemon)}/readyz")
     assert answer.status_code == 503
     assert answer.json()["state"] == "recovering"
-    assert text in answer.json()["trouble"]
     measured = metrics(daemon)
     assert measured["hostler_etcd_trouble", reason] == 1
     assert sum(value for name, value in measured.items() if name[0] == "hostler_etcd_trouble") == 1
@@ -90,7 +89,9 @@ def test_a_member_that_starts_while_etcd_is_full_waits_until_there_is_room(tmp_p
         make_room(etcd)
 
 
-def test_a_member_with_a_wrong_password_waits_for_the_right_one(tmp_path: Path, etcd: EtcdServers) -> None:
+def test_a_member_with_a_wrong_password_waits_for_the_right_one_as_it_starts_and_as_it_runs(
+    tmp_path: Path, etcd: EtcdServers
+) -> None:
     password = tmp_path / "password"
     password.write_text("wrong")
     etcd.ask("/v3/auth/user/add", {"name": "root", "password": "secret"})
@@ -104,12 +105,30 @@ def test_a_member_with_a_wrong_password_waits_for_the_right_one(tmp_path: Path, 
             assert daemon.process is not None
             daemon.process.send_signal(signal.SIGHUP)
             check_goes_on(daemon)
+            change = {"name": "root", "password": "another"}
+            token = etcd.ask("/v3/auth/authenticate", change | {"password": "secret"})["token"]
+            headers = {"authorization": str(token)}
+            httpx.post(f"{etcd.endpoints[0]}/v3/auth/user/changepw", json=change, headers=headers).raise_for_status()
+            until(lambda: metrics(daemon)["hostler_etcd_trouble", "denied"] == 1)
+            assert "etcd denies it" in httpx.get(f"{http_of(daemon)}/readyz").json()["trouble"]
+            with daemon.client() as client:
+                assert [line.node for line in client.call("hosts")] == ["h0"]
+                with pytest.raises(HostlerError):
+                    client.call("remove_host", {"name": "h0"}, within=2)
+            password.write_text("another")
+            until(lambda: metrics(daemon)["hostler_etcd_trouble", "denied"] == 0)
+            until(lambda: httpx.get(f"{http_of(daemon)}/readyz").status_code == 200)
+            with daemon.client() as client:
+                client.call("remove_host", {"name": "h0"})
+            assert "Traceback" not in daemon.log()
     finally:
-        token = etcd.ask("/v3/auth/authenticate", {"name": "root", "password": "secret"})["token"]
-        httpx.post(f"{etcd.endpoints[0]}/v3/auth/disable", json={}, headers={"authorization": str(token)})
+        for password_now in ("secret", "another"):
+            found = etcd.ask("/v3/auth/authenticate", {"name": "root", "password": password_now})
+            token = found.get("token", "")
+            httpx.post(f"{etcd.endpoints[0]}/v3/auth/disable", json={}, headers={"authorization": str(token)})
 
 
-def test_a_member_that_cannot_trust_etcds_certificate_waits(tmp_path: Path, etcd: EtcdServers) -> None:
+def test_a_member_whose_etcd_speaks_no_tls_waits(tmp_path: Path, etcd: EtcdServers) -> None:
     with begun(tmp_path, etcd, scheme="https") as daemon:
         check_waits(daemon, "unavailable", "SSL")
 
