@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import signal
 import threading
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from hostler.core.cli import main
 from hostler.core.errors import LeadershipLost, NotLeader, TooStale
 from hostler.core.rpc.addresses import Address
 from hostler.placement.types.errors import HostlerError, InvalidValue
@@ -223,6 +227,37 @@ def test_events_go_on_at_the_next_leader_without_a_gap(members: Members) -> None
         assert seen == [first + 1, first + 2]
 
 
+def test_operators_see_all_members_and_have_one_of_them_lead(
+    members: Members, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOSTLER_SERVER", ",".join(members.addresses))
+
+    def commanded(*words: str, code: int = 0) -> str:
+        assert (main(words) or 0) == code
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    until(lambda: all(line.alive for line in members.lines()))
+    leader = members.leader()
+    follower = other(leader)
+    (line,) = [line for line in commanded("members").splitlines() if f" {leader} " in f" {line} "]
+    assert "leader" in line
+    lines = json.loads(commanded("members", "--json"))
+    assert {line["name"]: (line["role"], line["alive"], line["behind"]) for line in lines} == {
+        leader: ("leader", True, 0),
+        follower: ("follower", True, 0),
+    }
+    before = metrics(members.daemons[follower])
+    assert commanded("lead", "--to", follower) == f"{follower} takes over\n"
+    assert members.leader() == follower
+    measured = metrics(members.daemons[follower])
+    assert measured["hostler_cluster_elections_total",] == before["hostler_cluster_elections_total",] + 1
+    assert measured["hostler_cluster_term",] > before["hostler_cluster_term",]
+    assert measured["hostler_cluster_takeover_seconds",] < HANG_SECONDS
+    assert measured["hostler_cluster_behind_commands",] == 0
+    assert "no_such_member" in commanded("lead", "--to", "no_such_member", code=1)
+
+
 def test_a_question_may_demand_how_old_its_answer_is_at_most(members: Members) -> None:
     follower = other(members.leader())
     with members.daemons[follower].client() as client:
@@ -270,13 +305,35 @@ def test_a_member_that_was_long_gone_fetches_a_snapshot_of_another(tmp_path: Pat
 
 
 def _oldest_block(etcd: EtcdServers, prefix: str) -> float:
-    from base64 import b64decode, b64encode
-
     start = f"/{prefix}/blocks/".encode()
     body = {"key": b64encode(start).decode(), "range_end": b64encode(start[:-1] + b"0").decode(), "limit": 1}
     kvs = etcd.ask("/v3/kv/range", body).get("kvs", [])
     assert isinstance(kvs, list)
     return int(b64decode(kvs[0]["key"]).rpartition(b"/")[2]) if kvs else float("inf")
+
+
+def test_what_etcd_holds_stays_bounded(tmp_path: Path, etcd: EtcdServers) -> None:
+    bound = 20_000
+    with running(Members(tmp_path, etcd, more=f"snapshot_bytes = {bound}\ncompact_seconds = 1")) as both:
+        until(lambda: all(line.alive for line in both.lines()))
+        with both.client() as client:
+            for number in range(30):
+                names = [f"{number}-{secrets.token_hex(20)}" for _ in range(20)]
+                client.call("add_hosts", {"hosts": [host(name) for name in names]})
+                for name in names:
+                    client.call("remove_host", {"name": name})
+            until(lambda: _oldest_block(etcd, tmp_path.name) > 1)
+            until(lambda: _block_bytes(etcd, tmp_path.name) < 2 * bound)
+        both.settle()
+
+
+def _block_bytes(etcd: EtcdServers, prefix: str) -> int:
+    """Of all blocks that are in etcd."""
+    start = f"/{prefix}/blocks/".encode()
+    body = {"key": b64encode(start).decode(), "range_end": b64encode(start[:-1] + b"0").decode()}
+    kvs = etcd.ask("/v3/kv/range", body).get("kvs", [])
+    assert isinstance(kvs, list)
+    return sum(len(each["value"]) * 3 // 4 for each in kvs)
 
 
 def test_a_full_etcd_refuses_commands_until_there_is_room(tmp_path: Path) -> None:
@@ -299,8 +356,6 @@ def test_a_full_etcd_refuses_commands_until_there_is_room(tmp_path: Path) -> Non
 
 
 def _fill(servers: EtcdServers) -> None:
-    from base64 import b64encode
-
     for number in range(40):
         key, value = b64encode(b"fill%d" % number).decode(), b64encode(bytes(400_000)).decode()
         if "error" in servers.ask("/v3/kv/put", {"key": key, "value": value}):
@@ -309,8 +364,6 @@ def _fill(servers: EtcdServers) -> None:
 
 
 def _make_room(servers: EtcdServers) -> None:
-    from base64 import b64encode
-
     ends = {"key": b64encode(b"fill").decode(), "range_end": b64encode(b"film").decode()}
     found: object = servers.ask("/v3/kv/deleterange", ends)["header"]
     assert isinstance(found, dict)
