@@ -120,7 +120,7 @@ class Upgrade:
         """Compare all members with what was acknowledged, with nothing under way."""
         await self.load.pause()
         with trio.fail_after(PATIENCE):
-            while len({await self._status(each, "sequence") for each in self.members.values()}) > 1:
+            while len({await self._status(each, "sequence") for each in self.members.values()}) > 1:  # noqa: ASYNC110
                 await trio.sleep(0.1)
         await self.load.check([each.address for each in self.members.values()])
         self._tell(f"{step}: {self.load.operations} operations, {len(self.load.violations)} violations")
