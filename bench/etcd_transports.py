@@ -43,7 +43,7 @@ def message(number: int, content: bytes) -> bytes:
 
 
 def transaction(keys: list[bytes]) -> bytes:
-    """A TxnRequest that puts keys: ``success`` (2), operations, each a PutRequest (2) of ``key`` (1) and ``value`` (2)."""
+    """A TxnRequest that puts keys: ``success`` (2), each a PutRequest (2) of ``key`` (1) and ``value`` (2)."""
     return b"".join(message(2, message(2, message(1, key) + message(2, VALUE))) for key in keys)
 
 

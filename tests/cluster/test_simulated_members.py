@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -21,7 +22,7 @@ from hostler.core.engine_commands import AddHosts, Place
 from hostler.core.errors import LeadershipLost, StateUnknown, StorageFailed
 from hostler.core.etcd.values import delete, put
 from hostler.core.journal.etcd_keys import MemberValue, encode
-from hostler.core.machine.orders import Order
+from hostler.core.machine.orders import RULES, Order
 from hostler.core.tenancy.tenants import LOCAL
 
 from ..core.orders import NOW, asked, hosts
@@ -183,6 +184,19 @@ async def test_a_member_ends_where_commands_that_it_has_not_carried_out_are_gone
     with same_every_time(1), on_trio_s_clock(), pytest.raises(BaseExceptionGroup) as caught:
         await fall_behind()
     assert caught.group_contains(StateUnknown, match="etcd has no commands", depth=None)
+
+
+async def test_a_follower_ends_at_a_command_of_newer_rules_than_it_knows(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async def lead_with_newer_rules() -> None:
+        async with two_lives(tmp_path) as (_, leader, _follower):
+            await leader.writer.submit(msgspec.structs.replace(_placing(1), rules=RULES + 1))
+            await trio.sleep(30)
+
+    with same_every_time(1), on_trio_s_clock(), pytest.raises(BaseExceptionGroup) as caught:
+        await lead_with_newer_rules()
+    assert caught.group_contains(StateUnknown, match=f"rules {RULES + 1}, this Hostler reads up to {RULES}", depth=None)
 
 
 async def test_a_leader_that_hands_over_does_not_say_that_it_is_up_to_date(
