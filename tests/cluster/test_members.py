@@ -286,6 +286,36 @@ def test_commands_go_on_when_the_leader_of_etcd_is_killed(members: Members, etcd
     assert names(members, "a") == names(members, "b") == load.acknowledged
 
 
+def test_without_a_quorum_of_etcd_all_members_answer_questions_only_and_go_on_by_themselves(
+    members: Members, etcd: EtcdServers
+) -> None:
+    leader = members.leader()
+    with members.daemons[leader].client() as client:
+        client.call("add_hosts", {"hosts": [host("before")]})
+    members.settle()
+    for number in (1, 2):
+        etcd.pause(number)  # connections stay, and nothing answers
+    try:
+        for name, daemon in members.daemons.items():
+            with daemon.client() as client:
+                until(lambda: client.call("status").role == "follower")
+                until(lambda: client.call("status").behind_ms > 1_000)
+                (refused,) = client.pipeline([("add_hosts", {"hosts": [host("meanwhile")]})])
+                assert isinstance(refused, NotLeader)
+                assert names(members, name) == ["before"]
+                with pytest.raises(TooStale):
+                    client.call("hosts", {}, stale_ms=500, within=1)
+            assert httpx.get(f"{http_of(daemon)}/readyz").status_code == 503
+            assert metrics(daemon)["hostler_cluster_role", "leader"] == 0
+    finally:
+        for number in (1, 2):
+            etcd.resume(number)
+    with members.client() as client:
+        client.call("add_hosts", {"hosts": [host("later")]})
+    members.settle()
+    assert names(members, "a") == names(members, "b") == ["before", "later"]
+
+
 def test_a_member_that_was_long_gone_fetches_a_snapshot_of_another(tmp_path: Path, etcd: EtcdServers) -> None:
     more = "forget_seconds = 2\ncompact_seconds = 1"
     with running(Members(tmp_path, etcd, more=more, rest="[rpc]\nauth = 'none'")) as both:
