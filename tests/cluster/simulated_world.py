@@ -306,12 +306,30 @@ class World:
         alive = [life for life in self.lives.values() if life.member is not None]
         return len(alive) == len(NAMES) and len({life.writer.sequence for life in alive}) == 1
 
+    def _compared(self) -> bool:
+        """True if all members that follow have compared a digest in this life."""
+        members = [life.member for life in self.lives.values() if life.member is not None]
+        followers = [each for each in members if each.role == "follower"]
+        return len(followers) == len(NAMES) - 1 and all(each.compared for each in followers)
+
+    async def in_child(
+        self, work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> bytes:
+        """What a child makes, which takes its time."""
+        made = work()
+        task_status.started()
+        await trio.sleep(self.model.chance.choice([0.0, 0.1, 8.0]))
+        return made
+
     async def _check(self) -> None:
         """Once all is well, all members come to the same state, which the history explains."""
         with trio.fail_after(300):
             while not self._agreed():  # noqa: ASYNC110  nothing tells when they do
                 await trio.sleep(0.5)
         assert len({state_digest(life.machine.state) for life in self.lives.values()}) == 1
+        with trio.fail_after(300):
+            while not self._compared():  # noqa: ASYNC110  nothing tells when they have
+                await trio.sleep(0.5)
         first = next(iter(self.lives.values()))
         first.machine.state.fleet.check()
         now = trio.current_time()
@@ -340,6 +358,7 @@ def simulate(seed: int, folder: Path) -> World:
         ):
             world = World(seed, folder)
             patched.enter_context(mock.patch.object(registration, "open_client", world.client_of))
+            patched.enter_context(mock.patch.object(digests, "in_child", world.in_child))
             trio.run(world.run, clock=MockClock(autojump_threshold=0))
     except BaseException:
         print(f"seed {seed}")
