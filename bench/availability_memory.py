@@ -20,7 +20,9 @@ from .service import load_hosts, service
 SETTLE_SECONDS: Final = 900.0
 """For the follower to have carried out what the leader has."""
 REST_SECONDS: Final = 3.0
-"""For what was allocated for the last commands to be given back."""
+"""After the last command, until memory is read."""
+IDLE_SECONDS: Final = 75.0
+"""After which an idle service has given free memory back."""
 
 Started = tuple[str, "subprocess.Popen[str]"]
 
@@ -66,10 +68,10 @@ def snapshot(address: str) -> None:
         client.call("snapshot")
 
 
-def compared(leader: Started, follower: Started) -> dict[str, float]:
-    """MiB of both members, once they have carried out the same and had a rest."""
+def compared(leader: Started, follower: Started, rest: float = REST_SECONDS) -> dict[str, float]:
+    """MiB of both members, once they have carried out the same and had a rest of so many seconds."""
     until(lambda: sequence(follower[0]) == sequence(leader[0]))
-    time.sleep(REST_SECONDS)
+    time.sleep(rest)
     one, other = resident_mib(leader[1].pid), resident_mib(follower[1].pid)
     return {"leader_mib": round(one, 1), "follower_mib": round(other, 1), "ratio": round(other / one, 3)}
 
@@ -84,6 +86,7 @@ def memory(folder: Path, etcd: EtcdServers, hosts: int) -> dict[str, Any]:
             results["empty"] = compared(leader, follower)
             load_hosts(leader[0], hosts)
             results["loaded"] = compared(leader, follower)
+            results["loaded_idle"] = compared(leader, follower, IDLE_SECONDS)
         shutil.rmtree(folder / "b" / "data")
         with started(folder, etcd, "b") as follower:
             results["replayed"] = compared(leader, follower)

@@ -1,5 +1,5 @@
-"""Garbage collection policy of the daemon: frequent collections of the young generations, full ones when idle, after
-which free memory goes back to the system, and when the process has grown.
+"""Garbage collection policy of the daemon: frequent collections of the young generations, and full ones when idle and
+when the process has grown, after which free memory goes back to the system.
 
 Nearly all objects of a command are freed by reference counting. The automatic collector counts allocations less
 deallocations, so that under an even load it runs rarely, and then stops the process for tens of milliseconds.
@@ -28,7 +28,7 @@ GROWN_SECONDS: Final = 10.0
 GROWN_BYTES: Final = 64 << 20
 GROWN_PART: Final = 4
 """A full collection follows when the process has grown by so many bytes since the last one, and by a quarter: what
-caches let go of may be garbage that only a full one finds."""
+caches let go of may be garbage that only a full one finds, and what commands took that added many hosts is free."""
 MANY_ENDED: Final = 1_000
 """After the end of so many connections free memory goes back to the system even under load."""
 
@@ -77,7 +77,7 @@ async def collect(
                 given_back = ended()
         if quiet or grown or now - looked >= LONGEST_SECONDS:
             gc.collect()
-            if quiet:
+            if quiet or grown:
                 give_back()
                 given_back = ended()
             looked = trio.current_time()

@@ -156,10 +156,11 @@ async def test_the_memory_of_many_connections_goes_back_under_load_too(
     assert given_back == [MANY_ENDED, 2 * MANY_ENDED + 5]
 
 
-async def test_all_is_collected_when_the_process_has_grown(
-    autojump_clock: MockClock, uncollected: None, nursery: trio.Nursery
+async def test_all_is_collected_and_given_back_when_the_process_has_grown(
+    autojump_clock: MockClock, uncollected: None, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, size = [0], [10 * GROWN_BYTES]
+    steps, size, given_back = [0], [10 * GROWN_BYTES], list[int]()
+    monkeypatch.setattr(gc_policy, "give_back", lambda: given_back.append(size[0]))
     nursery.start_soon(collect, lambda: steps[0], lambda: 0, lambda: size[0])
     await trio.testing.wait_all_tasks_blocked()
     old = old_ring()
@@ -170,6 +171,7 @@ async def test_all_is_collected_when_the_process_has_grown(
     size[0] += GROWN_BYTES
     await busy(30, steps)
     assert old() is None
+    assert given_back == [13 * GROWN_BYTES]
 
 
 def test_what_compiled_requests_let_go_of_is_freed_at_once(uncollected: None) -> None:
