@@ -12,10 +12,10 @@ all the time: after kill -9 of the leader (``kill_9``), after kill -9 of it and 
 (``machine``; half of the rounds each), and after a planned hand-over. Its exit code is 1 where a command has failed.
 ``throughput`` also asks the follower every 20 ms how old its state is. Without a command both are done. ``memory``
 tells the resident MiB of the leader and the follower with the same hosts: loaded, idle, after a snapshot of each, and
-with the follower started again: by the journal, from a snapshot of its own, and from one that it fetched. ``faults`` runs
-rounds of faults under load, and checks that all that was acknowledged is there, once and whole, and that each key is
-linearizable; its exit code is 1 where that does not hold. ``upgrade`` does the same while three members are upgraded,
-one after the other, from the code in OLDER, a checkout of an earlier commit whose kernels are built, to this one.
+with the follower started again: by the journal, from a snapshot of its own, and from one that it fetched. ``faults``
+runs rounds of faults under load, and checks that all that was acknowledged is there, once and whole, and that each key
+is linearizable; its exit code is 1 where that does not hold. ``upgrade`` does the same while three members are
+upgraded, one after the other, from the code in OLDER, a checkout of an earlier commit whose kernels are built, to this.
 """
 
 from __future__ import annotations
