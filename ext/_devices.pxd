@@ -14,6 +14,7 @@ cdef enum:
     MOST = 64              # devices of a node: they fit the bits of a mask
     WHOLE = 1000           # thousandths of a device
     NO_ROOM = -2147483648  # score of a node that the request does not fit
+    NOT_KEPT = -1          # class of a row of which nothing is kept
 
 cdef struct shape_t:
     int64_t cpu            # thousandths
@@ -31,6 +32,16 @@ cdef struct rule_t:
     double largest_cpu, largest_gpu
     mix_t mix
 
+cdef class KeptFragments:  # by row, the fragmentation of a host as it was seen last; all scores by one mix share it
+    cdef double* lost
+    cdef int64_t* cpu          # of what it is: thousandths of CPUs,
+    cdef int32_t* host_class   # its class,
+    cdef int32_t* idle         # [capacity][width] and of each device
+    cdef int64_t capacity
+    cdef int32_t width
+
+    cdef double of(self, mix_t* mix, int32_t row, int32_t host_class, int64_t cpu, const int32_t* idle) noexcept nogil
+
 cdef class HostScores:
     cdef Columns columns
     cdef const int32_t[:, ::1] below
@@ -41,6 +52,8 @@ cdef class HostScores:
     cdef int64_t capacity, cpu_milli
     cdef int32_t cpu, device, width
     cdef tuple kept
+    cdef KeptFragments fragments
 
+    cdef bint alike(self, HostScores other, Columns columns) noexcept
     cdef int check(self) except -1
     cdef double score(self, int32_t row, const int32_t* tags, uint64_t* taken) noexcept nogil

@@ -42,6 +42,7 @@ class HostScores:
         cpu_milli: int,
         shape: tuple[int, int, int],
         key: int = 0,
+        beside: HostScores | None = None,
     ) -> None: ...
     def of(self, rows: Int32, tags: Int32 | None = None) -> tuple[Floats, UInt64]: ...
 

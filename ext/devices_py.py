@@ -232,6 +232,7 @@ class HostScores:
         cpu_milli: int,
         shape: tuple[int, int, int],
         key: int = 0,
+        beside: HostScores | None = None,
     ) -> None:
         if not (0 <= device < columns.classes and 0 <= cpu < columns.classes):
             raise IndexError("resource class out of range")
@@ -245,6 +246,14 @@ class HostScores:
         _check_shape(shape)
         self._columns, self._capacity, self._below, self._classes = columns, columns.capacity, below, allowed.shape[1]
         self._device, self._cpu, self._cpu_milli, self._shape, self._key = device, cpu, cpu_milli, shape, key
+        self._made_of = policy, device, cpu, cpu_milli
+        self._arrays = typical, share, allowed, below
+        if beside is not None and not (
+            columns is beside._columns
+            and self._made_of == beside._made_of
+            and all(mine is its for mine, its in zip(self._arrays, beside._arrays, strict=True))
+        ):
+            raise ValueError("scores beside others have the same arrays and rule")
 
     def score(self, row: int, tags: Sequence[int]) -> tuple[float, int]:
         """The score of a row, and the devices that the request would take there as bits."""

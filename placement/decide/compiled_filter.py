@@ -18,6 +18,7 @@ from ..policy.rule_checks import checked_mask
 from ..types.host_classes import HostClass
 from ..types.request import Request
 from ..weighers.base import Weigher
+from .class_multipliers import ClassMultipliers
 from .compiled_weigher import CompiledWeigher
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class FilterResults:
         self._weighers: dict[Hashable, CompiledWeigher | None] = {}
         self._judge_hosts()
         self._rows: dict[Hashable, RowCache] = {}
-        self._multipliers: dict[str, dict[tuple[int, ...], float]] = {}
+        self._multipliers: dict[str, ClassMultipliers] = {}
 
     def clear(self) -> None:
         """Forget everything: the columns moved, aggregates changed, or classes have other numbers."""
@@ -139,9 +140,12 @@ class FilterResults:
             self._any_disabled = bool(disabled.any())
         return self._kinds if self._any_disabled else None
 
-    def multipliers(self, weigher: Weigher) -> dict[tuple[int, ...], float]:
-        """A weigher's multipliers by a host's aggregates, to be filled as they are asked for."""
-        return self._multipliers.setdefault(weigher.name, {})
+    def multipliers(self, weigher: Weigher) -> ClassMultipliers:
+        """A weigher's multipliers by host class."""
+        found = self._multipliers.get(weigher.name)
+        if found is None:
+            found = self._multipliers[weigher.name] = ClassMultipliers(self.fleet, weigher)
+        return found
 
     def by_class(self, judge: Filter, request: Request) -> ClassResults:
         """Results by host class. O(1) for a cached key."""

@@ -12,12 +12,13 @@ from ..fleet.columns import COLUMN
 from ..fleet.derived_column import RowCache
 from ..fleet.fleet import Fleet
 from ..fleet.host_view import ClassView, FleetView, HostView
-from ..policy.rule_checks import column_of, ends_of, fields_of, finite_number, formula_of, raw_value, raw_values
+from ..policy.rule_checks import column_of, ends_of, fields_of, formula_of, raw_value, raw_values
 from ..types.errors import HostlerError, InvalidValue
 from ..types.host_classes import STATIC_FIELDS
 from ..types.limits import MAX_RAW
 from ..types.request import Request
 from ..weighers.base import Weigher
+from .class_multipliers import ClassMultipliers
 
 
 class RowValues:
@@ -66,18 +67,13 @@ class RowValues:
 class CompiledWeigher:
     """One weigher compiled: where its raw value comes from, and its multiplier by host class."""
 
-    def __init__(
-        self, fleet: Fleet, weigher: Weigher, request: Request, by_aggregates: dict[tuple[int, ...], float]
-    ) -> None:
-        """``by_aggregates``: the weigher's multipliers by a host's aggregates, as far as they are known; shared."""
+    def __init__(self, fleet: Fleet, weigher: Weigher, request: Request, multipliers: ClassMultipliers) -> None:
+        """``multipliers``: those of the weigher, which all its requests share."""
         self.fleet, self.weigher, self.request = fleet, weigher, request
-        self._by_aggregates = by_aggregates
+        self._multipliers = multipliers
         self.rows: RowValues | None = None
-        self._multiplier = finite_number(weigher, "multiplier", weigher.multiplier())
-        self._multipliers: list[float] = []
         self._values: list[float] = []
-        self._per_class = False
-        self.arguments: dict[str, Any] = {"multiplier": self._multiplier} | ends_of(weigher)
+        self.arguments: dict[str, Any] = {"multiplier": multipliers.configured} | ends_of(weigher)
         self._find_source()
         self._read_multipliers()
 
@@ -111,35 +107,20 @@ class CompiledWeigher:
         self.arguments.update(source=SOURCE_ROW, values=self.rows.cache.array)
 
     def _read_multipliers(self) -> None:
-        """Multipliers by class, kept only if an aggregate of some class sets one."""
-        new = self.fleet._classes.values[len(self._multipliers) :]
-        if not new:
-            return
-        for host_class in new:
-            value = self._multiplier
-            if host_class.is_host and host_class.aggregates:
-                known = self._by_aggregates.get(host_class.aggregates)
-                if known is None:
-                    known = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
-                    known = finite_number(self.weigher, "multiplier", known)
-                    self._by_aggregates[host_class.aggregates] = known
-                value = known
-            self._multipliers.append(value)
-        self._per_class = any(value != self._multiplier for value in self._multipliers)
-        if self._per_class:
-            array, least, greatest = self.by_class() or (None, 0.0, 0.0)
+        """Multipliers by class, kept only if an aggregate of some class sets one. O(new classes)."""
+        found = self.by_class()
+        if found is not None:
+            array, least, greatest = found
             self.arguments.update(multipliers=array, least_multiplier=least, greatest_multiplier=greatest)
 
     def by_class(self) -> tuple[NDArray[np.float64], float, float] | None:
         """(multiplier by class, least, greatest), or None where all are the configured one."""
-        if not self._per_class:
-            return None
-        return np.array(self._multipliers), min(self._multipliers), max(self._multipliers)
+        return self._multipliers.by_class()
 
     @property
     def grows(self) -> bool:
         """True if something of the term is held per host class."""
-        return self._per_class or self.arguments["source"] == SOURCE_CLASS
+        return self.by_class() is not None or self.arguments["source"] == SOURCE_CLASS
 
     def grow(self) -> None:
         """Take in host classes that are new since the last call."""
@@ -159,7 +140,7 @@ class CompiledWeigher:
     def adds_nothing(self) -> bool:
         """True if no host's score can depend on the weigher as things stand; the fleet's static epoch tells when that
         may change."""
-        if not self._per_class and self._multiplier == 0.0:
+        if self.by_class() is None and self._multipliers.configured == 0.0:
             # A rule of rows may still refuse the request by raising.
             return self.rows is None
         column = self.arguments.get("column")

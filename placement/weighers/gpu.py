@@ -111,7 +111,7 @@ class GpuWeigher(Weigher):
         """By identity, of flavors that were asked for lately: the flavor, and what it asks for."""
         self._nothing: NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: WeakKeyDictionary[Fleet, GpuTable] = WeakKeyDictionary()
-        self._scores: WeakKeyDictionary[Fleet, tuple[tuple[int, ...], Scores]] = WeakKeyDictionary()
+        self._scores: WeakKeyDictionary[Fleet, tuple[tuple[int, ...], Scores, NDArray[np.uint8]]] = WeakKeyDictionary()
 
     def configured(self) -> float:
         return 1.0
@@ -186,10 +186,10 @@ class GpuWeigher(Weigher):
         stay as they are. O(1) for a shape that was asked for lately; O(fleet) for a new one."""
         table, gpu, draws = self.table(fleet), self.options.gpu, self.draw_key(request)
         stamp = (*table.refreshed(), fleet._change_log.forgotten_classes, len(fleet._classes))
-        known_at, known = self._scores.get(fleet, ((), {}))
-        if known_at != stamp or len(known) >= SHAPES:
-            known = {}
-            self._scores[fleet] = stamp, known
+        kept = self._scores.get(fleet)
+        if kept is None or kept[0] != stamp or len(kept[1]) >= SHAPES:
+            kept = self._scores[fleet] = stamp, {}, self.mix.allowed_classes(fleet)
+        _, known, allowed = kept
         shape = self.shape(request)
         found = known.get(shape) if draws == 0 else None
         if found is None:
@@ -200,13 +200,14 @@ class GpuWeigher(Weigher):
                 float(gpu.largest_gpu_milli),
                 self.mix.shapes,
                 self.mix.share,
-                self.mix.allowed_classes(fleet),
+                allowed,
                 table.columns,
                 fleet.resource_class(GPU_MILLI) if table.width else 0,
                 fleet.resource_class("VCPU"),
                 gpu.vcpu_milli,
                 shape,
                 draws,
+                next(iter(known.values()), None),
             )
             if draws == 0:
                 known[shape] = found
