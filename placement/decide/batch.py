@@ -19,7 +19,7 @@ from .batch_decisions import Decisions
 from .batch_plan import ALONE, Answers, Plan
 from .context import DecisionContext
 from .nested_batch import decide_nested
-from .nested_run import add_nested, ask_for_nested, nested_taken, plain_parts
+from .nested_run import NestedRun, ask_for_nested, keep_taken, plain_parts
 from .run import Run
 from .shape_table import NESTED
 
@@ -159,9 +159,8 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[in
     mixed = int(plan.which[first:last].max()) >= NESTED
     answers = (ask_for_nested if mixed else _ask_kernel)(plan, sequence, first, last)
     done = len(answers.rows)
-    placed = answers.consumers[answers.rows >= 0]
-    taken = nested_taken(plan, answers) if answers.ways is not None else []
-    fleet._placed(placed.tolist() if fleet._history.recording else ())
+    kinds = keep_taken(plan, answers) if mixed else {}
+    fleet._placed(answers.consumers[answers.rows >= 0].tolist() if fleet._history.recording else ())
     requests = plan.batch[first : first + done]
     if context.reads_instance_images:
         for request, consumer in zip(requests, answers.consumers.tolist(), strict=True):
@@ -183,8 +182,8 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[in
             counts=answers.counts[start:end, : shapes.width],
         )
         decisions._add_run(run)
-    if taken:
-        add_nested(plan, decisions, first, sequence, answers, taken)
+    if kinds:
+        decisions._add_nested_run(NestedRun(plan, first, sequence, answers, kinds))
     fleet._heads.sequence += done
     if not answers.decided:
         number = int(plan.which[first + done]) - NESTED

@@ -26,18 +26,26 @@ class ClassMultipliers:
         new = self.fleet._classes.values[len(self._values) :]
         if not new:
             return self._by_class
-        values = []
+        values, setting = [], self._setting()
         for host_class in new:
             value = self.configured
-            if host_class.is_host and host_class.aggregates:
-                known = self._by_aggregates.get(host_class.aggregates)
+            aggregates = host_class.aggregates
+            if host_class.is_host and aggregates and (setting is None or not setting.isdisjoint(aggregates)):
+                known = self._by_aggregates.get(aggregates)
                 if known is None:
                     known = self.weigher.host_multiplier(ClassView(self.fleet, host_class))
                     known = finite_number(self.weigher, "multiplier", known)
-                    self._by_aggregates[host_class.aggregates] = known
+                    self._by_aggregates[aggregates] = known
                 value = known
             values.append(value)
         self._values += values
         if self._by_class is not None or any(value != self.configured for value in values):
             self._by_class = np.array(self._values), min(self._values), max(self._values)
         return self._by_class
+
+    def _setting(self) -> set[int] | None:
+        """The aggregates that may set a multiplier, by id; None where a weigher's own rule decides. O(aggregates)."""
+        if type(self.weigher).host_multiplier is not Weigher.host_multiplier:
+            return None
+        option = self.weigher.option
+        return {number for number, each in enumerate(self.fleet.aggregates) if option in each.metadata}

@@ -7,20 +7,28 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ext.draws import words
+from ...ext.draws import word
 from ...ext.nested_batch import place
-from ...ext.tables import format_many
-from .batch_decisions import Decisions
+from ...ext.tables import format_uuid
+from ..types.request import Request
 from .batch_plan import Answers, Plan
 from .nested_batch import NestedAnswer
 from .nested_shapes import NestedParts
 from .shape_table import NESTED
+from .signature import Signature
 
 
 def plain_parts(which: NDArray[np.int32]) -> list[tuple[int, int]]:
     """Where consecutive requests of plain shapes begin and end. O(requests)."""
-    ends = np.flatnonzero(np.diff(which < NESTED, prepend=False, append=False)).tolist()
-    return list(zip(ends[::2], ends[1::2], strict=True))
+    found, first = [], -1
+    for at, number in enumerate(which.tolist()):
+        if number >= NESTED:
+            if first >= 0:
+                found.append((first, at))
+            first = -1
+        elif first < 0:
+            first = at
+    return [*found, (first, len(which))] if first >= 0 else found
 
 
 def ask_for_nested(plan: Plan, sequence: int, first: int, last: int) -> Answers:
@@ -58,39 +66,54 @@ def ask_for_nested(plan: Plan, sequence: int, first: int, last: int) -> Answers:
     )
 
 
-def nested_taken(plan: Plan, answers: Answers) -> list[tuple[int, NestedParts, list[int]]]:
-    """Of each request of a nested shape: its position, what its signature is in the kernel, and its way. What it takes
-    elsewhere is noted. O(requests)."""
-    fleet, shapes, found = plan.fleet, plan.shapes, []
+Kinds = dict[int, tuple[Signature, NestedParts]]
+"""By number of a nested shape: its signature, and what it is in the kernel."""
+
+
+def keep_taken(plan: Plan, answers: Answers) -> Kinds:
+    """Note what guests of nested shapes take elsewhere than on their hosts; the shapes that were asked for.
+    O(requests)."""
+    fleet, shapes = plan.fleet, plan.shapes
     assert answers.ways is not None
-    ways, rows, consumers = answers.ways.tolist(), answers.rows.tolist(), answers.consumers.tolist()
-    for at, number in enumerate(answers.which.tolist()):
-        if number < NESTED:
-            continue
-        parts = shapes.nested_shapes.ready(number - NESTED, shapes.nested[number - NESTED])
-        assert parts is not None
-        extras = parts.extras(rows[at], ways[at]) if rows[at] >= 0 else None
-        if extras is not None:
-            fleet._consumers.keep_extras(consumers[at], extras)
-        found.append((at, parts, ways[at]))
-    return found
+    which, kinds = answers.which.tolist(), Kinds()
+    for number in set(which):
+        if number >= NESTED:
+            signature = shapes.nested[number - NESTED]
+            parts = shapes.nested_shapes.ready(number - NESTED, signature)
+            assert parts is not None
+            kinds[number] = signature, parts
+    keep = fleet._consumers.keep_extras
+    ways, columns = answers.ways.tolist(), zip(which, answers.rows.tolist(), answers.consumers.tolist(), strict=True)
+    for (number, row, consumer), way in zip(columns, ways, strict=True):
+        if number >= NESTED and row >= 0:
+            extras = kinds[number][1].extras(row, way)
+            if extras is not None:
+                keep(consumer, extras)
+    return kinds
 
 
-def add_nested(
-    plan: Plan,
-    decisions: Decisions,
-    first: int,
-    sequence: int,
-    answers: Answers,
-    taken: list[tuple[int, NestedParts, list[int]]],
-) -> None:
-    """Take in the answers to requests of nested shapes. O(requests)."""
-    seeds = words(plan.context.seed, sequence, len(answers.rows)).tolist()
-    rows, consumers, counts = answers.rows.tolist(), answers.consumers.tolist(), answers.counts.tolist()
-    scores, uuids, which = answers.scores.tolist(), format_many(answers.uuids), answers.which.tolist()
-    for at, parts, way in taken:
-        signature, row = plan.shapes.nested[which[at] - NESTED], rows[at]
-        mine = counts[at][: len(signature.stages)]
+class NestedRun:
+    """Consecutive requests that one kernel call decided, some of nested shapes. The first is number ``first`` of all,
+    and gets number ``sequence`` of the engine's decisions."""
+
+    def __init__(self, plan: Plan, first: int, sequence: int, answers: Answers, kinds: Kinds) -> None:
+        self.first, self._sequence, self.answers, self._kinds = first, sequence, answers, kinds
+        self._requests, self._seed = plan.batch[first : first + len(answers.rows)], plan.context.seed
+
+    @property
+    def nested(self) -> list[int]:
+        """Numbers of the requests of nested shapes. O(requests)."""
+        found: list[int] = (np.flatnonzero(self.answers.which >= NESTED) + self.first).tolist()
+        return found
+
+    def told(self, index: int) -> tuple[Request, str, NestedAnswer]:
+        """The request of number ``index``, the uuid of its instance, and the answer. O(stages + slots)."""
+        at, answers = index - self.first, self.answers
+        assert answers.ways is not None
+        signature, parts = self._kinds[int(answers.which[at])]
+        row, way, sequence = int(answers.rows[at]), answers.ways[at].tolist(), self._sequence + at
+        mine = answers.counts[at, : len(signature.stages)].tolist()
         what = partial(parts.taken, signature, row, way)
-        answer = NestedAnswer(sequence + at, seeds[at], signature, mine, row, scores[at], consumers[at], what)
-        decisions._add_nested(first + at, plan.batch[first + at], uuids[at], answer)
+        consumer, weight = int(answers.consumers[at]), float(answers.scores[at])
+        answer = NestedAnswer(sequence, word(self._seed, sequence), signature, mine, row, weight, consumer, what)
+        return self._requests[at], format_uuid(*answers.uuids[at].tolist()), answer

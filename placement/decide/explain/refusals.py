@@ -47,7 +47,7 @@ def no_valid_host(
     scan.signature.refresh()  # it may have been compiled for the advice alone
     changes = near_misses(scan, rows)
     empty = fits_empty(scan, rows) if considered else None
-    stage = _main_stage(removed)
+    stage = main_stage(removed)
     first = changes[0] if changes else None
     amount = first if first is not None and first.resource is not None else None
     return Refusal(
@@ -107,7 +107,7 @@ def code_of(empty: bool | None) -> RefusalCode:
 
 def quick_refusal(removed: Mapping[str, int], considered: int) -> Refusal:
     """Why nothing was placed, from the counts alone. O(stages)."""
-    stage = _main_stage(removed)
+    stage = main_stage(removed)
     return Refusal(
         sentence=_sentence(removed, considered),
         stage=stage,
@@ -141,7 +141,8 @@ def _hint_without_hosts(considered: int) -> str | None:
     return "add hosts" if considered == 0 else None
 
 
-def _main_stage(removed: Mapping[str, int]) -> str:
+def main_stage(removed: Mapping[str, int]) -> str:
+    """The stage that removed most hosts, the first of equals. O(stages)."""
     return max(removed, key=lambda name: removed[name], default=SELECTION)
 
 
