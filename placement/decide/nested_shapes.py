@@ -41,6 +41,9 @@ class NestedParts:
         """What a guest on ``row`` takes elsewhere; None for nothing. O(slots)."""
         if self._counted is None:
             return None
+        if len(self._beyond) == 1:
+            place, index, amount = self._beyond[0]
+            return Extras(((way[place], index, amount),))
         taken = [(way[place], index, amount) for place, index, amount in self._beyond]
         if not taken or len({other for other, _, _ in taken}) < len(taken):
             amounts = amounts_of(self._counted.prepared, self._rows(self._counted, way))

@@ -126,8 +126,10 @@ class Site:
         up = fleet.column("service_up")
         for place in self.places:
             row = fleet.row(place.host)
-            self.closing[place.host] += bool(fleet._host_class(row).disabled)
-            self.down[place.host] += bool(up[row] == 0)
+            if fleet._host_class(row).disabled:
+                self.closing[place.host] += 1
+            if up[row] == 0:
+                self.down[place.host] += 1
             self._commit(place)
         new = [host for host in self.plan.named if host.name not in known]
         self._place([named_place(host) for host in new], {host.name: host for host in new})
@@ -238,7 +240,7 @@ class Site:
 
     @property
     def hosts_down(self) -> list[str]:
-        """Hosts that do not run."""
+        """Hosts that do not run. O(such hosts)."""
         return [host for host, reasons in self.down.items() if reasons > 0]
 
     @property
@@ -261,6 +263,8 @@ class Site:
                 (changes.down if event.counts is self.down else changes.closing).extend(event.hosts)
             for host in event.hosts:
                 event.counts[host] += event.by
+                if not event.counts[host]:
+                    del event.counts[host]  # what is looked at in each step is the hosts that are out of service
                 self._set(host)
         return changes
 
