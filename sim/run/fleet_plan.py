@@ -249,9 +249,14 @@ def place_of(kind: Hardware, number: int) -> Place:
     return Place(f"{kind.name}-{number + 1:05}", kind.name, zone, f"{zone}/{kind.name}-r{rack + 1}", cell)
 
 
+def rack_of_its_own(zone: str, host: str) -> str:
+    """The rack of a host that is in none."""
+    return f"{zone}/{host}"
+
+
 def named_place(host: NamedHost) -> Place:
     """Where a named host stands. One without a rack stands in one of its own."""
-    rack = host.rack or f"{host.zone}/{host.name}"
+    rack = host.rack or rack_of_its_own(host.zone, host.name)
     return Place(host.name, host.hardware, host.zone, rack, host.cell, host.row, host.cluster)
 
 

@@ -13,7 +13,7 @@ from ...placement.decide.engine import Engine
 from ...placement.persist.file import load, save
 from ...placement.types.errors import InvalidValue
 from .failure_trials import Loss, Survival, Trials
-from .fleet_plan import DOMAINS, Place
+from .fleet_plan import DOMAINS, Place, rack_of_its_own
 from .run import Run
 from .site import minds_outages
 
@@ -126,10 +126,12 @@ class _Moment:
         engine = self.engine()
         domains = {kind: found for kind in DOMAINS if len(found := self._domains(engine, kind)) > 1}
         trials = Trials(engine, [place for place in self.places if place.host not in self.down], self.spec_of)
+        # A rack that stands for a host without one is no other failure than that host's.
+        alone = {place.rack for place in self.places if place.rack == rack_of_its_own(place.zone, place.host)}
         fullest = [host for hosts in list(domains.get("host", {}).values())[:spare] for host in hosts]
         lost = {f"the {spare} fullest hosts" if spare > 1 else "the fullest host": fullest}
         for kind in DOMAINS[1:]:
-            lost |= {f"{kind} {name}": hosts for name, hosts in domains.get(kind, {}).items()}
+            lost |= {f"{kind} {name}": hosts for name, hosts in domains.get(kind, {}).items() if name not in alone}
         running = len(self.places) - len(self.down)
         losses = [trials.loss(what, hosts) for what, hosts in lost.items() if 0 < len(hosts) < running]
         return Headroom(
