@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, overload
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..types.errors import HostlerError
 from ..types.request import Request
 from .context import DecisionContext
 from .explain.refusals import main_stage, quick_refusal
-from .nested_batch import NestedAnswer, as_decision
+from .nested_batch import NestedAnswer, OneNested, as_decision
 from .nested_run import NestedRun
 from .packed_decisions import pack_run
 from .run import Run
@@ -40,8 +40,8 @@ class Decisions(Sequence[Decision]):
         """By position: what ``place`` would have raised."""
         self._whole: dict[int, Decision] = {}
         self._alone: list[int] = []
-        self._nested: dict[int, Callable[[int], tuple[Request, str, NestedAnswer]]] = {}
-        """What tells the request, the uuid of its instance, and the answer, until the Decision is made of it."""
+        self._nested: dict[int, NestedRun | OneNested] = {}
+        """What tells of requests for nested providers, until the Decision is made of it."""
         self._runs: list[Run] = []
         self._firsts: list[int] = []
         self._readers: dict[int, _RunReader] = {}
@@ -112,9 +112,9 @@ class Decisions(Sequence[Decision]):
         found = [""] * len(self.rows)
         for run in self._runs:
             found[run.first : run.first + len(run.rows)] = format_many(run.uuids)
-        for index, told in self._nested.items():
+        for index, nested in self._nested.items():
             if self.rows[index] >= 0:
-                found[index] = told(index)[1]
+                found[index] = nested.told(index)[1]
         for index, decision in self._whole.items():
             if decision.placed:
                 found[index] = decision.selections[0].instance_uuid
@@ -152,29 +152,28 @@ class Decisions(Sequence[Decision]):
         O(stages)."""
         if self.rows[index] >= 0:
             return ""
-        told = self._nested.get(index)
-        if told is not None:
-            answer = told(index)[2]
-            return main_stage(dict(zip(answer.signature.stage_names, answer.counts[1:], strict=True)))
+        nested = self._nested.get(index)
+        if nested is not None:
+            return main_stage(nested.removed(index))
         refusal = self[index].refusal
         return "" if refusal is None else refusal.stage
 
     def _add_nested(self, index: int, request: Request, uuid: str, answer: NestedAnswer) -> None:
         """Take in what was decided of a request for nested providers."""
-        self._nested[index] = lambda _: (request, uuid, answer)
+        self._nested[index] = OneNested(request, uuid, answer)
         self._alone.append(index)
         self.rows[index], self.scores[index] = answer.row, answer.weight
 
     def _add_nested_run(self, run: NestedRun) -> None:
         """Take in what a kernel call decided of such requests, and of others between them."""
         nested = run.nested
-        self._nested.update(dict.fromkeys(nested, run.told))
+        self._nested.update(dict.fromkeys(nested, run))
         self._alone += nested
         span = slice(run.first, run.first + len(run.answers.rows))
         self.rows[span], self.scores[span] = run.answers.rows, run.answers.scores
 
     def _make(self, index: int) -> Decision:
-        made = self._whole[index] = as_decision(self._context, *self._nested.pop(index)(index))
+        made = self._whole[index] = as_decision(self._context, *self._nested.pop(index).told(index))
         return made
 
     def _add_error(self, index: int, error: HostlerError) -> None:

@@ -31,7 +31,12 @@ class RowValues:
         self.cache = RowCache(fleet, np.float64, self._evaluate, whole_trees=trees, whole_fleet=everything)
 
     def _evaluate(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
-        raw = self._read(rows)
+        for row in rows.tolist() if self.errors else ():
+            self.errors.pop(row, None)
+        # Most rows of a fleet may be of providers below hosts, which no rule weighs.
+        hosts, raw = self.fleet.hosts_among(rows), np.zeros(len(rows), np.float64)
+        if hosts.any():
+            raw[hosts] = self._read(rows if hosts.all() else rows[hosts])
         return raw if self.weigher.maxval is None else np.minimum(raw, self.weigher.maxval)
 
     def _read(self, rows: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -41,27 +46,21 @@ class RowValues:
         if values is not None:
             return self._vectorised(rows, raw_values(weigher, values, len(rows)))
         for position, row in enumerate(rows.tolist()):
-            self.errors.pop(row, None)
-            host = HostView(self.fleet, row)
-            if not host._class.is_host:
-                continue
             try:
-                raw[position] = raw_value(weigher, "raw value", weigher.raw(host, self.request))
+                raw[position] = raw_value(weigher, "raw value", weigher.raw(HostView(self.fleet, row), self.request))
             except HostlerError as error:
                 self.errors[row] = error
         return raw
 
     def _vectorised(self, rows: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """``values`` as they are for hosts; what is said of other rows is ignored."""
-        finite, hosts = np.abs(values) <= MAX_RAW, self.fleet.hosts_among(rows)  # NaN is not
-        for row in rows.tolist() if self.errors else ():
-            self.errors.pop(row, None)
-        for position in np.flatnonzero(hosts & ~finite).tolist():
+        """``values`` as they are where they are numbers; the others are errors of the rule."""
+        finite = np.abs(values) <= MAX_RAW  # NaN is not
+        for position in np.flatnonzero(~finite).tolist():
             try:
                 raw_value(self.weigher, "raw value", float(values[position]))
             except InvalidValue as error:
                 self.errors[int(rows[position])] = error
-        return np.where(hosts & finite, values, 0.0)
+        return np.where(finite, values, 0.0)
 
 
 class CompiledWeigher:

@@ -36,6 +36,22 @@ class NestedAnswer(NamedTuple):
     taken: Callable[[], tuple[Amounts, Mappings]]
 
 
+class OneNested(NamedTuple):
+    """A request that was decided by itself, the uuid of its instance, and the answer."""
+
+    request: Request
+    uuid: str
+    answer: NestedAnswer
+
+    def removed(self, index: int) -> dict[str, int]:
+        """Hosts that each stage removed. O(stages)."""
+        return dict(zip(self.answer.signature.stage_names, self.answer.counts[1:], strict=True))
+
+    def told(self, index: int) -> tuple[Request, str, NestedAnswer]:
+        """All of it, as ``as_decision`` takes it. O(1)."""
+        return self
+
+
 def goes_here(context: DecisionContext, signature: Signature) -> bool:
     """True if requests for one instance with this signature can be decided here. O(weighers)."""
     spec = signature.request.spec

@@ -106,6 +106,13 @@ class NestedRun:
         found: list[int] = (np.flatnonzero(self.answers.which >= NESTED) + self.first).tolist()
         return found
 
+    def removed(self, index: int) -> dict[str, int]:
+        """Hosts that each stage removed for request number ``index``. O(stages)."""
+        at = index - self.first
+        signature, _ = self._kinds[int(self.answers.which[at])]
+        counts = self.answers.counts[at, 1 : len(signature.stages)].tolist()
+        return dict(zip(signature.stage_names, counts, strict=True))
+
     def told(self, index: int) -> tuple[Request, str, NestedAnswer]:
         """The request of number ``index``, the uuid of its instance, and the answer. O(stages + slots)."""
         at, answers = index - self.first, self.answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -48,3 +49,21 @@ def arrivals(workload: Guests, played: int) -> Iterator[Coming]:
                 columns = (part.departure_s, part.spec, part.group)
                 yield Coming(numbers, arrived, *(column[first:last] for column in columns))
             number, first, step = number + last - first, last, step + 1
+
+
+class Arrivals:
+    """The arrivals in the steps of a workload from step ``played`` on, of which some may be looked at ahead."""
+
+    def __init__(self, workload: Guests, played: int) -> None:
+        self._rest = arrivals(workload, played)
+        self._ahead: deque[Coming] = deque()
+
+    def take(self) -> Coming:
+        """The arrivals of the next step; nobody after the last one."""
+        return self._ahead.popleft() if self._ahead else next(self._rest, NOBODY)
+
+    def ahead(self, number: int) -> Coming:
+        """The arrivals of the step which is so many behind the next one. O(steps that were not looked at)."""
+        while len(self._ahead) <= number:
+            self._ahead.append(next(self._rest, NOBODY))
+        return self._ahead[number]

@@ -33,6 +33,9 @@ class HostColumns:
         self._known_places = -1
         self._rows: Whole | slice = slice(0, 0)
         self._every_row: Whole = np.empty(0, np.int64)
+        self._positions: Whole = np.empty(0, np.int64)
+        """By row of the fleet, when there were ``_positions_at`` places."""
+        self._positions_at = -1
         self.limits: Whole = np.zeros(len(self.names), np.int64)
         """What all hosts can give of each resource."""
         self.price_per_hour = 0.0
@@ -64,6 +67,17 @@ class HostColumns:
             self._zones = sorted({place.zone for place in places})
             self._zone_of = np.array([self._zones.index(place.zone) for place in places], np.int64)
         return self._rows
+
+    def positions(self, rows: NDArray[np.int32]) -> Whole:
+        """The positions of hosts among the site's places. O(rows), or O(hosts) where these have changed."""
+        here = self.rows()
+        if isinstance(here, slice):
+            return rows.astype(np.int64) - here.start
+        if self._positions_at != self._known_places:
+            self._positions = np.zeros(int(here.max(initial=-1)) + 1, np.int64)
+            self._positions[here] = np.arange(len(here))
+            self._positions_at = self._known_places
+        return self._positions[rows]
 
     def used(self) -> Whole:
         """What each host has given of each resource, int64 [resources, hosts]. O(hosts) where something has changed."""
@@ -173,6 +187,6 @@ class HostColumns:
 
 
 def percent_of(used: Whole, limit: Whole) -> NDArray[np.float64]:
-    """Percent of each limit; 0 of none."""
-    parts: NDArray[np.float64] = np.divide(100.0 * used, limit, out=np.zeros(len(used)), where=limit > 0)
+    """Percent of each limit; 0 of none. ``used``: [resources], or [steps, resources]."""
+    parts: NDArray[np.float64] = np.divide(100.0 * used, limit, out=np.zeros(used.shape), where=limit > 0)
     return parts

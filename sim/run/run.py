@@ -17,9 +17,9 @@ from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
 from ...placement.types.request import Request, RequestSpec
 from ..trace.terms import Terms
-from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests, dated
+from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests
 from .binding import OUT, Binding
-from .coming import NOBODY, Coming, arrivals
+from .coming import NOBODY, Arrivals, Coming
 from .contention import Contention
 from .evacuation import Evacuation
 from .fault_domains import FaultDomains
@@ -29,9 +29,11 @@ from .host_columns import RESOURCES, HostColumns
 from .observer import Observer
 from .outages import Outages
 from .outcome import Outcome, Sample
+from .outcome_of_run import outcome_of
 from .preemption import Preemption
 from .site import Site, check_zones
 from .standing_state import StandingGuests
+from .stretch import Stretches
 
 _GUESTS: Final = "6e79{:04x}-{:04x}-4000-8000-"
 """What the uuids of guests begin with: the number of their spec, in two halves. They end with the guest's own."""
@@ -96,7 +98,7 @@ class Run:
         self.expected_steps = max(1, -(-(min(self._ends_s, self._until_s) - workload.steps.start) // STEP_S))
         """About how many steps the run has."""
         self._hosts = HostColumns(self.site)
-        self.outages = Outages(plan)
+        self.outages, self._binding = Outages(plan), Binding(self.site)
         self._sums = np.zeros(len(self.resources))
         self._peaks = np.zeros(len(self.resources))
         self.percent = np.zeros(len(self.resources))
@@ -106,6 +108,8 @@ class Run:
         self._memory_per_vcpu = workload.memory_per_vcpu
         self._uuid_of_spec = [_GUESTS.format(number >> 16, number & 0xFFFF) for number in range(len(workload.specs))]
         self.evacuation = Evacuation(self)
+        self._stride = max(1, self.expected_steps // SAMPLES)
+        self._stretches = Stretches(self)
         self._stand(standing_leave or {})
 
     def _heed(self, terms: Sequence[Terms]) -> None:
@@ -131,26 +135,31 @@ class Run:
             if uuid in leave:
                 self._leaving[max(1, -(-(leave[uuid] - self.workload.steps.start) // STEP_S))].append(uuid)
 
-    def play(self, advance: Callable[[], bool] = lambda: True, *, until_unserved: int | None = None) -> Outcome:
-        """Play it all, or what is left of it. ``advance`` is called after each step; False ends the run there.
+    def play(
+        self,
+        advance: Callable[[], bool] = lambda: True,
+        *,
+        until_unserved: int | None = None,
+        every_step: bool = False,
+    ) -> Outcome:
+        """Play it all, or what is left of it. ``advance`` is called after each step, or after several in which guests
+        only come and which are played together, unless it wants to see ``every_step``; False ends the run there.
         ``until_unserved``: end it also once more than so many guests were refused, lost or run elsewhere."""
-        start_s, interrupted = self.workload.steps.start, False
-        stride, coming = max(1, self.expected_steps // SAMPLES), arrivals(self.workload, self.played)
-        last = not self._goes_on(self.played)
+        start_s, interrupted, together = self.workload.steps.start, False, not every_step and until_unserved is None
+        coming, last = Arrivals(self.workload, self.played), not self._goes_on(self.played)
         while not last:
-            number = self.played
+            number = self._step(self.played, coming, together=together)
             at_s = start_s + number * STEP_S
-            self._step(number, at_s, next(coming, NOBODY))
             self.played = following = self._following(number)
             last = not self._goes_on(following)
-            keep = following // stride > number // stride
+            keep = following // self._stride > number // self._stride
             self._measure(at_s, STEP_S * (following - number), keep=keep, last=last)
             if not advance():
                 interrupted = not last
                 break
             if until_unserved is not None and self.unserved > until_unserved:
                 break
-        return self._outcome(interrupted)
+        return outcome_of(self, interrupted=interrupted)
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -250,8 +259,8 @@ class Run:
 
     def bound(self, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
         """What bound a guest of a failed host that was refused at a stage; that the host is out of service is known."""
-        found = Binding(self.site, self.engine, self._hosts.rows()).of(spec, grouped=grouped, stage=stage)
-        return found.removesuffix(OUT)
+        self._binding.renew(self._hosts.rows())
+        return self._binding.of(spec, grouped=grouped, stage=stage).removesuffix(OUT)
 
     def lost(self, uuid: str) -> None:
         """Record that a guest which was taken off will not return."""
@@ -288,16 +297,33 @@ class Run:
         since += [int(self._queue.arrived_s.min())] if len(self._queue.number) else []
         return min([*(each + self.wait_s - STEP_S + 1 for each in since), *leaves, NEVER])
 
-    def _step(self, number: int, at_s: int, arriving: Coming) -> None:
+    def _step(self, number: int, arrivals: Arrivals, *, together: bool) -> int:
+        """Play a step, and those after it that may be played ``together`` with it; returns the last one's number."""
+        arriving, at_s = arrivals.take(), self.workload.steps.start + number * STEP_S
         self.now_s = at_s
         changes = self.site.happen((at_s - self.workload.start_s) / 3600)
         self._depart(number)
         self.evacuation.step(at_s, changes)
+        steps = self._stretches.gathered(number, arriving, arrivals) if together else [arriving]
+        if len(steps) > 1:
+            for _ in steps[1:]:
+                arrivals.take()
+            self._stretches.play(number, steps)
+            return number + len(steps) - 1
+        self._offered(len(arriving.number), at_s)
+        self._arrive(arriving, at_s)
+        return number
+
+    def _offered(self, requests: int, at_s: int) -> None:
+        """So many guests ask for a host."""
         day = max(0, at_s - self.workload.start_s) // 86_400
         self.requests_by_day += [0] * (day + 1 - len(self.requests_by_day))
         self.refused_by_day += [0] * (day + 1 - len(self.refused_by_day))
-        self.requests_by_day[day] += len(arriving.number)
-        self.offered += len(arriving.number)
+        self.requests_by_day[day] += requests
+        self.offered += requests
+
+    def _arrive(self, arriving: Coming, at_s: int) -> None:
+        """Place the guests that come in a step, and those that wait."""
         coming = arriving
         if len(self._queue.number):
             coming = Coming(*map(np.concatenate, zip(self._queue, arriving, strict=True)))
@@ -326,7 +352,9 @@ class Run:
             for position, row in self.preemption.places(requests, priorities, np.flatnonzero(~here).tolist(), at_s):
                 here[position] = True
                 self._came(coming.of(np.array([position])), list(requests[position].instance_uuids), row, at_s)
-        self._turned_away(coming, np.flatnonzero(~here), decisions, at_s)
+        which = np.flatnonzero(~here)
+        if len(which):
+            self._turned_away(coming, which, decisions, at_s, None)
 
     def _below(self, percent: float, coming: Coming, at_s: int) -> Coming:
         """Those of the guests for whom less than ``percent`` of the vCPUs is given; the others run elsewhere."""
@@ -371,8 +399,8 @@ class Run:
             self.groups.left(gone)
             self._gone(gone)
 
-    def _came(self, guests: Coming, uuids: list[str], rows: NDArray[np.integer[Any]], at_s: int) -> None:
-        """Guests have been placed on rows: note when they leave."""
+    def _came(self, guests: Coming, uuids: list[str], rows: NDArray[np.integer[Any]], at_s: int | Whole) -> None:
+        """Guests have been placed on rows, at one time or one for each: note when they leave."""
         steps = self.workload.steps
         waits = at_s - guests.arrived_s
         departure = np.where(guests.departure_s == NEVER, NEVER, guests.departure_s + waits)
@@ -392,20 +420,24 @@ class Run:
             self.waited_s += int(waits.sum())
             self.longest_wait_s = max(self.longest_wait_s, int(waits.max()))
 
-    def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int) -> None:
-        """Guests without a host wait, or are refused finally."""
+    def _turned_away(
+        self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, used: Whole | None
+    ) -> None:
+        """Guests without a host wait, or are refused finally. ``used``: what hosts had given then, if not as now."""
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
-        self._queue = Coming(*map(np.concatenate, zip(self._queue, coming.of(which[waits]), strict=True)))
-        refused = which[~waits].tolist()
-        binding = Binding(self.site, self.engine, self._hosts.rows()) if refused else None
-        for position in refused:
-            assert binding is not None
-            refusal, spec = decisions[position].refusal, self.workload.specs[int(coming.spec[position])]
-            grouped, stage = int(coming.group[position]) != ALONE, refusal.stage if refusal is not None else ""
-            domain = self.workload.terms[int(coming.spec[position])].fault_domain
-            what = binding.of(spec, grouped=grouped, stage=f"fault domain: {domain}" if domain else stage)
-            self._refused(what, at_s, int(coming.arrived_s[position]))
-        self._bought(coming.of(which[~waits]), at_s)
+        if waits.any():
+            self._queue = Coming(*map(np.concatenate, zip(self._queue, coming.of(which[waits]), strict=True)))
+        refused = which[~waits]
+        self._binding.renew(self._hosts.rows(), used)
+        specs, groups, terms = coming.spec[refused].tolist(), coming.group[refused].tolist(), self.workload.terms
+        for position, number, group, arrived_s in zip(
+            refused.tolist(), specs, groups, coming.arrived_s[refused].tolist(), strict=True
+        ):
+            domain = terms[number].fault_domain
+            stage = f"fault domain: {domain}" if domain else decisions.stage_of(position)
+            what = self._binding.of(self.workload.specs[number], grouped=group != ALONE, stage=stage)
+            self._refused(what, at_s, arrived_s)
+        self._bought(coming.of(refused), at_s)
         self.groups.forget_empty(coming.group[which])
 
     def _refused(self, what: str, at_s: int, arrived_s: int) -> None:
@@ -420,81 +452,48 @@ class Run:
     def _measure(self, at_s: int, seconds: int, *, keep: bool, last: bool) -> None:
         """Note how full the fleet is for so many seconds; ``keep``: the busiest step since the last time this was said.
         What stands before the beginning counts from there. O(hosts)."""
-        self.now_s, self.reached_s = at_s, min(at_s + seconds, max(self._until_s, at_s))
-        seconds = max(0, self.reached_s - max(at_s, self.workload.start_s))
-        self.peak_guests = max(self.peak_guests, self.alive)
         used, self.percent = self._hosts.used(), self._hosts.percent()
+        seconds = self._pass(at_s, seconds, self.alive)
         self._peaks = np.maximum(self._peaks, self.percent)
         self._sums += self.percent * seconds
-        self._measured += seconds
-        self._guest_s += self.alive * seconds
-        self._burst_vcpu_s += self._burst_vcpus * seconds
-        self._host_hours_cost += seconds / 3600 * self._hosts.price_per_hour
-        self.evacuation.passed(seconds)
         if self.contention is not None:
             self.contention.passed(seconds, *self._hosts.running())
         if (busy := float(self.percent.max())) > self._busy:
-            self._busy, self._busiest = busy, self._sample(at_s, used)
-        if (keep or last) and self._busiest is not None:
+            self._busy = busy
+            self._busiest = self._sample(at_s, used, self.percent, self.alive, self.refusals.total())
+        if keep or last:
+            point = self._busiest
+            self._keep()
+            if last and point is not None and point.hours != self.hours:
+                self.samples.append(self._sample(at_s, used, self.percent, self.alive, self.refusals.total()))
+
+    def _pass(self, at_s: int, seconds: int, guests: int) -> int:
+        """So much time passes from a step on, with so many guests; how much of it is within the run."""
+        self.now_s, self.reached_s = at_s, min(at_s + seconds, max(self._until_s, at_s))
+        seconds = max(0, self.reached_s - max(at_s, self.workload.start_s))
+        self.peak_guests = max(self.peak_guests, guests)
+        self._measured += seconds
+        self._guest_s += guests * seconds
+        self._burst_vcpu_s += self._burst_vcpus * seconds
+        self._host_hours_cost += seconds / 3600 * self._hosts.price_per_hour
+        self.evacuation.passed(seconds)
+        return seconds
+
+    def _keep(self) -> None:
+        """The busiest step since the last point becomes one."""
+        if self._busiest is not None:
             self.samples.append(self._busiest)
-            if last and self._busiest.hours != self.hours:
-                self.samples.append(self._sample(at_s, used))
             self._busy, self._busiest = -1.0, None
 
-    def _sample(self, at_s: int, used: Whole) -> Sample:
-        by_zone = {"all": dict(zip(self.resources, self.percent.round(3).tolist(), strict=True))}
+    def _sample(self, at_s: int, used: Whole, percent: NDArray[np.float64], guests: int, refused: int) -> Sample:
+        by_zone = {"all": dict(zip(self.resources, percent.round(3).tolist(), strict=True))}
         return Sample(
             hours=round((at_s - self.workload.start_s) / 3600, 4),
-            guests=self.alive,
+            guests=guests,
             waiting=len(self._queue.number),
-            refused=self.refusals.total(),
+            refused=refused,
             used_percent=by_zone | self._hosts.percent_by_zone(used),
             capacity=self._hosts.capacity(),
             stranded_percent=self._hosts.stranded_percent(used, self._memory_per_vcpu),
             hosts_down=len(self.site.hosts_down),
-        )
-
-    def _outcome(self, interrupted: bool) -> Outcome:
-        hours, mean = (self.reached_s - self.workload.start_s) / 3600, self._sums / max(1, self._measured)
-        refused, guest_hours = self.refusals.total(), self._guest_s / 3600
-        cost = round(self._host_hours_cost, 2)
-        return Outcome(
-            fleet=self.plan.name,
-            workload=self.workload.name,
-            policy=self.engine.policy.name,
-            cpu_ratio=self.plan.cpu_ratio,
-            seed=self.seed,
-            hosts=self.plan.hosts,
-            hosts_at_end=len(self.site.places),
-            hours=round(hours, 4),
-            requests=self.offered,
-            placed=self.placed,
-            refused=refused,
-            waiting=len(self._queue.number),
-            refused_percent=round(100.0 * refused / max(1, self.offered), 4),
-            refusals=dict(sorted(self.refusals.items(), key=lambda item: (-item[1], item[0]))),
-            burst=self.burst,
-            unserved=self.unserved + len(self._queue.number) + len(self.evacuation.off),
-            waited=self.waited,
-            mean_wait_hours=round(self.waited_s / 3600 / max(1, self.waited), 4),
-            longest_wait_hours=round(self.longest_wait_s / 3600, 4),
-            first_refusal_hours=self.first_refusal,
-            peak_percent=dict(zip(self.resources, self._peaks.round(3).tolist(), strict=True)),
-            mean_percent=dict(zip(self.resources, mean.round(3).tolist(), strict=True)),
-            peak_guests=self.peak_guests,
-            guests_per_host_at_peak=round(self.peak_guests / max(1, len(self.site.places)), 3),
-            guest_hours=round(guest_hours, 3),
-            cost=cost,
-            cost_per_guest_hour=round(cost / guest_hours, 6) if guest_hours and cost else None,
-            burst_cost=round(self._burst_vcpu_s / 3600 * self.plan.burst_price_per_vcpu_hour, 2),
-            requests_by_day=self.requests_by_day,
-            refused_by_day=self.refused_by_day,
-            interrupted=interrupted,
-            samples=[*self.samples, self._busiest] if self._busiest is not None else self.samples,
-            disruption=self.evacuation.outcome(self.reached_s),
-            outages=self.outages.told(),
-            currency=self.plan.currency,
-            begins=dated(self.workload),
-            preempted=self.evacuation.preempted,
-            contention=self.contention.percent() if self.contention is not None else None,
         )
