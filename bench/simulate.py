@@ -72,8 +72,8 @@ class Watch:
         self.steps, self.done, self.points = steps, 0, list[dict[str, Any]]()
 
     def __call__(self, run: Run) -> bool:
-        self.done += 1
-        if self.done * 10 // self.steps > (self.done - 1) * 10 // self.steps:
+        before, self.done = self.done, run.played
+        if self.done * 10 // self.steps > before * 10 // self.steps:
             point = {
                 "percent": self.done * 100 // self.steps,
                 "events": run.offered + run.placed - run.alive,

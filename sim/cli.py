@@ -18,7 +18,7 @@ from ..placement.types.counting import counted
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag, Seed, print_json
 from .inputs import ONE_KIND, Buying, Confidence, Inputs, NotNegative
-from .progress import INTERRUPTED, Stop, progress
+from .progress import INTERRUPTED, Reached, Stop, progress
 from .questions import planning
 from .questions.orders import Ordering, check_ordering
 from .questions.purchase import Wish, purchases
@@ -84,10 +84,11 @@ def run(
     if resume is not None and resume.exists():
         checkpoint.resume(playing, busiest, digest, resume)
     with Stop() as stop, progress(playing.workload.name, playing.expected_steps - playing.played) as advance:
+        reached = Reached(advance, playing.played)
 
         def step() -> bool:
             busiest.look()
-            advance()
+            reached(playing.played)
             return not stop.requested
 
         outcome = playing.play(step)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 INTERRUPTED: Final = 130
 """Exit code of a command that Ctrl-C ended early."""
@@ -35,15 +35,32 @@ class Stop:
         signal.signal(signal.SIGINT, self._before)
 
 
+class Advance(Protocol):
+    """So many more steps are done."""
+
+    def __call__(self, steps: int = 1) -> None: ...
+
+
+class Reached:
+    """Advances by what was done since the last call. Call it with the number of steps done so far."""
+
+    def __init__(self, advance: Advance, done: int = 0) -> None:
+        self._advance, self._done = advance, done
+
+    def __call__(self, done: int) -> None:
+        self._advance(done - self._done)
+        self._done = done
+
+
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A callback for every step: advances a bar on standard error, which is removed at the end. Unless both standard
-    output and error are terminals, it prints a line every 10 % instead."""
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """A callback for steps that are done: advances a bar on standard error, which is removed at the end. Unless both
+    standard output and error are terminals, it prints a line every 10 % instead."""
     if not _on_terminal():
         yield _lines(label, total)
         return
     with _bar(label, total) as move:
-        yield lambda: move(1)
+        yield lambda steps=1: move(steps)
 
 
 @contextmanager
@@ -91,12 +108,12 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda steps: bar.advance(task, steps)
 
 
-def _lines(label: str, total: int) -> Callable[[], None]:
+def _lines(label: str, total: int) -> Advance:
     done = 0
 
-    def advance() -> None:
+    def advance(steps: int = 1) -> None:
         nonlocal done
-        done, before = min(done + 1, total), done
+        done, before = min(done + steps, total), done
         if done * 10 // total > before * 10 // total:
             print(f"{label}: {done * 10 // total * 10} %", file=sys.stderr, flush=True)
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from ...placement.types.errors import InvalidValue, UnknownName
+from ..progress import Advance, Reached
 from ..run.fleet_plan import FleetPlan
 from ..run.outcome import Outcome, exhausted_day
 from ..run.sizing import Search
@@ -66,14 +67,14 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     curve: list[CurvePoint] = []
 
 
-Watch = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+Watch = Callable[[str, int], AbstractContextManager[Advance]]
 """Given what is played and in how many steps, a context whose value is called after each step."""
 
 
 @contextmanager
-def unwatched(label: str, steps: int) -> Iterator[Callable[[], None]]:
+def unwatched(label: str, steps: int) -> Iterator[Advance]:
     """No-op observer."""
-    yield lambda: None
+    yield lambda steps=1: None
 
 
 def size(task: Task, *, hardware: str = "", target_percent: float = 0.0) -> Size:
@@ -197,7 +198,8 @@ def _tried(task: Task, kept: Kept, watch: Watch) -> Outcome:
     workload = workload_of(source_of(task), task.seed)
     steps = max(1, (workload.horizon_s - workload.steps.start) // STEP_S)
     with watch(f"trial of {planned(task).hosts:,} hosts", steps) as advance:
-        return kept.put(digest, execute(task, lambda run: advance()))
+        reached = Reached(advance)
+        return kept.put(digest, execute(task, lambda run: reached(run.played)))
 
 
 LEAST_BANDED: Final = 10

@@ -91,8 +91,9 @@ class Run:
         self._heed(workload.terms)
         self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
         self._host_hours_cost = 0.0
-        self.now_s = self.reached_s = workload.start_s
-        """When the step that is being played, or was last, began; until when it has been played."""
+        self.now_s = self.reached_s = self.changed_s = workload.start_s
+        """When the step that is being played, or was last, began; until when it has been played; when the last step
+        began in which anything may have changed."""
         self._ends_s = workload.horizon_s
         """When the last guest with a known end leaves."""
         self.expected_steps = max(1, -(-(min(self._ends_s, self._until_s) - workload.steps.start) // STEP_S))
@@ -168,8 +169,8 @@ class Run:
 
     @property
     def hours(self) -> float:
-        """How far it is: when the last step began."""
-        return round((self.now_s - self.workload.start_s) / 3600, 4)
+        """How far it is: when the last step began in which anything may have changed."""
+        return round((self.changed_s - self.workload.start_s) / 3600, 4)
 
     @property
     def step(self) -> int:
@@ -300,7 +301,7 @@ class Run:
     def _step(self, number: int, arrivals: Arrivals, *, together: bool) -> int:
         """Play a step, and those after it that may be played ``together`` with it; returns the last one's number."""
         arriving, at_s = arrivals.take(), self.workload.steps.start + number * STEP_S
-        self.now_s = at_s
+        self.now_s = self.changed_s = at_s
         changes = self.site.happen((at_s - self.workload.start_s) / 3600)
         self._depart(number)
         self.evacuation.step(at_s, changes)
@@ -420,9 +421,7 @@ class Run:
             self.waited_s += int(waits.sum())
             self.longest_wait_s = max(self.longest_wait_s, int(waits.max()))
 
-    def _turned_away(
-        self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, used: Whole | None
-    ) -> None:
+    def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, used: Whole | None) -> None:
         """Guests without a host wait, or are refused finally. ``used``: what hosts had given then, if not as now."""
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
         if waits.any():
@@ -464,7 +463,7 @@ class Run:
         if keep or last:
             point = self._busiest
             self._keep()
-            if last and point is not None and point.hours != self.hours:
+            if last and point is not None and point.hours != round((at_s - self.workload.start_s) / 3600, 4):
                 self.samples.append(self._sample(at_s, used, self.percent, self.alive, self.refusals.total()))
 
     def _pass(self, at_s: int, seconds: int, guests: int) -> int:

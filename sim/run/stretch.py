@@ -89,6 +89,8 @@ class Stretches:
         for at, each in enumerate(steps):
             run.now_s = first_s + at * STEP_S
             run._offered(len(each.number), run.now_s)
+            if len(each.number):
+                run.changed_s = run.now_s
             if bounds[at] < bounds[at + 1]:
                 figures.advance(at)
                 mine = refused[bounds[at] : bounds[at + 1]]

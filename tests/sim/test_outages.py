@@ -95,7 +95,7 @@ def test_guests_move_before_maintenance_begins_and_none_stops(tmp_path: Path) ->
         on.append(len(run.engine.fleet.instances(row)))
         return True
 
-    told = disruption(run.play(look))
+    told = disruption(run.play(look, every_step=True))
     assert (told.migrated, told.stopped, told.downtime_hours, told.down_host_hours) == (2, 0, 0.0, 2.0)
     assert set(on[:12]) == {2}
     assert set(on[12:48]) == {0}
@@ -209,7 +209,7 @@ def test_nothing_is_ever_on_a_down_host_and_no_guest_is_counted_twice(
         assert here == run.alive
         return True
 
-    outcome = run.play(look)
+    outcome = run.play(look, every_step=True)
     run.engine.fleet.check()
     told = outcome.disruption or Disruption()
     assert told.stopped == told.evacuated + told.lost + told.waiting

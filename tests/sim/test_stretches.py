@@ -1,0 +1,106 @@
+"""Steps in which guests only come are played together: nothing that comes of a run tells."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hostler.sim.run.coming import Coming
+from hostler.sim.run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, Outage
+from hostler.sim.run.policies import policy_of, typical_guests
+from hostler.sim.run.run import Run
+from hostler.sim.run.stretch import Stretches
+from hostler.sim.trace.files import read_trace
+from hostler.sim.trace.workload import Workload
+from tests.sim.values import written
+
+NAMES = ["fgd", "gpu-clustering", "best-fit", "random", "nova"]
+
+
+def guests(tmp_path: Path, seed: int) -> Workload:
+    """Guests with and without GPUs that come in bursts, of which few leave, with pauses between them."""
+    draw, at_s, rows = random.Random(seed), 0, "arrival_s,lifetime_s,vcpus,memory_gb,gpus,gpu_milli,zone\n"
+    for _ in range(70):
+        at_s += draw.choice([0, 0, 40, 300, 900, 5000])
+        lifetime = draw.choice([600, 9000, *[""] * 8])
+        gpus, milli = draw.choice([(0, 0), (1, 1000), (1, 300), (2, 1000)])
+        zone = draw.choice(["zone-1", "zone-2", *[""] * 6])
+        rows += f"{at_s},{lifetime},{draw.choice([1, 2, 3])},{draw.choice([1, 2, 6])},{gpus},{milli},{zone}\n"
+    return read_trace(Path(written(tmp_path, rows)))
+
+
+def plan() -> FleetPlan:
+    """Hosts that are too few in the end, of which some fail and more come."""
+    zones = ("zone-1", "zone-2")
+    large = Hardware(name="a", count=5, vcpus=8, memory_gb=24, gpus=3, gpu_model="T4", zones=zones, price_per_hour=0.7)
+    small = Hardware(name="b", count=3, vcpus=6, memory_gb=24, zones=zones)
+    failure = Outage(host="a-00002", at_hours=3.2, hours=9)
+    maintenance = Maintenance(zone="zone-1", at_hours=14, hours=2, notice_hours=0.5)
+    growth = Growth(hardware="b", add=2, at_hours=11.1)
+    return FleetPlan(hardware=(large, small), failures=(failure,), maintenance=(maintenance,), growth=(growth,))
+
+
+@pytest.mark.parametrize(
+    ("name", "fleet"), [*((name, plan()) for name in NAMES), ("fgd", FleetPlan(hardware=plan().hardware))]
+)
+def test_steps_played_together_give_the_outcome_of_steps_one_by_one(
+    tmp_path: Path, name: str, fleet: FleetPlan
+) -> None:
+    trace = guests(tmp_path, seed=NAMES.index(name))
+    policy = policy_of(name, typical_guests(dict.fromkeys(trace.specs, 1)))
+    one_by_one, together = (Run(fleet, trace, policy, seed=3, until_hours=40.0) for _ in range(2))
+    steps: list[int] = []
+
+    def noted() -> bool:
+        steps.append(together.played)
+        return True
+
+    expected, found = one_by_one.play(every_step=True), together.play(noted)
+    assert found == expected
+    assert expected.refused > 0
+    assert min(expected.placed, len(expected.samples)) > 10
+    # Sums that are printed rounded are the same to the last bit.
+    assert (one_by_one._sums.tolist(), one_by_one._host_hours_cost) == (
+        together._sums.tolist(),
+        together._host_hours_cost,
+    )
+    first, second = (run.engine.fleet for run in (one_by_one, together))
+    uuids = [uuid for place in one_by_one.site.places for uuid in first.instances(first.row(place.host))]
+    assert [first.consumer(uuid) for uuid in uuids] == [second.consumer(uuid) for uuid in uuids]
+    assert second.check() is None
+    assert (len(steps) < one_by_one.played / 2) == (name != "nova")
+
+
+@pytest.mark.parametrize(("column", "wait_hours"), [("priority", 0.0), ("group", 0.0), ("gpus", 1.0)])
+def test_steps_that_depend_on_each_other_are_played_one_by_one(tmp_path: Path, column: str, wait_hours: float) -> None:
+    rows = f"arrival_s,vcpus,memory_gb,{column}\n" + "".join(f"{300 * n},1,1,{n % 2}\n" for n in range(9))
+    trace = read_trace(Path(written(tmp_path, rows)))
+    run = Run(FleetPlan(hardware=plan().hardware), trace, policy_of("best-fit"), wait_hours=wait_hours)
+    seen: list[int] = []
+
+    def noted() -> bool:
+        seen.append(run.played)
+        return True
+
+    run.play(noted)
+    assert seen[:9] == list(range(1, 10))
+
+
+def test_the_limits_of_a_stretch_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostler.sim.run.stretch.MOST_GUESTS", 4)
+    monkeypatch.setattr("hostler.sim.run.stretch.MOST_STEPS", 3)
+    rows = "arrival_s,vcpus,memory_gb\n" + "".join(f"{300 * (n // 3)},1,1\n" for n in range(40))
+    run = Run(FleetPlan(hardware=plan().hardware), read_trace(Path(written(tmp_path, rows))), policy_of("best-fit"))
+    lengths: list[list[int]] = []
+    play = Stretches.play
+
+    def noted(self: Stretches, number: int, steps: Sequence[Coming]) -> None:
+        lengths.append([len(each.number) for each in steps])
+        play(self, number, steps)
+
+    monkeypatch.setattr(Stretches, "play", noted)
+    run.play()
+    assert lengths[:2] == [[3, 3], [3, 3]]
