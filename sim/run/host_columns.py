@@ -72,7 +72,8 @@ class HostColumns:
         """The positions of hosts among the site's places. O(rows), or O(hosts) where these have changed."""
         here = self.rows()
         if isinstance(here, slice):
-            return rows.astype(np.int64) - here.start
+            found: Whole = rows.astype(np.int64) - here.start
+            return found
         if self._positions_at != self._known_places:
             self._positions = np.zeros(int(here.max(initial=-1)) + 1, np.int64)
             self._positions[here] = np.arange(len(here))

@@ -117,7 +117,7 @@ class Run:
         """What the trace says of guests beside their sizes, and who keeps count of it."""
         self.groups = Groups(self.engine, [(each.policy, each.most_per_host) for each in terms])
         self.preemption = Preemption(self, terms) if any(each.preemptible for each in terms) else None
-        self._priority = np.array([each.priority for each in terms], np.int64)
+        self._priority: Whole = np.array([each.priority for each in terms], np.int64)
         self._projects = [each.project for each in terms]
         used = any(each.usage is not None for each in terms)
         self.contention = Contention(self.engine, terms, self.workload.specs) if used else None

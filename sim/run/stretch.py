@@ -1,5 +1,5 @@
-"""Steps in which guests only come, played together: their requests in one call, and the figures of each step from what
-it placed. What comes of a run is the same, to the last bit, as if they were played one by one."""
+"""Steps in which guests only come, or nothing happens, played together: their requests in one call, and the figures of
+each step from what it placed. What comes of a run is the same, to the last bit, as if they were played one by one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...placement.decide.batch_decisions import Decisions
+from ...placement.filters.base import Filter
 from ...placement.gpu.providers import GPU_MILLI
 from ...placement.policy.policy import Policy
 from ...placement.policy.rule_checks import fields_of
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import Request, RequestSpec
+from ...placement.weighers.base import Weigher
 from ..trace.workload import ALONE, EPOCH_S, STEP_S
 from .coming import Arrivals, Coming
 from .hardware import PCPU
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 MOST_GUESTS: Final = 1024
 """Guests from which on no further step is taken in."""
 MOST_STEPS: Final = 4096
+WORTH: Final = 5
+"""Steps from which on it takes less to play them together though guests come in one of them at most."""
 _CPUS: Final = "hw:"
 """Extra specs by which guests of one spec may take other CPUs on other hosts."""
 Whole = NDArray[np.int64]
 
 
 class Stretches:
-    """The stretches of a run. ``may_be``: False if no steps of this run may be played together."""
+    """The stretches of a run. ``may_be``: False if only steps in which nobody comes may be played together."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -44,11 +48,14 @@ class Stretches:
         """What guests of a spec number take of each resource."""
 
     def gathered(self, number: int, arriving: Coming, coming: Arrivals) -> list[Coming]:
-        """The arrivals of step ``number`` and of those after it that may be played with it; the first alone if none
-        may, which takes nothing of ``coming``. O(steps) of them."""
+        """The arrivals of step ``number`` and of those after it that are played with it; the first alone where it is
+        better played by itself. Takes nothing of ``coming``. O(steps) of them."""
         run, found = self.run, [arriving]
         steps, guests, least = run.workload.steps, len(arriving.number), _leaves(arriving)
-        if not self.may_be or run.evacuation.off or run.evacuation.draining or np.any(arriving.group != ALONE):
+        idle = not self.may_be
+        if idle and (guests or len(run._queue.number) or run.contention is not None):
+            return found
+        if run.evacuation.off or run.evacuation.draining or np.any(arriving.group != ALONE):
             return found
         for following in range(number + 1, min(len(steps), number + MOST_STEPS)):
             at_s = steps.start + following * STEP_S
@@ -57,11 +64,13 @@ class Stretches:
             if run.site.next_event_hours <= (at_s - run.workload.start_s) / 3600:
                 break
             more = coming.ahead(len(found) - 1)
-            if np.any(more.group != ALONE):
-                break
+            if len(more.number):
+                if idle or np.any(more.group != ALONE):
+                    break
+                guests, least = guests + len(more.number), min(least, _leaves(more))
             found.append(more)
-            guests, least = guests + len(more.number), min(least, _leaves(more))
-        return found
+        busy = sum(len(each.number) > 0 for each in found)
+        return found if busy > 1 or len(found) >= WORTH else found[:1]
 
     def play(self, number: int, steps: Sequence[Coming]) -> None:
         """Play the steps from ``number`` on, whose arrivals are given, but the figures of the last one. O(guests)
@@ -70,20 +79,23 @@ class Stretches:
         coming = Coming(*map(np.concatenate, zip(*steps, strict=True)))
         ends = np.cumsum([len(each.number) for each in steps])
         before, alive = run._hosts.used().copy(), run.alive
-        uuids = run._uuids(coming)
-        decisions = run.engine.place_many(self._requests(coming, uuids, first_s, ends))
-        here = decisions.rows >= 0
+        rows: NDArray[np.int32] = np.empty(0, np.int32)
+        taken, decisions = np.empty((0, len(run.resources)), np.int64), None
+        if len(coming.number):
+            uuids = run._uuids(coming)
+            decisions = run.engine.place_many(self._requests(coming, uuids, first_s, ends))
+            rows, taken = decisions.rows, self._taken(coming, decisions)
+        here = rows >= 0
         placed = np.concatenate([np.zeros(1, np.int64), np.cumsum(here)])[ends]
-        taken = self._taken(coming, decisions)
-        figures = _Figures(run, number, before, taken, decisions.rows, ends, alive + placed)
-        which = np.flatnonzero(here)
-        guests = coming.of(which)
-        run._came(guests, [uuids[at] for at in which.tolist()], decisions.rows[which], guests.arrived_s)
-        # Those of the last step alone are still being built when the next one begins.
-        built = int(placed[-2])
-        if built:
+        figures = _Figures(run, number, before, taken, rows, ends, alive + placed)
+        if placed[-1]:
+            which = np.flatnonzero(here)
+            guests = coming.of(which)
+            run._came(guests, [uuids[at] for at in which.tolist()], rows[which], guests.arrived_s)
+            # Those of the last step alone are still being built when the next one begins.
+            built = int(placed[-2])
             run.engine.spawned(run._building[:built])
-        run._building = run._building[built:]
+            run._building = run._building[built:]
         refused = np.flatnonzero(~here)
         bounds = [0, *np.searchsorted(refused, ends).tolist()]
         for at, each in enumerate(steps):
@@ -91,7 +103,7 @@ class Stretches:
             run._offered(len(each.number), run.now_s)
             if len(each.number):
                 run.changed_s = run.now_s
-            if bounds[at] < bounds[at + 1]:
+            if decisions is not None and bounds[at] < bounds[at + 1]:
                 figures.advance(at)
                 mine = refused[bounds[at] : bounds[at + 1]]
                 run._turned_away(coming, mine, decisions, run.now_s, figures.used[: len(RESOURCES)])
@@ -159,7 +171,8 @@ class _Figures:
             rows = self._rows[self._reached : last]
             here = np.flatnonzero(rows >= 0)
             positions = self.run._hosts.positions(rows[here])
-            np.add.at(self.used, (slice(None), positions), self._taken[self._reached : last][here].T)
+            for used, taken in zip(self.used, self._taken[self._reached : last][here].T, strict=True):
+                np.add.at(used, positions, taken)
             self._reached = last
 
     def _make_point(self) -> None:
@@ -208,7 +221,7 @@ def _takes_alike(spec: RequestSpec) -> bool:
 
 def _reads_building(policy: Policy, specs: Sequence[RequestSpec]) -> bool:
     """True if a rule may read how many guests of a host are being built: it tells the steps of a stretch apart."""
-    rules = (*policy.filters, *policy.weighers)
+    rules: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
     try:
         return any("num_io_ops" in fields_of(rule, Request(spec=spec)) for rule in rules for spec in specs)
     except HostlerError:
