@@ -151,6 +151,55 @@ def test_scores_of_hosts_are_those_of_gathered_columns(policy: int, seed: int) -
             assert [each.tolist() for each in scores.of(asked, tags)] == [each.tolist() for each in gathered]
 
 
+@pytest.mark.property
+@settings(deadline=None, max_examples=40)
+@given(policy=st.sampled_from([devices.FRAGMENTATION, devices.BEST_FIT]), seed=st.integers(0, 2**32))
+def test_scores_beside_others_are_those_of_each_alone_whatever_changes(policy: int, seed: int) -> None:
+    """What fragmentation hosts have is kept by row, for all requests of one mix."""
+    draw, capacity, rows, width = np.random.default_rng(seed), 16, 12, 2
+    arrays = empty_arrays(capacity)
+    below = draw.integers(-1, rows, (capacity, width)).astype(np.int32)
+    typical, share = np.array([[1000, 0, 0], [2000, 500, 1], [500, 1000, 2]], np.int64), np.array([0.2, 0.3, 0.5])
+    made_of = (policy, 9e3, 4e3, typical, share, draw.integers(0, 2, (3, 2)).astype(np.uint8), below, 1, 0, 500)
+    asked, shapes = np.arange(rows, dtype=np.int32), [(500, 250, 1), (0, 0, 0), (0, 1000, 2)]
+    for module, columns in ((devices, kernel_fleet.Columns()), (devices_py, twin_fleet.Columns())):
+        columns.attach(**arrays)
+        columns.set_rows(rows)
+        first = module.HostScores(columns, *made_of, shapes[0])
+        together = [first, *(module.HostScores(columns, *made_of, shape, beside=first) for shape in shapes[1:])]
+        for _ in range(6):
+            some = draw.integers(0, rows, 3)
+            arrays["avail"][:, some] = draw.choice([-5, 0, 1, 250, 1000], (len(arrays["avail"]), 3))
+            arrays["class_of"][some] = draw.integers(0, 2, 3)
+            for shape, scores in zip(shapes, together, strict=True):
+                alone = module.HostScores(columns, *made_of, shape)
+                assert [each.tolist() for each in scores.of(asked)] == [each.tolist() for each in alone.of(asked)]
+
+
+@pytest.mark.parametrize("change", ["rule", "mix", "devices", "fleet"])
+def test_scores_are_beside_none_made_of_other_arrays(change: str) -> None:
+    for module, fleet in ((devices, kernel_fleet), (devices_py, twin_fleet)):
+        columns, arrays = fleet.Columns(), empty_arrays(64)
+        columns.attach(**arrays)
+        columns.set_rows(3)
+        typical, share = np.array([[1000, 500, 1]], np.int64), np.array([1.0])
+        allowed, below = np.ones((1, 2), np.uint8), np.full((64, 1), 2, np.int32)
+        one = module.HostScores(columns, 4, 1.0, 1.0, typical, share, allowed, below, 1, 0, 1, (0, 500, 1))
+        rule, mix, other = 4, typical, columns
+        if change == "rule":
+            rule = 0
+        elif change == "mix":
+            mix = typical.copy()
+        elif change == "devices":
+            below = below.copy()
+        else:
+            other = fleet.Columns()
+            other.attach(**arrays)
+            other.set_rows(3)
+        with pytest.raises(ValueError, match="beside"):
+            module.HostScores(other, rule, 1.0, 1.0, mix, share, allowed, below, 1, 0, 1, (0, 0, 0), beside=one)
+
+
 class Scene:
     """Three hosts without devices, and a ranking of them."""
 
