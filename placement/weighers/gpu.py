@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from ...ext import devices
 from ..fleet.fleet import Fleet
+from ..gpu.guest_kinds import GuestKinds
 from ..gpu.providers import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
 from ..types.errors import InvalidValue
 from ..types.host import HostState
@@ -111,6 +112,7 @@ class GpuWeigher(Weigher):
         """By identity, of flavors that were asked for lately: the flavor, and what it asks for."""
         self._nothing: NDArray[np.int32] = np.zeros((0, 0), np.int32)
         self._tables: WeakKeyDictionary[Fleet, GpuTable] = WeakKeyDictionary()
+        self._kinds: WeakKeyDictionary[Fleet, GuestKinds] = WeakKeyDictionary()
         self._scores: WeakKeyDictionary[Fleet, tuple[tuple[int, ...], Scores, NDArray[np.uint8]]] = WeakKeyDictionary()
 
     def configured(self) -> float:
@@ -162,16 +164,10 @@ class GpuWeigher(Weigher):
             if self._nothing.shape[0] < len(rows) or self._nothing.shape[1] != width + 2:
                 self._nothing = np.zeros((2 * len(rows), width + 2), np.int32)
             return self._nothing[: len(rows)]
-        counts = np.zeros((len(rows), width + 2), np.int32)
-        if width:
-            resource = fleet.resource_class(GPU_MILLI)
-            for position, row in enumerate(rows.tolist()):
-                for consumer in fleet._kernel.consumers_on(row):
-                    extras = fleet._extras.get(consumer)
-                    amounts = [n for _, kind, n in extras.elsewhere if kind == resource] if extras else []
-                    shared = len(amounts) == 1 and amounts[0] < devices.WHOLE
-                    counts[position, (1 if shared else len(amounts) + 1) if amounts else 0] += 1
-        return counts
+        found = self._kinds.get(fleet)
+        if found is None:
+            found = self._kinds[fleet] = GuestKinds(fleet)
+        return found.of(rows, width)
 
     def scored(
         self, fleet: Fleet, rows: NDArray[np.integer], request: Request

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
 
 from hostler import Engine, InvalidValue, Policy
 from hostler.placement.fleet.host_view import HostView
+from hostler.placement.gpu.guest_kinds import GuestKinds
 from hostler.placement.gpu.providers import GPU_MILLI, gpu_wish
 
 from .values import NodeValues, engine, policy, request
@@ -121,3 +123,22 @@ def test_shares_that_make_no_sense_are_refused(amounts: tuple[str, ...]) -> None
 def test_policies_with_gpu_options_are_written_and_read() -> None:
     made = policy("GpuFragmentationWeigher", largest_gpu_milli=4000)
     assert Policy.from_toml(made.to_toml()) == made
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_counts_of_guests_by_kind_are_those_made_anew_after_any_changes(seed: int) -> None:
+    draw = random.Random(seed)
+    trial = engine([(16, 3, "T4")] * 4, "GpuClusteringWeigher", seed=seed)
+    rows, kinds, held = np.arange(4, dtype=np.int32), GuestKinds(trial.fleet), list[str]()
+    for _ in range(60):
+        gpus, milli = draw.choice([(0, 0), (1, 300), (1, 1000), (2, 1000)])
+        if held and draw.random() < 0.4:
+            trial.release(held.pop(draw.randrange(len(held))))
+        elif draw.random() < 0.2:
+            trial.what_if().place(request(1, milli, gpus))
+        else:
+            decision = trial.place(request(1, milli, gpus))
+            held += [decision.selected.instance_uuid] if decision.placed else []
+        assert kinds.of(rows, 3).tolist() == GuestKinds(trial.fleet).of(rows, 3).tolist()
+    assert kinds.of(rows, 3).sum() == len(held)
+    assert np.count_nonzero(kinds.of(rows, 3).sum(axis=0)) > 2
