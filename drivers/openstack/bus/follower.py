@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -267,14 +267,16 @@ class Follower:
             each.id: (uuid, each) for uuid, each in found.wanted.items() if found.nodes.get(uuid, each) is not None
         }
         for some in _chunks(list(by_id)):
-            nodes = list(rows.nodes_by_id(reading, some))
+            nodes = rows.nodes_by_id(reading, some)
             hosts = {row.host for row in nodes if row.host}
             services = self._services_of(known, reading, found, hosts)
-            instances = rows.instances_on(reading, hosts)
+            doubtful = {row.host for row in nodes if row.host in found.changed or _differs(row, known)}
+            instances = rows.instances_on(reading, doubtful)
             for row in nodes:
                 uuid, node = by_id[row.id]
-                there = instances.get((row.host, row.hypervisor_hostname), {})
-                content = hash((tuple(row)[:-1], frozenset(there)))
+                place = (row.host, row.hypervisor_hostname)
+                there = (instances if row.host in doubtful else known.instances).get(place, {})
+                content = hash((row[:-1], frozenset(there)))
                 forced = known.full or uuid in found.forced or row.host in found.changed
                 if content == node.content and not forced:
                     continue
@@ -287,14 +289,12 @@ class Follower:
         self, known: CellState, reading: Reading, found: Found, hosts: set[str]
     ) -> dict[str, rows.Service | None]:
         """Services of hosts as they are known with what was found; those that are not known are read."""
-        services: dict[str, rows.Service | None] = {}
-        for host in hosts:
-            services[host] = found.services[host] if host in found.services else known.services.get(host)
+        services = {host: found.service(known, host) for host in hosts}
         unknown = [host for host, service in services.items() if service is None]
         return {**services, **rows.services_of(reading, unknown)} if unknown else services
 
     def _host(
-        self, cell: Cell, row: Any, service: rows.Service | None, instances: Mapping[str, Any], now: float
+        self, cell: Cell, row: Any, service: rows.Service | None, instances: Iterable[str], now: float
     ) -> Host | None:
         try:
             return cn.node_of(
@@ -304,11 +304,18 @@ class Follower:
                 now=now,
                 table=cn.NODES,
                 aggregates=self.aggregates.get(row.host, ()),
-                instances=instances,
+                instances={uuid: {} for uuid in instances},
             ).host
         except cn.Malformed as error:
             log.warning("compute node %s is left as it was: %s", row.hypervisor_hostname, error)
             return None
+
+
+def _differs(row: Any, known: CellState) -> bool:
+    """True if a compute node counts other instances than those that are known to be on it: one was committed later than
+    any window covers, or is on its way. They are read then, in place of what is known."""
+    place = (row.host, row.hypervisor_hostname)
+    return cn.instances_counted(row.stats) != len(known.instances.get(place, ()))
 
 
 def _key(cell: Cell) -> str:

@@ -21,6 +21,8 @@ _DISABLED: Final = SERVICE_COLUMNS.index("disabled")
 _FORCED_DOWN: Final = SERVICE_COLUMNS.index("forced_down")
 Place = tuple[str, str | None]
 """Host and node of an instance."""
+Heard = tuple[str, Any, Any]
+"""The host of a service, when it was last heard, and its version."""
 
 
 class KnownNode(NamedTuple):
@@ -53,12 +55,16 @@ class CellState:
         self.sum = 0
         """Of the times of their last changes, as `sum_of_nodes` has it."""
         self.services: dict[str, Service] = {}
+        """By host; when one was heard, and its version, are in ``heard``."""
+        self.heard: dict[str, Heard] = {}
         self.services_at = float("-inf")
         self.unusual: set[str] = set()
         """Hosts whose service is disabled or forced down."""
         self.newest = 0
         """The newest version of a service."""
         self.places: dict[str, Place] = {}
+        self.instances: dict[Place, dict[str, None]] = {}
+        """The instances of each place, in the order in which they came."""
         self.ending: set[str] = set()
         """Instances that are being deleted: their deletion leaves ``updated_at`` as it was."""
         self.nodes_window = Window(f"{name}: compute_nodes")
@@ -88,20 +94,21 @@ class CellState:
             self.unusual.discard(host)
             if service is None:
                 self.services.pop(host, None)
+                self.heard.pop(host, None)
                 continue
             self.services[host] = service
             if service[_DISABLED] or service[_FORCED_DOWN]:
                 self.unusual.add(host)
-        for instance, place in found.places.items():
-            if place is None:
-                self.places.pop(instance, None)
-            else:
-                self.places[instance] = place
+        if found.all_heard is not None:
+            self.heard = found.all_heard
+        self.heard.update(found.some_heard)
+        self._place(found.places)
         self.ending = (self.ending | found.ending) - found.ended
         self.nodes_window.saw(found.newest_node, steady)
         self.instances_window.saw(found.newest_instance, steady)
         if found.services_at is not None:
             self.services_at = found.services_at
+        if found.services:
             self.newest = max((each[_VERSION] or 0 for each in self.services.values()), default=0)
         self.read = self.read or found.whole
         self.turn += self.compared and not self.full
@@ -111,6 +118,19 @@ class CellState:
             return gone
         there = {each.node for each in self.nodes.values()}  # a node may have come back with another uuid
         return [name for name in gone if name not in there]
+
+    def _place(self, places: Mapping[str, Place | None]) -> None:
+        """Have instances be where they were found."""
+        for instance, place in places.items():
+            before = self.places.pop(instance, None)
+            if before is not None:
+                there = self.instances[before]
+                del there[instance]
+                if not there:
+                    del self.instances[before]
+            if place is not None:
+                self.places[instance] = place
+                self.instances.setdefault(place, {})[instance] = None
 
 
 @dataclass(slots=True)
@@ -123,6 +143,8 @@ class Found:
     whole: bool
     services: dict[str, Service | None] = field(default_factory=dict)
     services_at: float | None = None
+    all_heard: dict[str, Heard] | None = None
+    some_heard: dict[str, Heard] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
     places: dict[str, Place | None] = field(default_factory=dict)
     places_seen: set[str] = field(default_factory=set)
@@ -141,34 +163,43 @@ class Found:
         self.services_at = steady
         self.some_services(known, {**dict.fromkeys(known.services.keys() - there.keys()), **there})
 
-    def heartbeats(self, known: CellState, there: Mapping[str, tuple[Any, Any]], steady: float) -> bool:
+    def heartbeats(self, known: CellState, rows: Iterable[Heard], steady: float) -> bool:
         """The times and versions of all services were read. False, and nothing is found, if a service came or went, so
         that all columns are to be read."""
+        there = {row[0]: row for row in rows}
         if there.keys() != known.services.keys():
             return False
-        self.services_at = steady
-        for host, (seen, version) in there.items():
-            service = known.services[host]
-            if version != service[_VERSION]:
+        self.services_at, self.all_heard, before = steady, there, known.heard
+        changed = [row for host, row in there.items() if before[host] != row]
+        self.heard.update([row[0] for row in changed])
+        for host, _, version in changed:
+            if version != before[host][2]:
+                service = known.services[host]
+                self.services[host] = (*service[:_VERSION], version, *service[_VERSION + 1 :])
                 self.changed.add(host)
-            elif seen == service[_SEEN]:
-                continue
-            else:
-                self.heard.add(host)
-            self.services[host] = (*service[:_SEEN], seen, *service[_SEEN + 1 : _VERSION], version)
         return True
 
     def some_services(self, known: CellState, there: Mapping[str, Service | None]) -> None:
         """Services by host, None for one that is gone."""
         for host, service in there.items():
             before = known.services.get(host)
-            if service == before:
-                continue
-            self.services[host] = service
-            if service is None or before is None or _state(service) != _state(before):
+            if service is not None:
+                heard = self.some_heard[host] = (host, service[_SEEN], service[_VERSION])
+                if before is not None and _state(service) == _state(before):
+                    if heard != known.heard[host]:
+                        self.heard.add(host)
+                    continue
+            if service != before:
+                self.services[host] = service
                 self.changed.add(host)
-            else:
-                self.heard.add(host)
+
+    def service(self, known: CellState, host: str) -> Service | None:
+        """A service as it is known with what was found."""
+        service = self.services[host] if host in self.services else known.services.get(host)
+        if service is None:
+            return None
+        heard = self.some_heard.get(host) or (known.heard if self.all_heard is None else self.all_heard).get(host)
+        return service if heard is None else (*service[:_SEEN], heard[1], *service[_SEEN + 1 :])
 
     # instances
 

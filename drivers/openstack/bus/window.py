@@ -11,7 +11,7 @@ log = logging.getLogger("hostler.nova")
 
 OVERLAP: Final = timedelta(seconds=5)
 """By which a row's time may be behind another's that was read before it."""
-LATELY: Final = timedelta(seconds=2)
+LATELY: Final = timedelta(seconds=0.3)
 """Behind a row's time, rows that are read first: the changes between two looks, and what was committed late."""
 LONGEST: Final = timedelta(minutes=15)
 """Up to which it grows where rows are found further behind."""

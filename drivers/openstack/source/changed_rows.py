@@ -5,9 +5,9 @@ has as many rows as there are hosts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import compute_nodes as cn
 from .databases import Reading
@@ -39,28 +39,36 @@ def node_keys(reading: Reading) -> Iterator[Any]:
     return reading.rows(cn.NODES, _KEYS, alive=True, order=None)
 
 
-def changed_node_keys(reading: Reading, since: datetime) -> Iterator[Any]:
+def changed_node_keys(reading: Reading, since: datetime) -> Iterable[Any]:
     """Of compute nodes that were changed or deleted at ``since`` or later, or never reported, the same; ``deleted`` is
     not 0 for deleted ones. O(nodes) within the database, O(found) here."""
-    from sqlalchemy import and_, or_
 
-    updated, deleted_at, deleted = _time("updated_at"), _time("deleted_at"), _column("deleted")
-    where = or_(updated >= since, deleted_at >= since, and_(updated.is_(None), deleted == 0))
-    return reading.rows(cn.NODES, _KEYS, where=where, order=None, few=True)
+    def make() -> Any:
+        from sqlalchemy import DateTime, and_, bindparam, or_
+
+        updated, deleted_at, deleted = _time("updated_at"), _time("deleted_at"), _column("deleted")
+        at = bindparam("since", type_=DateTime())
+        where = or_(updated >= at, deleted_at >= at, and_(updated.is_(None), deleted == literal(0)))
+        return reading.select(cn.NODES, _KEYS, where=where)
+
+    return reading.again("changed nodes", make, since=since)
 
 
 def sum_of_nodes(reading: Reading) -> tuple[int, int] | None:
     """How many compute nodes are not deleted, and the sum of the times of their last changes (microseconds since 2026),
     which no change leaves as it was but one within a second of another where times have no fraction. None where the
     database cannot add times. O(nodes) within the database."""
-    from sqlalchemy import Integer, func, literal_column
-
     text = _MICROSECONDS.get(reading.dialect)
     if text is None:
         return None
-    where = _column("deleted") == 0
-    times = func.sum(literal_column(text, Integer))
-    count, total = reading.value(cn.NODES, func.count(), times, where=where & _column("uuid").is_not(None))
+
+    def make() -> Any:
+        from sqlalchemy import Integer, and_, func, literal_column
+
+        where = and_(_column("deleted") == literal(0), _column("uuid").is_not(None))
+        return reading.figures(cn.NODES, func.count(), func.sum(literal_column(text, Integer)), where=where)
+
+    ((count, total),) = reading.tuples("sum of nodes", make)
     return int(count), int(total or 0)
 
 
@@ -69,9 +77,15 @@ def microseconds(at: datetime | None) -> int:
     return 0 if at is None else (at - _EPOCH) // _MICROSECOND
 
 
-def nodes_by_id(reading: Reading, ids: Collection[int]) -> Iterator[Any]:
+def nodes_by_id(reading: Reading, ids: Sequence[int]) -> list[Any]:
     """Whole rows of compute nodes, of at most CHUNK ids."""
-    return reading.rows(cn.NODES, cn.NODE_COLUMNS, where=column_among(reading, "id", ids), order=None, few=True)
+
+    def make() -> Any:
+        from sqlalchemy import BigInteger
+
+        return reading.select(cn.NODES, cn.NODE_COLUMNS, where=reading.among("id", BigInteger()))
+
+    return reading.again("nodes", make, ids) if ids else []
 
 
 Service = tuple[Any, ...]
@@ -84,32 +98,41 @@ def all_services(reading: Reading) -> dict[str, Service]:
     return {row[_HOST]: tuple(row) for row in rows}
 
 
-def heartbeats(reading: Reading) -> dict[str, tuple[Any, Any]]:
-    """When each nova-compute service was last heard, and its version, by host: what changes of services that are not
-    unusual. O(services)."""
-    names = ("host", "last_seen_up", "version")
-    rows = reading.rows(cn.SERVICES, names, alive=True, where=_computes(), order=None, few=True)
-    return {host: (seen, version) for host, seen, version in rows}
+def heartbeats(reading: Reading) -> Sequence[tuple[str, Any, Any]]:
+    """The host of each nova-compute service, when it was last heard, and its version: what changes of services that
+    are not unusual. O(services)."""
+
+    def make() -> Any:
+        return reading.select(cn.SERVICES, ("host", "last_seen_up", "version"), alive=True, where=_computes())
+
+    return cast("Sequence[tuple[str, Any, Any]]", reading.tuples("heartbeats", make))
 
 
 def unusual_services(reading: Reading) -> dict[str, Service]:
     """Those that are disabled or forced down: few, so that a change of it is seen without a time. O(services) within
     the database, O(found) here."""
-    from sqlalchemy import Boolean, and_, column, or_, true
 
-    marks = [column(name, Boolean).is_(true()) for name in ("disabled", "forced_down")]
-    where = and_(_computes(), or_(*marks))
-    rows = reading.rows(cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=where, order=None, few=True)
-    return {row[_HOST]: tuple(row) for row in rows}
+    def make() -> Any:
+        from sqlalchemy import Boolean, and_, column, or_, true
+
+        marks = [column(name, Boolean).is_(true()) for name in ("disabled", "forced_down")]
+        where = and_(_computes(), or_(*marks))
+        return reading.select(cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=where)
+
+    return {row[_HOST]: row for row in reading.tuples("unusual services", make)}
 
 
 def services_of(reading: Reading, hosts: Iterable[str]) -> dict[str, Service]:
     """Those of service hosts."""
+
+    def make() -> Any:
+        from sqlalchemy import String
+
+        return reading.select(cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=reading.among("host", String()))
+
     found: dict[str, Service] = {}
     for some in chunks_of(hosts):
-        rows = reading.rows(
-            cn.SERVICES, cn.SERVICE_COLUMNS, alive=True, where=column_among(reading, "host", some), order=None, few=True
-        )
+        rows = reading.again("services", make, some)
         found |= {row.host: tuple(row) for row in rows if row.binary == cn.COMPUTE}
     return found
 
@@ -119,25 +142,41 @@ def instance_places(reading: Reading) -> Iterator[Any]:
     return reading.rows(INSTANCES, _PLACES, alive=True, where=_column("host").is_not(None), order=None)
 
 
-def changed_instance_places(reading: Reading, since: datetime) -> Iterator[Any]:
+def changed_instance_places(reading: Reading, since: datetime) -> list[Any]:
     """Of instances that were changed at ``since`` or later, deleted ones among them, the same and their states."""
-    return reading.rows(INSTANCES, _CHANGED_PLACES, where=_time("updated_at") >= since, order=None, few=True)
+
+    def make() -> Any:
+        from sqlalchemy import DateTime, bindparam
+
+        where = _time("updated_at") >= bindparam("since", type_=DateTime())
+        return reading.select(INSTANCES, _CHANGED_PLACES, where=where)
+
+    return reading.again("changed instances", make, since=since)
 
 
 def instances_by_uuid(reading: Reading, uuids: Iterable[str]) -> Iterator[Any]:
     """Instances that are there, deleted ones among them, with their states."""
+
+    def make() -> Any:
+        from sqlalchemy import String
+
+        return reading.select(INSTANCES, _CHANGED_PLACES, where=reading.among("uuid", String()))
+
     for some in chunks_of(uuids):
-        where = column_among(reading, "uuid", some)
-        yield from reading.rows(INSTANCES, _CHANGED_PLACES, where=where, order=None, few=True)
+        yield from reading.again("instances", make, some)
 
 
 def instances_on(reading: Reading, hosts: Iterable[str]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
     """Instances of service hosts by host and node, as a Host has them. O(instances)."""
+
+    def make() -> Any:
+        from sqlalchemy import String
+
+        return reading.select(INSTANCES, _PLACES, alive=True, where=reading.among("host", String()))
+
     found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for some in chunks_of(hosts):
-        for row in reading.rows(
-            INSTANCES, _PLACES, alive=True, where=column_among(reading, "host", some), order="id", few=True
-        ):
+        for row in reading.again("instances of hosts", make, some):
             found.setdefault((row.host, row.node), {})[row.uuid] = {}
     return found
 
@@ -164,7 +203,14 @@ def _time(name: str) -> Any:
 
 
 def _computes() -> Any:
-    return _column("binary") == cn.COMPUTE
+    return _column("binary") == literal(cn.COMPUTE)
+
+
+def literal(value: Any) -> Any:
+    """A constant of a statement that is compiled once."""
+    from sqlalchemy import literal_column
+
+    return literal_column(repr(value))
 
 
 def column_among(reading: Reading, name: str, keys: Collection[Any]) -> Any:

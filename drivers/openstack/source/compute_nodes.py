@@ -88,7 +88,7 @@ def _state(row: Any, service: Mapping[str, Any], cell: str | None) -> SimpleName
     free_gb = row.free_disk_gb
     if row.disk_available_least is not None:
         free_gb = min(row.disk_available_least, free_gb)
-    stats = _json(row.stats, "stats") or {}
+    stats = _stats(row.stats)
     ratios = {name: getattr(row, name) or default for name, default in INITIAL_RATIOS.items()}
     return SimpleNamespace(
         host=row.host,
@@ -115,6 +115,19 @@ def _state(row: Any, service: Mapping[str, Any], cell: str | None) -> SimpleName
         service=service,
         **ratios,
     )
+
+
+def instances_counted(stats: str | None) -> int | None:
+    """How many instances a compute node counts as its own, by the text of its statistics; None if that is not told."""
+    try:
+        return int(_stats(stats)["num_instances"])
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+@lru_cache(maxsize=TEXTS)
+def _stats(text: str | None) -> Mapping[str, Any]:
+    return _json(text, "stats") or {}
 
 
 @lru_cache(maxsize=TEXTS)
@@ -179,6 +192,7 @@ __all__ = [
     "SERVICES",
     "SERVICE_COLUMNS",
     "Malformed",
+    "instances_counted",
     "is_up",
     "node_of",
     "service_values",

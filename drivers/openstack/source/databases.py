@@ -5,7 +5,7 @@ nothing of Nova or Placement is needed."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.extras import import_extra, not_importable
 from .dumps import is_database_file, load_dump
+from .statements import Statement, among, compiled
 
 CHUNK: Final = 5_000
 """Rows fetched at a time."""
@@ -50,6 +51,7 @@ class Database:
 
         self.name = name
         self._columns: dict[str, dict[str, Any]] = {}
+        self._statements: dict[str, Statement] = {}
         self._kept: Any = None
         if (path := _file_of(url)) is not None:
             if not is_database_file(path):
@@ -114,6 +116,7 @@ class Database:
             yield
         except SQLAlchemyError as error:
             self._columns.clear()  # its tables may have changed
+            self._statements.clear()
             cause = getattr(error, "orig", None) or error
             text = str(cause).strip().splitlines()[0][:300] if str(cause).strip() else type(cause).__name__
             problem = f"{self.name} ({self.shown}) cannot be {done}: {text}"
@@ -129,6 +132,13 @@ class Database:
                 return {}
             self._columns[table] = {each["name"]: each["type"] for each in inspector.get_columns(table)}
         return self._columns[table]
+
+    def statement(self, connection: Any, name: str, make: Callable[[], Any]) -> Statement:
+        """The statement of a name, which ``make`` gives the first time."""
+        found = self._statements.get(name)
+        if found is None:
+            found = self._statements[name] = compiled(make(), connection.dialect)
+        return found
 
 
 def _file_of(url: str) -> Path | None:
@@ -173,6 +183,10 @@ class Reading:
     def __init__(self, database: Database, connection: Any) -> None:
         self._database, self._connection = database, connection
 
+    def among(self, name: str, kind: Any) -> Any:
+        """The condition that a column of type ``kind`` is one of the ``keys`` of `again`."""
+        return among(self._connection.dialect, name, kind)
+
     @property
     def dialect(self) -> str:
         """SQLAlchemy's name of the kind of database, such as ``postgresql``."""
@@ -190,11 +204,30 @@ class Reading:
         alive: bool = False,
         where: Any = None,
         order: str | None = "id",
-        few: bool = False,
     ) -> Iterator[Any]:
         """Rows with the columns ``names`` as attributes, in order. A column that the table does not have, as its
-        service is older, is None. ``alive``: without those that are deleted. ``few``: they come at once, which takes
-        less than in chunks. SourceFailed if there is no such table. O(rows), a chunk in memory at a time."""
+        service is older, is None. ``alive``: without those that are deleted. SourceFailed if there is no such table.
+        O(rows), a chunk in memory at a time."""
+        query = self.select(table, names, alive=alive, where=where, order=order)
+        answer = self._connection.execute(query.execution_options(stream_results=True))
+        for chunk in answer.partitions(CHUNK):
+            yield from chunk
+
+    def again(self, name: str, make: Callable[[], Any], keys: Sequence[Any] = (), **values: Any) -> list[Any]:
+        """All rows, as named tuples, of a statement that is asked often. ``make`` makes it, the first time only, with
+        a bound parameter for each of ``values``, and `among` for ``keys``; ``name`` tells it from the others. O(rows),
+        without the part that SQLAlchemy has in each execution."""
+        statement = self._database.statement(self._connection, name, make)
+        return list(map(statement.row._make, statement.rows(self._connection, keys, values)))
+
+    def tuples(self, name: str, make: Callable[[], Any], **values: Any) -> Sequence[tuple[Any, ...]]:
+        """`again`, with rows as the driver gives them, for many."""
+        return self._database.statement(self._connection, name, make).rows(self._connection, (), values)
+
+    def select(
+        self, table: str, names: Sequence[str], *, alive: bool = False, where: Any = None, order: str | None = None
+    ) -> Any:
+        """The statement of `rows`. SourceFailed if there is no such table."""
         import sqlalchemy
         from sqlalchemy import column, select
 
@@ -207,27 +240,24 @@ class Reading:
         ]
         query = select(*there).select_from(sqlalchemy.table(table))
         if alive and "deleted" in known:
-            query = query.where(column("deleted") == 0)
+            query = query.where(column("deleted") == sqlalchemy.literal_column("0"))
         if where is not None:
             query = query.where(where)
-        if order is not None:
-            query = query.order_by(column(order))
-        if few:
-            yield from self._connection.execute(query).fetchall()
-            return
-        answer = self._connection.execute(query.execution_options(stream_results=True))
-        for chunk in answer.partitions(CHUNK):
-            yield from chunk
+        return query if order is None else query.order_by(column(order))
 
     def value(self, table: str, *figures: Any, where: Any = None) -> tuple[Any, ...]:
         """One row of figures of a table, such as counts. SourceFailed if there is no such table. O(rows) within the
         database."""
+        return tuple(self._connection.execute(self.figures(table, *figures, where=where)).one())
+
+    def figures(self, table: str, *figures: Any, where: Any = None) -> Any:
+        """The statement of `value`."""
         import sqlalchemy
 
         if not self.columns(table):
             raise SourceFailed(f"{self._database.name} has no table {table}", field=self._database.name)
         query = sqlalchemy.select(*figures).select_from(sqlalchemy.table(table))
-        return tuple(self._connection.execute(query if where is None else query.where(where)).one())
+        return query if where is None else query.where(where)
 
 
 def _plain(kind: Any) -> Any:
