@@ -79,7 +79,8 @@ def metadata_of(kind: str) -> Any:
 def fill(engine: Any, tables: Any, *, hosts: int, guests: int, cell: str) -> None:
     """Computes with two NUMA cells each, as libvirt reports them, with their services and ``guests`` on each."""
     now = _now()
-    seen = {"created_at": now, "updated_at": now, "deleted": 0}
+    before = now - timedelta(days=1)
+    seen = {"created_at": before, "updated_at": before, "deleted": 0}
     numa, cpu = json.dumps(_topology()), json.dumps({"arch": "x86_64", "model": "EPYC", "topology": {"cores": 16}})
     services, nodes, instances = list[Any](), list[Any](), list[Any]()
     for number in range(hosts):

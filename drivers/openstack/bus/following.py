@@ -192,9 +192,10 @@ class Following:
 
     async def _report(self, hosts: Sequence[Host]) -> None:
         """Have hosts be as they report themselves; one that cannot be is said, and left as it was."""
-        reports = [self._report_of(host) for host in hosts]
+        now = self._service.now()
+        given = self._with_inventories(hosts)
         try:
-            await self._submit(columns_of(reports))
+            await self._submit(columns_of(HostReport(host=host, at=now, service=host.service) for host in given))
         except _NOT_OF_THE_HOST:
             raise
         except HostlerError as error:
@@ -204,18 +205,23 @@ class Following:
             else:
                 log.warning("compute node %s is left as it was: %s", hosts[0].nodename, error)
 
-    def _report_of(self, host: Host) -> HostReport:
+    def _with_inventories(self, hosts: Sequence[Host]) -> Sequence[Host]:
         """Figures of a class that nova-compute keeps no inventory of in Placement are no inventory: VCPU where all CPUs
         are dedicated, DISK_GB on a shared disk."""
-        fleet = self._service.state.fleet
-        row = fleet._names.find(host.nodename)
-        if row >= 0 and bool(fleet._store.row["updated"][row] > 0):
-            vcpu, memory_mb, disk_gb = (fleet._store.inventory["total"][:3, row] > 0).tolist()
-            if memory_mb and not vcpu:
-                host = dataclasses.replace(host, vcpus_total=0)
-            if not disk_gb:
-                host = dataclasses.replace(host, total_usable_disk_gb=0)
-        return HostReport(host=host, at=self._service.now(), service=host.service)
+        store, find = self._service.state.fleet._store, self._service.state.fleet._names.find
+        known = np.array([find(host.nodename) for host in hosts])
+        rows = np.flatnonzero(known >= 0)  # of hosts
+        rows = rows[store.row["updated"][known[rows]] > 0]
+        lacking = store.inventory["total"][:3, known[rows]] <= 0
+        if not lacking.any():
+            return hosts
+        given = list(hosts)
+        for index, (vcpu, memory_mb, disk_gb) in zip(rows.tolist(), lacking.T.tolist(), strict=True):
+            if vcpu and not memory_mb:
+                given[index] = dataclasses.replace(given[index], vcpus_total=0)
+            if disk_gb:
+                given[index] = dataclasses.replace(given[index], total_usable_disk_gb=0)
+        return given
 
     async def _submit(self, command: Any) -> Any:
         service = self._service

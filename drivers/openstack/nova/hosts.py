@@ -52,7 +52,7 @@ def figures_of(state: Any) -> dict[str, Any]:
         "num_instances": state.num_instances,
         "num_io_ops": state.num_io_ops,
         "failed_builds": state.failed_builds,
-        "metrics": _metrics(state.metrics or ()),
+        "metrics": metrics_of(state.metrics or ()),
         "service": service_of(state.service),
     }
 
@@ -82,7 +82,7 @@ def seconds(moment: datetime | None) -> float | None:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _metrics(metrics: Iterable[Any]) -> dict[str, Any]:
+def metrics_of(metrics: Iterable[Any]) -> dict[str, Any]:
     """Metrics that are one number; a memory bandwidth per NUMA cell has no ``value``, and nothing weighs it."""
     values = {metric.name: field(metric, "value") for metric in metrics}
     return {name: value for name, value in values.items() if value is not None}

@@ -10,7 +10,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
 from ....placement.types.host import Aggregate, Host, NumaTopology, PciPool, Service
-from ..nova.hosts import figures_of, pools_of, topology_of
+from ..nova.hosts import metrics_of, pools_of, seconds, topology_of
 from ..primitives import is_primitive, listed, value_of
 from .values import Row, SourceNode
 
@@ -52,29 +52,17 @@ def node_of(
     """A compute node with its service (SERVICE_COLUMNS), seen at ``now`` (seconds since the epoch). Malformed if
     it has not reported yet, has no service, or a column cannot be read. O(NUMA cells + pools), less for texts that were
     read lately."""
-    values = service_values(service)
-    if values is None:
+    if service is None:
         raise Malformed(f"there is no nova-compute service on {row.host}")
     if row.free_disk_gb is None or row.uuid is None or not row.vcpus or not row.memory_mb:
         raise Malformed("it has not reported its resources yet")
     try:
-        host = Host(
-            **figures_of(_state(row, values, cell)),
-            aggregates=aggregates,
-            instances=dict(instances),
-            numa_topology=_topology(row.numa_topology),
-            pci_pools=_pools(row.pci_stats),
-        )
+        host = _host(row, service, cell, aggregates, instances)
     except Malformed:
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise Malformed(f"it cannot be read: {error}") from None
     return SourceNode(host=host, up=is_up(host.service, now), row=Row(table, row.id))
-
-
-def service_values(service: Sequence[Any] | None) -> Mapping[str, Any] | None:
-    """A row of ``services`` as a mapping; None for none."""
-    return None if service is None else dict(zip(SERVICE_COLUMNS, service, strict=True))
 
 
 def is_up(service: Service, now: float) -> bool:
@@ -83,38 +71,67 @@ def is_up(service: Service, now: float) -> bool:
     return not service.forced_down and seen is not None and now - seen <= DOWN_TIME
 
 
-def _state(row: Any, service: Mapping[str, Any], cell: str | None) -> SimpleNamespace:
-    """The figures of Nova's HostState after it was updated from a row."""
+def _host(
+    row: Any,
+    service: Sequence[Any],
+    cell: str | None,
+    aggregates: tuple[Aggregate, ...],
+    instances: Mapping[str, Mapping[str, Any]],
+) -> Host:
+    """What `figures_of` makes of Nova's HostState after that was updated from a row; each host of a large cloud comes
+    by here once a minute."""
     free_gb = row.free_disk_gb
     if row.disk_available_least is not None:
         free_gb = min(row.disk_available_least, free_gb)
     stats = _stats(row.stats)
-    ratios = {name: getattr(row, name) or default for name, default in INITIAL_RATIOS.items()}
-    return SimpleNamespace(
+    return Host(
         host=row.host,
         nodename=row.hypervisor_hostname,
         uuid=row.uuid,
         cell_uuid=cell,
-        vcpus_total=row.vcpus,
-        vcpus_used=row.vcpus_used or 0,
-        total_usable_ram_mb=row.memory_mb,
-        free_ram_mb=row.memory_mb if row.free_ram_mb is None else row.free_ram_mb,
-        total_usable_disk_gb=row.local_gb or 0,
-        disk_mb_used=(row.local_gb_used or 0) * 1024,
-        free_disk_mb=free_gb * 1024,
+        vcpus_total=int(row.vcpus),
+        vcpus_used=int(row.vcpus_used or 0),
+        cpu_allocation_ratio=float(row.cpu_allocation_ratio or INITIAL_RATIOS["cpu_allocation_ratio"]),
+        total_usable_ram_mb=int(row.memory_mb),
+        free_ram_mb=int(row.memory_mb if row.free_ram_mb is None else row.free_ram_mb),
+        ram_allocation_ratio=float(row.ram_allocation_ratio or INITIAL_RATIOS["ram_allocation_ratio"]),
+        total_usable_disk_gb=int(row.local_gb or 0),
+        disk_mb_used=int(row.local_gb_used or 0) * 1024,
+        free_disk_mb=int(free_gb) * 1024,
+        disk_allocation_ratio=float(row.disk_allocation_ratio or INITIAL_RATIOS["disk_allocation_ratio"]),
         hypervisor_type=row.hypervisor_type,
         hypervisor_version=row.hypervisor_version,
-        host_ip=row.host_ip,
+        host_ip=None if row.host_ip is None else str(row.host_ip),
         cpu_info=row.cpu_info,
         supported_instances=_supported(row.supported_instances),
-        stats=stats,
+        stats={str(name): str(value) for name, value in stats.items()},
         num_instances=int(stats.get("num_instances", 0)),
         num_io_ops=int(stats.get("io_workload", 0)),
         failed_builds=int(stats.get("failed_builds", 0)),
-        metrics=[SimpleNamespace(**each) for each in _json(row.metrics, "metrics") or ()],
-        service=service,
-        **ratios,
+        metrics=_metrics(row.metrics),
+        service=_service(service),
+        aggregates=aggregates,
+        instances=dict(instances),
+        numa_topology=_topology(row.numa_topology),
+        pci_pools=_pools(row.pci_stats),
     )
+
+
+def _service(service: Sequence[Any]) -> Service:
+    _, _, _, disabled, reason, forced_down, seen, created, version = service
+    return Service(
+        disabled=bool(disabled),
+        disabled_reason=reason,
+        forced_down=bool(forced_down),
+        last_seen_up=seconds(seen),
+        created_at=seconds(created),
+        version=version,
+    )
+
+
+def _metrics(text: str | None) -> dict[str, Any]:
+    found = _json(text, "metrics")
+    return metrics_of([SimpleNamespace(**each) for each in found]) if found else {}
 
 
 def instances_counted(stats: str | None) -> int | None:
@@ -195,6 +212,5 @@ __all__ = [
     "instances_counted",
     "is_up",
     "node_of",
-    "service_values",
     "without_heartbeat",
 ]
