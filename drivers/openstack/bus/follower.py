@@ -241,16 +241,17 @@ class Follower:
             known.nodes_window.since(look.now, look.steady),
             known.nodes_window.lately(look.now, look.steady),
         )
-        # A time without a fraction may be that of another change as well, until it is settled.
-        times = [each.updated_at for each in known.unsettled() if each.updated_at is not None]
-        whole = found.whole or any(at < since for at in times)
-        for begin in () if whole else (min((lately, *times)), since):
+        whole = found.whole
+        for begin in () if whole else (lately, since):
             found.some_nodes(known, rows.changed_node_keys(reading, begin), look.steady)
             whole = rows.sum_of_nodes(reading) != found.sum_of_nodes(known)
             if not whole:
                 break
         if whole:
             found.all_nodes(known, rows.node_keys(reading), look.steady)
+        unsettled = found.unsettled(known)
+        sums = rows.sums_of_rows(reading, [each.id for each in unsettled.values()]) if unsettled else None
+        found.settle(unsettled, sums, look.steady)
         found.nodes_of_changed(known, everything=known.full)
 
     def _in_turn(self, known: CellState, found: Found) -> None:
@@ -276,7 +277,8 @@ class Follower:
                 uuid, node = by_id[row.id]
                 place = (row.host, row.hypervisor_hostname)
                 there = (instances if row.host in doubtful else known.instances).get(place, {})
-                content = hash((row[:-1], frozenset(there)))
+                content = hash((row[:-2], frozenset(there)))  # without time and sum
+                node = found.read(uuid, node, row.row_sum)
                 forced = known.full or uuid in found.forced or row.host in found.changed
                 if content == node.content and not forced:
                     continue

@@ -27,7 +27,7 @@ Heard = tuple[str, Any, Any]
 
 class KnownNode(NamedTuple):
     """A row of compute_nodes as it was read last. ``since``: when it was first seen with that time; ``content``: hash
-    of what was reported, None before."""
+    of what was reported, None before; ``row_sum``: the database's own, of the row as it was read, None without one."""
 
     id: int
     host: str
@@ -36,6 +36,7 @@ class KnownNode(NamedTuple):
     since: float
     settled: bool = False
     content: int | None = None
+    row_sum: str | None = None
 
 
 class CellState:
@@ -70,9 +71,10 @@ class CellState:
         self.nodes_window = Window(f"{name}: compute_nodes")
         self.instances_window = Window(f"{name}: instances")
 
-    def unsettled(self) -> Iterator[KnownNode]:
+    @property
+    def unsettled(self) -> set[str]:
         """Nodes that may change once more with the same time."""
-        return (self.nodes[uuid] for uuid in self._unsettled)
+        return self._unsettled
 
     def want(self, stale: Iterable[str], *, full: bool = False, compared: bool = False) -> None:
         """Have the next look do this beside what it is to do, however many fail before. O(stale)."""
@@ -281,6 +283,22 @@ class Found:
             total += microseconds(node and node.updated_at) - microseconds(before and before.updated_at)
         return count, total
 
+    def unsettled(self, known: CellState) -> dict[str, KnownNode]:
+        """Nodes that were not found to have another time, and may have changed with the one that they have."""
+        there = ((uuid, known.nodes[uuid]) for uuid in known.unsettled - self.nodes.keys())
+        return {uuid: each for uuid, each in there if each.updated_at is not None}
+
+    def settle(self, unsettled: Mapping[str, KnownNode], sums: Mapping[int, str] | None, steady: float) -> None:
+        """Nodes that have changed with the same time are wanted, by the sums of their rows; all of them where there
+        are none. Those that cannot change so any longer are settled."""
+        for uuid, each in unsettled.items():
+            settled = steady - each.since >= SETTLED
+            same = sums is not None and sums.get(each.id) == each.row_sum
+            if settled or not same:
+                self.nodes[uuid] = each._replace(settled=settled)
+            if not same:
+                self.wanted[uuid] = self.nodes[uuid]
+
     def nodes_of_changed(self, known: CellState, *, everything: bool) -> None:
         """The nodes of changed hosts are wanted, or all."""
         if not everything and not self.changed:
@@ -289,6 +307,12 @@ class Found:
             if (everything or each.host in self.changed) and uuid not in self.wanted and self.nodes.get(uuid, each):
                 self.wanted[uuid] = each
 
+    def read(self, uuid: str, node: KnownNode, row_sum: str | None) -> KnownNode:
+        """A node's row was read."""
+        if row_sum is not None:
+            node = self.nodes[uuid] = node._replace(row_sum=row_sum)
+        return node
+
     def reported(self, uuid: str, node: KnownNode, content: int) -> None:
         """A node is reported with a content."""
         self.nodes[uuid] = node._replace(content=content)
@@ -296,15 +320,16 @@ class Found:
     def _node(self, known: CellState, row: Any, steady: float) -> None:
         """A row that may have changed, or not."""
         at, before = row.updated_at, known.nodes.get(row.uuid)
-        if at is not None and (self.newest_node is None or at > self.newest_node):
-            self.newest_node = at
-        if before is not None and before.settled and before.updated_at == at and before.host == row.host:
+        if at is None:  # it has never reported, and may at any time
+            settled = False
+        elif before is not None and before.updated_at == at and before.host == row.host:
             return
-        same = before is not None and before.updated_at == at
-        since = before.since if before is not None and same else steady
-        settled = at is not None and (bool(at.microsecond) or steady - since >= SETTLED)
+        else:
+            settled = bool(at.microsecond)
+            if self.newest_node is None or at > self.newest_node:
+                self.newest_node = at
         content = None if before is None else before.content
-        node = KnownNode(row.id, row.host, row.hypervisor_hostname, at, since, settled, content)
+        node = KnownNode(row.id, row.host, row.hypervisor_hostname, at, steady, settled, content)
         self.nodes[row.uuid] = self.wanted[row.uuid] = node
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from . import compute_nodes as cn
 from .databases import Reading
 
+Key = TypeVar("Key", int, str)
 CHUNK: Final = 500
 """Keys of one query."""
 INSTANCES: Final = "instances"
@@ -24,6 +25,8 @@ _MICROSECONDS: Final = {
     ),
 }
 """Expressions of dialects for a time as microseconds since _EPOCH."""
+_WHOLE_SECONDS: Final = ("mysql", "mariadb")
+"""Dialects in which Nova's times have no fraction."""
 _EPOCH: Final = datetime(2026, 1, 1)
 """Near to the times that are added, since SQLite adds in 64 bits; Nova's times name no zone."""
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -78,14 +81,40 @@ def microseconds(at: datetime | None) -> int:
 
 
 def nodes_by_id(reading: Reading, ids: Sequence[int]) -> list[Any]:
-    """Whole rows of compute nodes, of at most CHUNK ids."""
+    """Whole rows of compute nodes, of at most CHUNK ids, with a last column ``row_sum``: of `sums_of_rows`, or None."""
 
     def make() -> Any:
         from sqlalchemy import BigInteger
 
-        return reading.select(cn.NODES, cn.NODE_COLUMNS, where=reading.among("id", BigInteger()))
+        query = reading.select(cn.NODES, cn.NODE_COLUMNS, where=reading.among("id", BigInteger()))
+        return query.add_columns(_row_sum(reading).label("row_sum"))
 
     return reading.again("nodes", make, ids) if ids else []
+
+
+def sums_of_rows(reading: Reading, ids: Collection[int]) -> dict[int, str] | None:
+    """A sum over the columns of compute nodes by id, which tells whether a row is as it was without reading it; None
+    where times have fractions, so that theirs tell. O(ids)."""
+    if reading.dialect not in _WHOLE_SECONDS:
+        return None
+
+    def make() -> Any:
+        from sqlalchemy import BigInteger
+
+        query = reading.select(cn.NODES, ("id",), where=reading.among("id", BigInteger()))
+        return query.add_columns(_row_sum(reading).label("row_sum"))
+
+    return {id: total for some in chunks_of(ids) for id, total in reading.again("sums of nodes", make, some)}
+
+
+def _row_sum(reading: Reading) -> Any:
+    from sqlalchemy import String, func, literal_column, null
+
+    if reading.dialect not in _WHOLE_SECONDS:
+        return null()
+    known = reading.columns(cn.NODES)
+    texts = [func.coalesce(_column(name), literal_column("char(1)")) for name in cn.NODE_COLUMNS if name in known]
+    return func.md5(func.concat_ws(literal_column("char(0)"), *texts), type_=String)
 
 
 Service = tuple[Any, ...]
@@ -223,7 +252,7 @@ def column_among(reading: Reading, name: str, keys: Collection[Any]) -> Any:
     return column(name, kind) == any_(literal(list(keys), ARRAY(kind)))
 
 
-def chunks_of(keys: Iterable[str]) -> Iterator[list[str]]:
+def chunks_of(keys: Iterable[Key]) -> Iterator[list[Key]]:
     """Keys in order, CHUNK at a time."""
     ordered = sorted(keys)
     for start in range(0, len(ordered), CHUNK):
@@ -248,5 +277,6 @@ __all__ = [
     "nodes_by_id",
     "services_of",
     "sum_of_nodes",
+    "sums_of_rows",
     "unusual_services",
 ]

@@ -14,34 +14,31 @@ KEYS: Final = "keys"
 _MARK: Final = "__hostler_keys__"
 """In place of the keys, where a statement needs a parameter for each."""
 _COMPILED: Final = ("psycopg", "pymysql")
-"""Drivers whose rows have the values that SQLAlchemy would make of them. SQLite has texts in place of times."""
+"""Drivers that take parameters by name, as ``%(name)s``, and whose rows have the values that SQLAlchemy would make of
+them. SQLite has texts in place of times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """``text`` as the driver takes it, None where SQLAlchemy executes ``query``; ``names``: of its parameters in order,
-    None where the driver takes them by name; ``row``: class of its rows."""
+    """``text`` as the driver takes it, with parameters by name; None where SQLAlchemy executes ``query``. ``row``:
+    class of its rows; ``has_arrays``: keys are one parameter."""
 
     query: Any
     text: str | None
-    names: tuple[str, ...] | None
     row: Any
+    has_arrays: bool
 
     def rows(self, connection: Any, keys: Sequence[Any], values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         """Execute it. O(rows)."""
-        if self.text is None:
-            given = {**values, KEYS: list(keys)} if keys else dict(values)
-            return [tuple(each) for each in connection.execute(self.query, given)]
-        text, parameters = self.text, dict[str, Any](values)
-        given: Any = parameters
-        if self.names is None:
-            if keys:
-                parameters[KEYS] = list(keys)
-        else:
-            given = tuple(parameters[name] for name in self.names)
-            if keys:
-                text = text.replace(_MARK, ", ".join(["%s"] * len(keys)))
-                given = (*given, *keys)
+        text, given = self.text, dict(values)
+        if text is None:
+            return [tuple(each) for each in connection.execute(self.query, {**given, KEYS: keys} if keys else given)]
+        if keys and self.has_arrays:
+            given[KEYS] = list(keys)
+        elif keys:
+            named = {f"{KEYS}_{number}": key for number, key in enumerate(keys)}
+            text = text.replace(_MARK, ", ".join([f"%({name})s" for name in named]))
+            given |= named
         answer = connection.exec_driver_sql(text, given)
         found: Sequence[tuple[Any, ...]] = answer.cursor.fetchall()
         answer.close()
@@ -51,10 +48,8 @@ class Statement:
 def compiled(query: Any, dialect: Any) -> Statement:
     """A statement for the driver of a database."""
     row: Any = namedtuple("Row", [column.name for column in query.selected_columns], rename=True)  # noqa: PYI024
-    if dialect.driver not in _COMPILED:
-        return Statement(query, None, None, row)
-    made = query.compile(dialect=dialect)
-    return Statement(query, str(made), tuple(made.positiontup or ()) if made.positional else None, row)
+    text = str(query.compile(dialect=dialect)) if dialect.driver in _COMPILED else None
+    return Statement(query, text, row, dialect.name == "postgresql")
 
 
 def among(dialect: Any, name: str, kind: Any) -> Any:
@@ -65,7 +60,7 @@ def among(dialect: Any, name: str, kind: Any) -> Any:
     if dialect.name == "postgresql":
         return sa.column(name, kind) == sa.any_(sa.bindparam(KEYS, type_=sa.ARRAY(kind)))
     if dialect.driver in _COMPILED:
-        return sa.literal_column(f"{dialect.identifier_preparer.quote(name)} in ({_MARK})", sa.Boolean)
+        return sa.text(f"{dialect.identifier_preparer.quote(name)} in ({_MARK})")
     return sa.column(name, kind).in_(sa.bindparam(KEYS, expanding=True))
 
 
