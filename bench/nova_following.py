@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import cyclopts
 import msgspec
@@ -69,7 +69,13 @@ def empty(kind: Kind, folder: Path) -> Iterator[tuple[str, int]]:
     own = ["--no-defaults", f"--datadir={data}", "--user=root"]
     try:
         subprocess.run([programs[0], *own], check=True, capture_output=True)
-        options = [*own, f"--socket={socket}", "--skip-networking", "--skip-grant-tables", "--innodb-buffer-pool-size=256M"]
+        options = [
+            *own,
+            f"--socket={socket}",
+            "--skip-networking",
+            "--skip-grant-tables",
+            "--innodb-buffer-pool-size=256M",
+        ]
         with (folder / "mariadb.log").open("wb") as log:
             process = subprocess.Popen([programs[1], *options], stdout=log, stderr=log)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -148,9 +154,7 @@ def measure(kind: Kind, hosts: int, guests: int, seconds: float) -> Cost:
                 with BlockingClient(f"unix:{folder}/h.sock") as client:
                     assert client.call("status", {}).hosts == hosts
             engine.dispose()
-    return Cost(
-        hosts=hosts, database=kind, idle=idle, following=following, server=theirs, load_average=round(load, 2)
-    )
+    return Cost(hosts=hosts, database=kind, idle=idle, following=following, server=theirs, load_average=round(load, 2))
 
 
 def _share(pid: int, server: int, seconds: float) -> tuple[float, float]:

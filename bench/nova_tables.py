@@ -67,7 +67,13 @@ def metadata_of(kind: str) -> Any:
         *numbers("vcpus", "memory_mb", "root_gb", "ephemeral_gb", "instance_type_id"),
         sa.Index("instances_updated_at_project_id_idx", "updated_at", "project_id"),
     )
-    table("cell_mappings", *texts("uuid", "name"), *long("database_connection"), sa.Column("disabled", sa.Boolean), deleted=False)
+    table(
+        "cell_mappings",
+        *texts("uuid", "name"),
+        *long("database_connection"),
+        sa.Column("disabled", sa.Boolean),
+        deleted=False,
+    )
     table("aggregates", *texts("uuid", "name"), deleted=False)
     table("aggregate_hosts", *texts("host"), *numbers("aggregate_id"), deleted=False)
     table("aggregate_metadata", *texts("key", "value"), *numbers("aggregate_id"), deleted=False)

@@ -4,13 +4,14 @@ imports nothing of Nova."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from ....placement.types.host import Aggregate, Host, MemoryPages, NumaCell, NumaTopology, PciPool, Service
 from ....placement.types.networks import NetworkMetadata
 from .reading import field
 
+_EPOCH: Final = datetime(1970, 1, 1)
 _NOT_TAGS: Final = frozenset({"count", "numa_node", "devices"})
 
 
@@ -79,7 +80,7 @@ def seconds(moment: datetime | None) -> float | None:
     """Seconds since the epoch of a time of Nova's, which is UTC where it names no zone."""
     if moment is None:
         return None
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    return moment.timestamp() if moment.tzinfo is not None else (moment - _EPOCH).total_seconds()
 
 
 def metrics_of(metrics: Iterable[Any]) -> dict[str, Any]:

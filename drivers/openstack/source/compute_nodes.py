@@ -104,7 +104,7 @@ def _host(
         host_ip=None if row.host_ip is None else str(row.host_ip),
         cpu_info=row.cpu_info,
         supported_instances=_supported(row.supported_instances),
-        stats={str(name): str(value) for name, value in stats.items()},
+        stats=stats,
         num_instances=int(stats.get("num_instances", 0)),
         num_io_ops=int(stats.get("io_workload", 0)),
         failed_builds=int(stats.get("failed_builds", 0)),
@@ -138,13 +138,15 @@ def instances_counted(stats: str | None) -> int | None:
     """How many instances a compute node counts as its own, by the text of its statistics; None if that is not told."""
     try:
         return int(_stats(stats)["num_instances"])
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
 @lru_cache(maxsize=TEXTS)
-def _stats(text: str | None) -> Mapping[str, Any]:
-    return _json(text, "stats") or {}
+def _stats(text: str | None) -> dict[str, str]:
+    """Of many hosts, most of whose texts are those of others."""
+    found = _json(text, "stats") or {}
+    return {str(name): str(value) for name, value in found.items()}
 
 
 @lru_cache(maxsize=TEXTS)
