@@ -19,6 +19,10 @@ import trio
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 NEW_SECONDS: Final = 0.05
 """Seconds between collections of the young generations."""
+FEW: Final = 1_000
+"""New objects in ``NEW_SECONDS`` below which they are looked at less often,"""
+REST_SECONDS: Final = 0.4
+"""up to so many seconds later: an idle service spends most of its time on these looks."""
 ALL_SECONDS: Final = 60.0
 """Idle seconds before a full collection."""
 LONGEST_SECONDS: Final = 3_600.0
@@ -60,9 +64,9 @@ async def collect(
     before, since = progress(), trio.current_time()
     looked = measured = since
     seen, kept = ended(), size()
-    given_back = seen
+    given_back, pause = seen, NEW_SECONDS
     while True:
-        await trio.sleep(NEW_SECONDS)
+        await trio.sleep(pause)
         now, number = trio.current_time(), progress()
         if number != before:
             before, since = number, now
@@ -83,6 +87,7 @@ async def collect(
             looked = trio.current_time()
             seen, kept = ended(), size()
         else:
+            pause = NEW_SECONDS if gc.get_count()[0] >= FEW else min(2 * pause, REST_SECONDS)
             gc.collect(0)
 
 

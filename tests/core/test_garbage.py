@@ -14,11 +14,13 @@ from hostler.bench.growth_changes import Library, spec_of
 from hostler.core.process import gc_policy
 from hostler.core.process.gc_policy import (
     ALL_SECONDS,
+    FEW,
     GROWN_BYTES,
     GROWN_SECONDS,
     LONGEST_SECONDS,
     MANY_ENDED,
     NEW_SECONDS,
+    REST_SECONDS,
     collect,
     no_automatic_collection,
 )
@@ -86,6 +88,29 @@ async def test_what_is_new_goes_soon(autojump_clock: MockClock, collecting: None
     assert new() is not None
     await trio.sleep(2 * NEW_SECONDS)
     assert new() is None
+
+
+async def test_what_is_new_is_looked_for_less_often_while_there_is_little(
+    autojump_clock: MockClock, collecting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, found = list[float](), gc.collect
+
+    def counted(generation: int = 2) -> int:
+        looks.append(trio.current_time())
+        return found(generation)
+
+    monkeypatch.setattr(gc, "collect", counted)
+    await trio.sleep(20 * REST_SECONDS)
+    assert len(looks) <= 21, "an idle service does not spend its time so"
+    new = ring()
+    await trio.sleep(REST_SECONDS + 0.01)
+    assert new() is None
+    kept = list[list[int]]()
+    looks.clear()
+    for _ in range(40):
+        kept += [[] for _ in range(FEW)]
+        await trio.sleep(NEW_SECONDS)
+    assert len(looks) >= 30, "they are frequent where there is much"
 
 
 async def test_what_is_old_goes_when_nothing_has_happened_for_a_while(
