@@ -26,7 +26,7 @@ def metadata_of(kind: str) -> Any:
     made = sa.MetaData()
 
     def table(name: str, *columns: Any, deleted: bool = True) -> None:
-        times = [sa.Column(each, sa.DateTime) for each in ("created_at", "updated_at")]
+        times: list[Any] = [sa.Column(each, sa.DateTime) for each in ("created_at", "updated_at")]
         if deleted:
             times += [sa.Column("deleted_at", sa.DateTime), sa.Column("deleted", sa.Integer, default=0)]
         sa.Table(name, made, *times, sa.Column("id", sa.Integer, primary_key=True), *columns)

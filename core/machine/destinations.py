@@ -3,6 +3,8 @@ shows, and an instance that is asked for again is on its way to another host, or
 
 from __future__ import annotations
 
+import msgspec
+
 from ...ext.constants import REPORTED, SEEN
 from ...placement.api import commands as api
 from ...placement.api.allocations import INSTANCE
@@ -10,20 +12,22 @@ from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, InvalidValue
 from ..engine_commands import Asked
+from .doubled import Doubled
 from .guests import release
 from .placement_writes import carry_out
 from .placing import place_one
 from .state import ServiceState
 
 
-def select_destinations(state: ServiceState, asked: Asked, now: float) -> Decision:
+def select_destinations(state: ServiceState, asked: Asked, now: float, *, replaces: bool) -> Decision:
     """Choose and claim a host for each instance of a request, all or none.
 
     A claim of this service that no host has included in a report yet is replaced: its answer was lost, and the caller
     asks again. An instance that holds allocations (an evacuation) keeps them and holds those of the new host beside
-    them, as Nova's claim_resources doubles them up; one that a host reports and that holds none, as what it held is
+    them, as Nova's claim_resources doubles them up, and with ``replaces`` without what an earlier call so claimed and
+    nobody has learned of; one that a host reports and that holds none, as what it held is
     with its migration, is claimed on the new host and stands on the old one too. The check of a rebuild claims nothing.
-    A refusal changes nothing but that a lost claim is given back. DuplicateName if several instances are asked for and
+    A refusal changes nothing but that lost claims are given back. DuplicateName if several instances are asked for and
     one of them is known. O(as a placement), for a rebuild O(hosts).
     """
     if not asked.instance_uuids:
@@ -45,7 +49,7 @@ def select_destinations(state: ServiceState, asked: Asked, now: float) -> Decisi
     uuid = known[0]
     if _flags(state, uuid) & REPORTED:
         return _beside_the_reported(state, asked, uuid, now)
-    return _doubled_up(state, asked, uuid, now)
+    return _doubled_up(state, asked, uuid, now, replaces=replaces)
 
 
 def _flags(state: ServiceState, uuid: str) -> int:
@@ -81,29 +85,49 @@ def _beside_the_reported(state: ServiceState, asked: Asked, uuid: str, now: floa
     return decision
 
 
-def _doubled_up(state: ServiceState, asked: Asked, uuid: str, now: float) -> Decision:
+def _doubled_up(state: ServiceState, asked: Asked, uuid: str, now: float, *, replaces: bool) -> Decision:
     fleet, engine = state.fleet, state.engine
-    held, consumer = _held(state, uuid), fleet.consumer(uuid)
-    request = state.request(asked, now)
+    holds, request = held_of(state, uuid), state.request(asked, now)
+    held = state.doubled.left(uuid, holds) if replaces else holds
     start = fleet._history.hold()
     try:
         hold_source(fleet, uuid, None)
         decision = engine.place(request)
     finally:
         fleet._history.go(start)
-    if not decision.placed:
+    new: dict[str, dict[str, int]] = {}
+    if decision.placed:
+        # As with Nova's report client, providers that it has already, such as a shared disk, stay as they are.
+        given = decision.selected.allocations
+        new = {provider: dict(each) for provider, each in given.items() if provider not in held}
+    elif held == holds:
         return decision
-    # As Nova's report client does: providers that the instance has already, such as a shared disk, are not added to.
-    new = {provider: dict(each) for provider, each in decision.selected.allocations.items() if provider not in held}
-    write = api.ConsumerAllocations(
-        allocations=held | new, project_id=consumer.project_id, user_id=consumer.user_id, consumer_type=INSTANCE
-    )
-    carry_out(state, api.SetAllocations(now=now, consumers={uuid: write}, infer_types=True), state.rules, None)
-    state.requests.keep((uuid,), state.kept_spec(asked))
+    write = write_of(state, uuid, held | new, now)
+    carry_out(state, write, state.rules, None)
+    state.doubled.settle((uuid,))
+    if decision.placed:
+        if replaces and new:
+            state.doubled[uuid.lower()] = Doubled(node=decision.selected.node, allocations=new)
+        state.requests.keep((uuid,), state.kept_spec(asked))
     return decision
 
 
-def _held(state: ServiceState, uuid: str) -> dict[str, dict[str, int]]:
+def write_of(
+    state: ServiceState, uuid: str, allocations: dict[str, dict[str, int]], now: float, generation: int | None = None
+) -> api.SetAllocations:
+    """The write that has a known instance hold these allocations, if its generation is still that one."""
+    consumer = state.fleet.consumer(uuid)
+    write = api.ConsumerAllocations(
+        allocations=allocations,
+        project_id=consumer.project_id,
+        user_id=consumer.user_id,
+        generation=msgspec.UNSET if generation is None else generation,
+        consumer_type=INSTANCE,
+    )
+    return api.SetAllocations(now=now, consumers={uuid: write}, infer_types=True)
+
+
+def held_of(state: ServiceState, uuid: str) -> dict[str, dict[str, int]]:
     """{provider uuid: {resource class: amount}} of an instance."""
     consumer = state.fleet.consumer(uuid)
     held = {name: dict(amounts) for name, amounts in consumer.elsewhere.items()}
@@ -113,4 +137,4 @@ def _held(state: ServiceState, uuid: str) -> dict[str, dict[str, int]]:
     return {fleet.uuid(fleet.row(name)): amounts for name, amounts in held.items()}
 
 
-__all__ = ["is_lost", "select_destinations"]
+__all__ = ["held_of", "is_lost", "select_destinations", "write_of"]

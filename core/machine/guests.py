@@ -43,6 +43,7 @@ def release(state: ServiceState, uuids: Sequence[str], claim: str = "") -> int:
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
     state.requests.forget(uuids)
+    state.doubled.settle(uuids)
     state.holds.end(uuids)
     return count
 
@@ -190,6 +191,10 @@ def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Repor
     if state.holds:
         # A host that has a guest shows that the hold was taken up.
         state.holds.end((*late, *(uuid for report in reports for uuid in _included(report))))
+    if state.doubled:
+        state.doubled.settle(late)
+        for report in reports:
+            state.doubled.reported(report.host.nodename or report.host.host, report.host.instances)
     return reported
 
 

@@ -208,9 +208,9 @@ class ServiceMachine:
                 return edit(state.engine, msgspec.structs.replace(put, aggregates=kept), command.now)
             case AddServerGroup() | RemoveServerGroup():
                 return guests.change_groups(state, command.command, command.now)
-            case SelectDestinations(request=request):
+            case SelectDestinations(request=request, replaces=replaces):
                 try:
-                    return select_destinations(state, request, command.now)
+                    return select_destinations(state, request, command.now, replaces=replaces)
                 finally:
                     self._note(command, request.instance_uuids)
             case PlacementWrite():
@@ -256,6 +256,7 @@ class ServiceMachine:
             answer = carry_out(state, write, order.rules, command.project)
             if state.holds:
                 state.holds.end(consumers_of(write))  # it shows that the hold was taken up
+            state.doubled.settle(consumers_of(write))
             forget_gone(state, consumers_of(write))
             return answer
         finally:

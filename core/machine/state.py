@@ -36,6 +36,7 @@ from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, NoLimits, Usage
 from .amounts_held import held_by, held_together
+from .doubled import Doubled, DoubledClaims
 from .holds import Holds
 from .kept_requests import KeptRequests, SavedRequests
 from .lives import Lives
@@ -73,6 +74,7 @@ class _Kept(msgspec.Struct):
     rules: int = 0
     requests: SavedRequests = msgspec.field(default_factory=SavedRequests)
     holds: dict[str, float] = {}
+    doubled: dict[str, Doubled] = {}
     lives: Lives = msgspec.field(default_factory=Lives)
     volumes: VolumeRecords = msgspec.field(default_factory=VolumeRecords)
     region_claims: RegionClaims = msgspec.field(default_factory=RegionClaims)
@@ -170,6 +172,8 @@ class ServiceState:
         """What guests were asked with."""
         self.holds = Holds()
         """Guests that are released unless they are confirmed."""
+        self.doubled = DoubledClaims()
+        """What instances that held allocations were given beside them."""
         self.lives = Lives()
         """Guests that back ends carry out."""
         self.sampler: PhaseSampler | None = None
@@ -465,6 +469,7 @@ class ServiceState:
             rules=self.rules,
             requests=self.requests.saved(),
             holds=self.holds.plain(),
+            doubled=self.doubled,
             lives=self.lives,
             volumes=self.volumes,
             region_claims=self.region_claims,
@@ -495,6 +500,7 @@ class ServiceState:
         self.specs.forget_named(self.catalog)
         self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = KeptRequests(kept.requests), Holds(kept.holds), kept.lives
-        self.volumes, self.region_claims, self.rules = kept.volumes, kept.region_claims, kept.rules
+        self.doubled, self.volumes, self.rules = DoubledClaims(kept.doubled), kept.volumes, kept.rules
+        self.region_claims = kept.region_claims
         _ = self.region_claims.index  # made here, in the thread of the load
         self._pooled.clear()

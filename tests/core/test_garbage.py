@@ -101,7 +101,7 @@ async def test_what_is_new_is_looked_for_less_often_while_there_is_little(
 
     monkeypatch.setattr(gc, "collect", counted)
     await trio.sleep(20 * REST_SECONDS)
-    assert len(looks) <= 21, "an idle service does not spend its time so"
+    assert len(looks) <= 23, "an idle service does not spend its time so"
     new = ring()
     await trio.sleep(REST_SECONDS + 0.01)
     assert new() is None

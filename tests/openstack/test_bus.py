@@ -302,7 +302,102 @@ async def test_an_evacuation_holds_both_hosts_and_a_refused_one_only_the_old(clo
         assert it.allocations(instance_uuid(1)) == {node_uuid(1): held, target: held}
         with pytest.raises(Exception, match="No valid host"):
             await it.select(instance_uuid(1), ignore_hosts=["cmp1", "cmp2", "cmp3"])
-        assert it.allocations(instance_uuid(1)) == {node_uuid(1): held, target: held}
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): held}, "the answer of the first was lost"
+
+
+HELD = {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20}
+
+
+async def evacuated(it: Running, *, beside: str = "cmp1") -> str:
+    """The provider that an instance is to be evacuated to."""
+    ((chosen,),) = await it.select(instance_uuid(1), ignore_hosts=["cmp1", beside], alternates=False)
+    return str(chosen["nova_object.data"]["compute_node_uuid"])
+
+
+async def test_an_evacuation_that_is_asked_for_again_holds_what_the_lost_answer_named_no_longer(
+    cloud: Cloud, exchange: str, tmp_path: Path
+) -> None:
+    """Also by the service that was killed meanwhile, from its journal or a snapshot."""
+    cloud.instance(1, 1, None, task_state="rebuilding")
+    async with running(cloud, exchange) as it:
+        await claim(it, instance_uuid(1), node_uuid(1), HELD)
+        await evacuated(it, beside="cmp3")
+        state = it.service.state
+        known = dict(state.doubled)
+        assert list(known) == [instance_uuid(1)]
+        state.save(tmp_path)
+        state.doubled.clear()
+        state.load(tmp_path)
+        assert state.doubled == known
+        target = await evacuated(it, beside="cmp2")
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, target: HELD}
+        assert target == node_uuid(3)
+        usages = ServiceModel(it.service.state).provider_usages(node_uuid(2)).usages
+        assert usages["VCPU"] == 0
+
+
+@pytest.mark.parametrize("deleted", [0, 7])
+async def test_what_an_evacuation_was_given_is_given_back_once_nova_moves_the_instance_no_longer(
+    cloud: Cloud, exchange: str, monkeypatch: pytest.MonkeyPatch, deleted: int
+) -> None:
+    monkeypatch.setattr("hostler.drivers.openstack.bus.following.SEEK_SECONDS", 0.05)
+    cloud.instance(1, 1, None, task_state="rebuilding")
+    async with running(cloud, exchange) as it:
+        await claim(it, instance_uuid(1), node_uuid(1), HELD)
+        target = await evacuated(it)
+        read = it.bus._following.claims.release
+        assert await read() == 0, "Nova is still about it"
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, target: HELD}
+        cloud.change(cloud.cell, "UPDATE instances SET task_state = NULL, deleted = ?", deleted)
+        await it.until(lambda: it.allocations(instance_uuid(1)) == {node_uuid(1): HELD})
+        await it.until(lambda: released(it) == 1)
+
+
+async def test_an_evacuation_that_has_come_keeps_both_hosts(
+    cloud: Cloud, exchange: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host that is dead is charged until its nova-compute is back, also if the instance is evacuated once more."""
+    monkeypatch.setattr("hostler.drivers.openstack.bus.following.SEEK_SECONDS", 0.05)
+    cloud.instance(1, 1, None, task_state="rebuilding")
+    async with running(cloud, exchange) as it:
+        await claim(it, instance_uuid(1), node_uuid(1), HELD)
+        first = await evacuated(it, beside="cmp3")
+        change = "UPDATE instances SET host = 'cmp2', node = 'cmp2', task_state = NULL, updated_at = ?"
+        cloud.change(cloud.cell, change, moment(time.time() + 1))
+        await it.until(lambda: not it.service.state.doubled)
+        assert await it.bus._following.claims.release() == 0
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, first: HELD}
+        second = await evacuated(it, beside="cmp2")
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, first: HELD, second: HELD}
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_migration_whose_answer_was_lost_leaves_nothing_once_nova_reverts_it(
+    cloud: Cloud, exchange: str, again: bool
+) -> None:
+    """A resize, cold or live migration: the conductor, whose call times out, gives the instance back what its migration
+    held."""
+    cloud.instance(1, 1, None, task_state="resize_prep")
+    instance, migration = instance_uuid(1), "eeeeeeee-0000-4000-8000-000000000001"
+    async with running(cloud, exchange) as it:
+        await claim(it, instance, node_uuid(1), HELD)
+        for _ in range(1 + again):
+            await hold(it, {migration: {node_uuid(1): HELD}, instance: {}})
+            target = await evacuated(it)
+            assert (list(it.allocations(instance)), list(it.allocations(migration))) == ([target], [node_uuid(1)])
+            await hold(it, {migration: {}, instance: {node_uuid(1): HELD}})
+        assert (it.allocations(instance), it.allocations(migration)) == ({node_uuid(1): HELD}, {})
+        used = [ServiceModel(it.service.state).provider_usages(node_uuid(each)).usages["VCPU"] for each in (1, 2, 3)]
+        assert used == [2, 0, 0]
+
+
+async def hold(it: Running, given: dict[str, dict[str, dict[str, int]]]) -> None:
+    """One write of several consumers, as the conductor hands allocations over."""
+    consumers = {
+        uuid: api.ConsumerAllocations(allocations=held, project_id="p1", user_id="u1") for uuid, held in given.items()
+    }
+    write = api.SetAllocations(now=it.service.now(), consumers=consumers, infer_types=True)
+    await it.service.writer.submit(Order(it.service.now(), "@local", PlacementWrite(command=write)))
 
 
 async def test_a_migration_whose_allocation_was_moved_claims_the_new_host_only(cloud: Cloud, exchange: str) -> None:

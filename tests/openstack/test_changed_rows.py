@@ -122,6 +122,27 @@ def test_what_changes_between_looks_that_are_far_apart_is_found_by_the_next(
     assert not caplog.records, "no clock is blamed"
 
 
+def test_instances_of_a_node_that_counts_them_are_not_read_again(it: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it counts others than those that are known: one was committed later than any window covers."""
+    it.sql("UPDATE compute_nodes SET stats = ?, updated_at = ? WHERE id = 2", '{"num_instances": "1"}', it.ago(-0.5))
+    it.sql("UPDATE instances SET updated_at = ? WHERE id = 4", it.ago(-0.5))
+    assert it.guests() == {"cmp2": ["2"]}
+    found, asked = rows.instances_on, list[list[str]]()
+
+    def counted(reading: Reading, hosts: set[str]) -> Any:
+        asked.append(sorted(hosts))
+        return found(reading, hosts)
+
+    monkeypatch.setattr(rows, "instances_on", counted)
+    it.sql("UPDATE compute_nodes SET free_ram_mb = 7, updated_at = ? WHERE id = 2", it.ago(-0.5))
+    assert it.guests() == {"cmp2": ["2"]}
+    assert asked == [[]]
+    it.sql("UPDATE instances SET host = 'cmp2', node = 'cmp2', updated_at = ? WHERE id = 1", it.ago(LATE))
+    it.sql("UPDATE compute_nodes SET stats = ?, updated_at = ? WHERE id = 2", '{"num_instances": "2"}', it.ago(-0.5))
+    assert it.guests() == {"cmp2": ["1", "2"]}
+    assert asked == [[], ["cmp2"]]
+
+
 def test_a_clock_that_is_ahead_hides_no_change_of_others(it: Followed) -> None:
     it.sql("UPDATE compute_nodes SET free_ram_mb = 2, updated_at = ? WHERE id = 2", it.ago(-86_400.5))
     it.sql("UPDATE instances SET updated_at = ? WHERE id = 2", it.ago(-86_400.5))

@@ -41,7 +41,10 @@ async def given_back(state: ServiceState, meanwhile: Callable[[LostClaims], obje
         released.extend(command.uuids)
         release(state, list(command.uuids))
 
-    claims = LostClaims(lambda: state, unplaced, submit)
+    async def unmoved(nodes: dict[str, str]) -> list[str]:
+        return []
+
+    claims = LostClaims(lambda: state, unplaced, unmoved, submit)
     return await claims.release(), released
 
 

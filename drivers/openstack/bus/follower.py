@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from ..source import changed_rows as rows
 from ..source import compute_nodes as cn
 from ..source.databases import Database, Reading, SourceFailed
 from ..source.nova_databases import Cell, read_aggregates
-from ..source.unplaced import unplaced
+from ..source.unplaced import unmoved, unplaced
 from .known_rows import SETTLED, CellState, Found
 
 log = logging.getLogger("hostler.nova")
@@ -134,6 +134,11 @@ class Follower:
     def unplaced(self, uuids: Sequence[str]) -> list[str]:
         """Of ``uuids`` those of instances that Nova is done with; see `unplaced`. SourceFailed if a database fails."""
         return unplaced(self._api, self._cells, uuids)
+
+    def unmoved(self, nodes: Mapping[str, str]) -> list[str]:
+        """Of instances those that are not on their way to a node any longer; see `unmoved`. SourceFailed if a database
+        fails."""
+        return unmoved(self._cells, nodes)
 
     def close(self) -> None:
         """Close the connections that are kept."""

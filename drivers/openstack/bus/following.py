@@ -52,7 +52,7 @@ class Following:
         self._aggregates: set[str] = set()
         """Uuids of the aggregates that hosts were in, for as long as the service has them."""
         self._reader = trio.CapacityLimiter(1)
-        self.claims = LostClaims(lambda: service.state, self._unplaced, self._submit)
+        self.claims = LostClaims(lambda: service.state, self._unplaced, self._unmoved, self._submit)
         self.newest = 0
         """The newest version of a nova-compute service at the last look."""
 
@@ -143,6 +143,11 @@ class Following:
     async def _unplaced(self, uuids: list[str]) -> list[str]:
         """Of ``uuids`` those of instances that Nova is done with."""
         work = partial(self._follower.unplaced, uuids)
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
+
+    async def _unmoved(self, nodes: dict[str, str]) -> list[str]:
+        """Of instances, by uuid with the node that each was to come to, those that Nova does not move any longer."""
+        work = partial(self._follower.unmoved, nodes)
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._reader)
 
     def _with_claims(self) -> set[str]:

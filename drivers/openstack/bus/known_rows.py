@@ -294,10 +294,11 @@ class Found:
         for uuid, each in unsettled.items():
             settled = steady - each.since >= SETTLED
             same = sums is not None and sums.get(each.id) == each.row_sum
+            node = each._replace(settled=settled)
             if settled or not same:
-                self.nodes[uuid] = each._replace(settled=settled)
+                self.nodes[uuid] = node
             if not same:
-                self.wanted[uuid] = self.nodes[uuid]
+                self.wanted[uuid] = node
 
     def nodes_of_changed(self, known: CellState, *, everything: bool) -> None:
         """The nodes of changed hosts are wanted, or all."""

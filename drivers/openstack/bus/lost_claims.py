@@ -10,11 +10,14 @@ from typing import Any, Final
 import numpy as np
 
 from ....core.engine_commands import Release
-from ....core.machine.destinations import is_lost
+from ....core.machine.destinations import held_of, is_lost, write_of
+from ....core.machine.orders import PlacementWrite
+from ....core.machine.placement_writes import ServiceModel
 from ....core.machine.state import ServiceState
 from ....ext.constants import REPORTED, SEEN, UNCOUNTED
 from ....ext.fleet_state import consumers_on_rows
 from ....ext.tables import format_uuid
+from ....placement.api.errors import Conflict
 from ....placement.types.errors import UnknownName
 
 log = logging.getLogger("hostler.nova")
@@ -30,10 +33,12 @@ class LostClaims:
         self,
         state: Callable[[], ServiceState],
         unplaced: Callable[[list[str]], Awaitable[list[str]]],
+        unmoved: Callable[[dict[str, str]], Awaitable[list[str]]],
         submit: Callable[[Any], Awaitable[Any]],
     ) -> None:
-        """``unplaced``: of uuids those of instances that Nova is done with; ``submit``: has a command carried out."""
-        self._state, self._unplaced, self._submit = state, unplaced, submit
+        """``unplaced``: of uuids those of instances that Nova is done with; ``unmoved``: of instances, by uuid with the
+        node that each was to come to, those that it moves no longer; ``submit``: has a command carried out."""
+        self._state, self._unplaced, self._unmoved, self._submit = state, unplaced, unmoved, submit
         self._asked: set[str] = set()
 
     def asked(self, uuids: Iterable[str]) -> None:
@@ -55,6 +60,26 @@ class LostClaims:
             except UnknownName:  # released by others meanwhile
                 continue
             log.info("the claim of %s is given back: its answer was lost", uuid)
+            count += 1
+        return count + await self._release_doubled()
+
+    async def _release_doubled(self) -> int:
+        """Release what instances were given beside what they held (an evacuation), of those that Nova moves no longer.
+        O(such instances)."""
+        nodes = {uuid: each.node for uuid, each in self._state().doubled.items()}
+        count = 0
+        for uuid in await self._unmoved(nodes) if nodes else ():
+            state = self._state()
+            if uuid in self._asked or uuid not in state.doubled or state.fleet._kernel.consumers.get(uuid) < 0:
+                continue
+            left, view = state.doubled.left(uuid, held_of(state, uuid)), ServiceModel(state).allocations(uuid)
+            generation = None if view is None else view.generation
+            write = write_of(state, uuid, left, state.fleet.now or 0.0, generation)
+            try:
+                await self._submit(PlacementWrite(command=write))
+            except (UnknownName, Conflict):  # changed by others meanwhile
+                continue
+            log.info("what %s was given on %s is given back: the answer was lost", uuid, nodes[uuid])
             count += 1
         return count
 

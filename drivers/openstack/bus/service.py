@@ -352,7 +352,7 @@ class NovaBus:
         """One command, which chooses and claims. It is not carried out once its turn comes ``patience`` seconds from
         now or later. ``key``: one of its own, by which a repetition gets the first answer."""
         service = self._service
-        command = SelectDestinations(request=asked(request))
+        command = SelectDestinations(request=asked(request), replaces=True)
         service.limits.check(command)
         deadline = trio.current_time() + patience
         order = Order(service.now(), LOCAL, command)

@@ -47,7 +47,8 @@ class Statement:
 
 def compiled(query: Any, dialect: Any) -> Statement:
     """A statement for the driver of a database."""
-    row: Any = namedtuple("Row", [column.name for column in query.selected_columns], rename=True)
+    make: Any = namedtuple
+    row = make("Row", [column.name for column in query.selected_columns], rename=True)
     text = str(query.compile(dialect=dialect)) if dialect.driver in _COMPILED else None
     return Statement(query, text, row, dialect.name == "postgresql")
 

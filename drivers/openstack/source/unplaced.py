@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .changed_rows import chunks_of, column_among, instances_by_uuid
@@ -18,6 +18,18 @@ def unplaced(api: Database, cells: Sequence[Cell], uuids: Collection[str]) -> li
     for cell in cells if elsewhere else ():
         with cell.database.reading() as reading:
             found += [row.uuid for row in instances_by_uuid(reading, elsewhere) if _is_done(row)]
+    return found
+
+
+def unmoved(cells: Sequence[Cell], nodes: Mapping[str, str]) -> list[str]:
+    """Of instances (by uuid, the node that each was to come to) those that Nova moves no longer and that are elsewhere,
+    or deleted. SourceFailed if a database fails. O(instances)."""
+    found = list[str]()
+    for cell in cells:
+        with cell.database.reading() as reading:
+            for row in instances_by_uuid(reading, nodes):
+                if row.deleted or (row.task_state is None and row.node != nodes[row.uuid]):
+                    found.append(row.uuid)
     return found
 
 
@@ -49,4 +61,4 @@ def _is_done(row: Any) -> bool:
     return row.vm_state == "error" or (row.vm_state == "shelved_offloaded" and row.task_state is None)
 
 
-__all__ = ["unplaced"]
+__all__ = ["unmoved", "unplaced"]
