@@ -135,10 +135,18 @@ class ChangeLog:
     def put(self, rows: Rows, image: Image) -> None:
         """Restore the columns of ``rows`` from ``image``, unrecorded; service states are evaluated for the current
         time."""
+        before, standing = self.store.standing(rows), self.store.row["class_of"][rows]
         with self.rewriting(rows):
             self.store.restore(rows, image)
-        self.topology_epoch += 1
+        same = all(map(np.array_equal, before, self.store.standing(rows)))
+        if not same or not self._in_service_alone(standing, self.store.row["class_of"][rows]):
+            self.topology_epoch += 1
         self.judge(rows)
+
+    def _in_service_alone(self, before: Rows, after: Rows) -> bool:
+        """True if rows of these host classes differ in what their services say, at most. O(rows)."""
+        pairs = np.unique(np.stack([before, after]), axis=1).T.tolist()
+        return all(_in_service(self.classes[one]) == _in_service(self.classes[other]) for one, other in pairs)
 
     @contextmanager
     def rewriting(self, rows: Rows) -> Iterator[None]:
@@ -226,6 +234,10 @@ class ChangeLog:
         """Drop host classes after the first ``count``: no row of any version has one of them."""
         if self.classes.truncate(count):
             self._forgot_classes(count)
+
+
+def _in_service(value: HostClass) -> HostClass:
+    return replace(value, disabled=False, disabled_reason=None, forced_down=False)
 
 
 def _service_version(value: HostClass) -> int:

@@ -46,6 +46,9 @@ INVENTORY_BLOCKS: Final = (
 capacity; ``avail`` = min(limit - used, max_unit), at most 0 where there is no inventory; ``updated`` = when an
 inventory was last written, in microseconds since the epoch, 0 if unknown."""
 
+STANDING_BLOCKS: Final = ("total", "reserved", "min_unit", "max_unit", "step_size")
+STANDING_COLUMNS: Final = ("service_host", "parent", "root", "stats", "metrics", "host_ip", "pci", "uuid_hi", "uuid_lo")
+
 ROW_COLUMNS: Final = {
     "class_of": np.int32,
     "service_host": np.int32,
@@ -144,6 +147,12 @@ class ColumnStore:
         blocks = (self.host, self.ratio, *self.inventory.values())
         columns = (column for name, column in self.row.items() if name != "first")
         return (*(block[:, rows] for block in blocks), *(column[rows] for column in columns))
+
+    def standing(self, rows: NDArray[np.int32]) -> Image:
+        """Copy of what makes ``rows`` providers of their trees, whatever is used of them: all but usage, reports and
+        host classes."""
+        blocks = (self.ratio, *(self.inventory[name] for name in STANDING_BLOCKS))
+        return (*(block[:, rows] for block in blocks), *(self.row[name][rows] for name in STANDING_COLUMNS))
 
     def restore(self, rows: NDArray[np.int32], image: Image) -> None:
         """Restore ``rows`` from ``image``; resource classes added since are set to zero."""

@@ -27,6 +27,8 @@ LOOK_AHEAD: Final = 0.25
 _UNSURE: Final = 4 * np.finfo(np.float64).eps
 """Relative distance from the ends of the rule's interval within which rounding matters and the rule itself is
 evaluated."""
+_LEAST: Final = float(np.finfo(np.float64).tiny)
+"""The least such distance, for a heartbeat at 0 and no down time."""
 
 
 class Services:
@@ -204,7 +206,7 @@ class Services:
         never = np.isnan(seen)
         if self.now is None or never.all():
             return np.full(len(rows), -math.inf), np.full(len(rows), math.inf)
-        now, margin = self.now, _UNSURE * (np.abs(seen) + self.down_time)
+        now, margin = self.now, np.maximum(_UNSURE * (np.abs(seen) + self.down_time), _LEAST)
         comes, goes = seen - self.down_time, seen + self.down_time
         since, until = np.full(len(rows), now), np.full(len(rows), now)
         not_yet, no_more = now < comes - margin, now > goes + margin

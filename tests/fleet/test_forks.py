@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hostler.ext.tables import format_uuid
 from hostler.placement.decide.engine import Engine
 from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.gpu.providers import add_gpus, gpu_extra_specs
 from hostler.placement.load.bulk import add_hosts
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
@@ -105,3 +106,36 @@ def test_each_fork_has_its_own_time() -> None:
     fork.fleet.advance(500.0)
     assert engine.fleet.now is None
     assert fork.fleet.now == 500.0
+
+
+def test_services_that_a_fork_takes_down_leave_provider_trees_known() -> None:
+    """What was compiled of nested providers holds on, and still says what a fleet says that never had the fork."""
+    half = RequestSpec(flavor=Flavor(name="half", vcpus=1, memory_mb=64, extra_specs=gpu_extra_specs(500, 1)))
+
+    def placed(engine: Engine) -> list[str | None]:
+        decisions = engine.place_many([Request(spec=half)] * 5)
+        return [decision.host if decision.placed else None for decision in decisions]
+
+    def made(*, forked: bool) -> list[str | None]:
+        engine = new_engine()
+        add_hosts(engine.fleet, [host(f"g{number}") for number in range(3)])
+        add_gpus(engine.fleet, {f"g{number}": 1 for number in range(3)})
+        first = [engine.place(Request(spec=half, instance_uuids=(uuid_of(number),))).host for number in range(2)]
+        for number in range(3) if forked else ():
+            epoch, trial = engine.fleet._topology_epoch, engine.fork()
+            trial.fleet.set_service([f"g{number}"], forced_down=True, disabled=True)
+            assert f"g{number}" not in placed(trial)
+            assert engine.fleet._topology_epoch == epoch
+        engine.fleet.check()
+        return [*first, *placed(engine)]
+
+    assert made(forked=True) == made(forked=False)
+
+
+def test_a_provider_that_a_fork_moves_makes_trees_unknown() -> None:
+    engine = new_engine()
+    add_hosts(engine.fleet, [host("g0")])
+    before, trial = engine.fleet._topology_epoch, engine.fork()
+    add_gpus(trial.fleet, {"g0": 2})
+    assert len(trial.fleet) == len(engine.fleet) + 2
+    assert engine.fleet._topology_epoch > before

@@ -65,6 +65,7 @@ steps = st.one_of(
 @given(st.lists(times, max_size=6), st.lists(steps, max_size=20))
 @example([60.0], [("advance", 120.0, 60), ("advance", np.nextafter(120.0, 200.0), 60)])
 @example([-50.0], [("advance", 10.0, 60), ("advance", float(np.nextafter(10.0, 20.0)), 60)])
+@example([0.0], [("advance", 60.0, 0), ("rewind", 0.0, None)])
 @settings(deadline=None, max_examples=300)
 def test_services_are_up_by_the_rule_at_any_time(seen: list[float], history: list[Any]) -> None:
     fleet = make(len(seen), np.array(seen)) if seen else Fleet()
