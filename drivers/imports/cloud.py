@@ -13,6 +13,7 @@ import msgspec
 
 from ...placement.fleet.fleet import Fleet
 from ...placement.load.bulk import add_hosts
+from ...placement.types import counting
 from ...placement.types.errors import InvalidValue
 from ...placement.types.host import Aggregate, Host, RunningInstance
 from ...placement.types.request import Flavor, Image, RequestSpec
@@ -30,6 +31,8 @@ _WITH_UNIT: Final = re.compile(r"(?P<amount>\d[\d.,]*)\s*(?P<unit>B|[KMGTP](?:i?
 _SMALL_MB: Final = 2_048
 """MiB of the largest host up to which the unit of memory is in doubt."""
 _SMALL_GUEST_MB: Final = 128
+_LARGE_MB: Final = 512 * 1024
+"""MiB of memory for each CPU that no machine has: the export counts in a smaller unit than its column says."""
 _NAMES: Final = uuid.UUID("6d6f7665-686f-7374-6c65-722d696d7074")
 
 
@@ -199,6 +202,10 @@ class CloudDraft:
             guests = "1 guest has" if made == 1 else f"{made} guests have"
             self.report.note(f"{guests} no uuid in the export: theirs is made from their identity")
         self._note_units(requests.values())
+        for host in self.hosts.values():
+            _check_unit(host.line, host.name, host.vcpus, host.memory_mb)
+        for guest in self.guests:
+            _check_unit(guest.line, guest.key, guest.flavor.vcpus, guest.flavor.memory_mb)
         return instances, requests
 
     def _note_units(self, requests: Iterable[RequestSpec]) -> None:
@@ -264,6 +271,13 @@ def not_running(state: str) -> str:
 def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
     """Lines that were dropped by reason, the most frequent first."""
     return dict(Counter(each.why for each in dropped).most_common())
+
+
+def _check_unit(line: Line, name: str, vcpus: int, memory_mb: int) -> None:
+    """InvalidValue, with the line, for more memory than as many CPUs ever have."""
+    if vcpus > 0 and memory_mb > _LARGE_MB * vcpus:
+        problem = f"{line.file}:{line.line}: {name} has {memory_mb / 1024:,.0f} GiB of memory for {counting.counted(vcpus, 'CPU')}"
+        raise InvalidValue(problem, field="files", hint="the column may count in MiB, KiB or bytes, not as it is named")
 
 
 def memory_mb(line: Line, *names: str, unit: float = 1.0) -> int:

@@ -263,17 +263,29 @@ def _comma_columns(columns: Sequence[str], rows: Sequence[tuple[int, list[str]]]
     return frozenset(name for name in doubtful | seen.keys() if seen.get(name, "," if others else ".") == ",")
 
 
+def _json_lines(path: Path, text: str, whole: ValueError | RecursionError) -> list[tuple[int, Any]]:
+    """The values of JSON lines, with the numbers of the lines. InvalidValue with the line at fault if the first is a
+    value, else with what is wrong of the ``whole``."""
+    found: list[tuple[int, Any]] = []
+    for at, line in enumerate(text.split("\n"), 1):
+        try:
+            found += [(at, json.loads(line))] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            if found and isinstance(error, json.JSONDecodeError):
+                problem = f"{path}:{at} is not JSON: {error.msg}, column {error.colno}"
+                raise InvalidValue(problem, field="files") from None
+            told = "nested too deeply" if isinstance(whole, RecursionError) else whole
+            raise InvalidValue(f"{path} is not JSON: {told}", field="files") from None
+    return found
+
+
 def _json(path: Path, text: str) -> list[Table]:
     numbers: Iterable[int] | None = None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as whole:
-        try:
-            lines = [(at, json.loads(line)) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
-            numbers, value = [at for at, _ in lines], [each for _, each in lines]
-        except (ValueError, RecursionError):
-            problem = "nested too deeply" if isinstance(whole, RecursionError) else whole
-            raise InvalidValue(f"{path} is not JSON: {problem}", field="files") from None
+        lines = _json_lines(path, text, whole)
+        numbers, value = [at for at, _ in lines], [each for _, each in lines]
     if isinstance(value, dict):
         value = next((value[key] for key in ("data", "value", "results") if isinstance(value.get(key), list)), [value])
     rows = [(at, row) for at, row in zip(numbers or count(1), value, strict=False) if isinstance(row, dict)]

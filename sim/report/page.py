@@ -70,7 +70,7 @@ def write_html(report: Report, path: Path) -> None:
     if report.headroom is not None:
         body.append(_section("If something failed at the busiest moment", _headroom(report.headroom)))
     body += [_section(title, drawn) for title, drawn in _charts(shown)]
-    body += [_section("The fleet", _fleet(_planned(report), _bought(report))), _inputs(report)]
+    body += [_section("The fleet", _fleet(_planned(report), _offered(report))), _inputs(report)]
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(finding(report))}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
@@ -216,7 +216,7 @@ def _tables(report: Report) -> list[str]:
     if report.compared:
         header = (
             *("policy", "CPU over-commit", "hosts", "refused %", "more than the best, points"),
-            *("peak vCPU %", "stranded %", "cost / guest-hour"),
+            *("peak vCPU %", "stranded %", ", ".join(filter(None, ("cost / guest-hour", report.plan.currency)))),
         )
         body = [
             (
@@ -281,7 +281,11 @@ def _outages(outcome: Outcome) -> str:
         (each.what, f"{each.begins_hours:,g}", f"{each.ends_hours - each.begins_hours:,g}", f"{each.refused:,}")
         for each in outcome.outages
     ]
-    return table(("outage", "after hours", "for hours", "requests refused meanwhile"), lines) if lines else ""
+    told = table(("outage", "after hours", "for hours", "requests refused meanwhile"), lines) if lines else ""
+    pairs = itertools.combinations(outcome.outages, 2)
+    if any(one.begins_hours < other.ends_hours and other.begins_hours < one.ends_hours for one, other in pairs):
+        told += '<p class="note">Requests refused while outages overlap are counted for each of them.</p>'
+    return told
 
 
 def _headroom(told: Headroom) -> str:
@@ -345,23 +349,20 @@ def _amount(price: float, currency: str) -> str:
 
 def _planned(report: Report) -> FleetPlan:
     """The fleet that the report is of: where a number of hosts was looked for, with as many as were found."""
-    plan, found = report.plan, report.size
-    if found is None or found.hosts is None:
-        return plan
-    kinds = [
-        msgspec.structs.replace(kind, count=found.hosts) if kind.name == found.hardware else kind
-        for kind in plan.hardware
-    ]
+    plan, found = report.plan, _offered(report)
+    if report.size is not None and report.size.hosts is not None:
+        found = {report.size.hardware: report.size.hosts}
+    kinds = [msgspec.structs.replace(kind, count=found.get(kind.name, kind.count)) for kind in plan.hardware]
     return msgspec.structs.replace(plan, hardware=tuple(kinds))
 
 
-def _bought(report: Report) -> dict[str, int]:
-    """Hosts that are to be bought, by hardware."""
-    return {each.hardware: each.hosts for each in report.purchase.bought} if report.purchase is not None else {}
+def _offered(report: Report) -> Mapping[str, int]:
+    """How many hosts are to be bought of each kind that may be, of a purchase; empty if no mix was found."""
+    return (report.purchase.counts or {}) if report.purchase is not None else {}
 
 
-def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
-    """Its hosts, as they are planned, those that are ``bought`` beside them, and what is to happen to them."""
+def _fleet(plan: FleetPlan, offered: Mapping[str, int]) -> str:
+    """Its hosts, as they are planned or, of kinds that are ``offered``, bought, and what is to happen to them."""
     names = (
         *(
             "hardware",
@@ -381,7 +382,7 @@ def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
     lines = [
         (
             kind.name,
-            f"{kind.count:,}" + (f" + {bought[kind.name]:,}" if bought.get(kind.name) else ""),
+            f"{kind.count:,}" + (" to buy" if kind.name in offered else ""),
             f"{kind.vcpus:,}",
             f"{kind.dedicated_vcpus:,}" if kind.dedicated_vcpus else "",
             ", ".join(f"{count:,} of {size}" for size, count in kind.huge_pages.items()),
@@ -393,7 +394,7 @@ def _fleet(plan: FleetPlan, bought: Mapping[str, int]) -> str:
             str(kind.racks * len(kind.zones)),
             money(kind.price, plan.currency) if kind.price else "",
             f"{kind.price_per_hour:g} {plan.currency}".rstrip() if kind.price_per_hour else "",
-            f"{kind.watts:g}" if kind.watts else "",
+            f"{kind.watts:,g}" if kind.watts else "",
         )
         for kind in plan.hardware
     ]

@@ -88,3 +88,34 @@ def test_a_trace_of_windows_western_letters_is_read(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_bytes("id;arrival_s;lifetime_s;vcpus;memory_gb\nKöln€1;0;60;1;2,5\n".encode("cp1252"))
     assert [spec.flavor.memory_mb for spec in read_trace(path).specs] == [2560]
+
+
+def test_json_lines_that_end_too_early_are_an_error_with_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "servers.jsonl"
+    path.write_text('{"ID": "a"}\n{"ID": "b"}\n{"ID": "c')
+    with pytest.raises(InvalidValue, match=r"servers\.jsonl:3 is not JSON: Unterminated string.*, column 8"):
+        list(imports.tables(path))
+    path.write_text('{"ID": ')
+    with pytest.raises(InvalidValue, match=r"servers\.jsonl is not JSON"):
+        list(imports.tables(path))
+
+
+@pytest.mark.parametrize(
+    ("host", "guest", "words"),
+    [
+        ("64,524288", "2,4", r"hosts\.csv:2: esx1 has 524,288 GiB of memory for 64 CPUs"),
+        ("64,512", "1,2048", r"guests\.csv:2: .*vm1.* has 2,048 GiB of memory for 1 CPU"),
+        ("64,512", "2,512", ""),
+    ],
+)
+def test_memory_in_another_unit_than_its_column_says_is_an_error_with_the_line(
+    tmp_path: Path, host: str, guest: str, words: str
+) -> None:
+    hosts, guests = tmp_path / "hosts.csv", tmp_path / "guests.csv"
+    hosts.write_text(f"Name,NumCpu,MemoryTotalGB,ConnectionState,Parent\nesx1,{host},Connected,C\n")
+    guests.write_text(f"Name,PowerState,NumCpu,MemoryGB,VMHost\nvm1,PoweredOn,{guest},esx1\n")
+    if not words:
+        assert len(_read("powercli", (hosts, guests), None, None, False, [], [])[1]) == 1
+        return
+    with pytest.raises(InvalidValue, match=words):
+        _read("powercli", (hosts, guests), None, None, False, [], [])

@@ -212,7 +212,7 @@ def test_size_shows_the_price_of_the_last_percent(tmp_path: Path, capsys: Any) -
     assert "against hosts" in (tmp_path / "r.html").read_text()
 
 
-def test_a_page_shows_the_hosts_that_are_bought_beside_those_that_stand(tmp_path: Path, capsys: Any) -> None:
+def test_a_page_shows_the_hosts_that_are_bought_as_the_fleet(tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("bokeh")
     pytest.importorskip("scipy")
     catalogue = tmp_path / "catalogue.csv"
@@ -223,8 +223,20 @@ def test_a_page_shows_the_hosts_that_are_bought_beside_those_that_stand(tmp_path
     page = path.read_text()
     bought = re.search(r"<b>([\d,]+)</b><span>mid to buy</span>", page)
     assert bought is not None
-    assert f"0 + {bought[1]}</td>" in page
+    assert f'<td data-name="hosts">{bought[1]} to buy</td>' in page
     assert re.search(r"<b>[\d,]+</b><span>total cost over 5 years</span>", page)
+
+
+def test_requests_refused_while_outages_overlap_are_said_to_count_for_each(tmp_path: Path) -> None:
+    pytest.importorskip("bokeh")
+    first = Outage(rack="zone-1/small-r1", at_hours=0, hours=2)
+    for second, overlap in ((Outage(rack="zone-1/small-r1", at_hours=1, hours=2), True), (None, False)):
+        failures = (first,) if second is None else (first, second)
+        fleet = msgspec.structs.replace(plan(1), failures=failures)
+        made = report(tmp_path)
+        made.plan, made.outcomes = fleet, [execute(task(written(tmp_path), plan=fleet))]
+        write(made, tmp_path / "r.html")
+        assert ("counted for each of them" in (tmp_path / "r.html").read_text()) == overlap
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:
