@@ -276,7 +276,8 @@ def counted(dropped: Iterable[Dropped]) -> dict[str, int]:
 def _check_unit(line: Line, name: str, vcpus: int, memory_mb: int) -> None:
     """InvalidValue, with the line, for more memory than as many CPUs ever have."""
     if vcpus > 0 and memory_mb > _LARGE_MB * vcpus:
-        problem = f"{line.file}:{line.line}: {name} has {memory_mb / 1024:,.0f} GiB of memory for {counting.counted(vcpus, 'CPU')}"
+        cpus = counting.counted(vcpus, "CPU")
+        problem = f"{line.file}:{line.line}: {name} has {memory_mb / 1024:,.0f} GiB of memory for {cpus}"
         raise InvalidValue(problem, field="files", hint="the column may count in MiB, KiB or bytes, not as it is named")
 
 
