@@ -202,8 +202,8 @@ class CloudDraft:
             guests = "1 guest has" if made == 1 else f"{made} guests have"
             self.report.note(f"{guests} no uuid in the export: theirs is made from their identity")
         self._note_units(requests.values())
-        for host in self.hosts.values():
-            _check_unit(host.line, host.name, host.vcpus, host.memory_mb)
+        for each in self.hosts.values():
+            _check_unit(each.line, each.name, each.vcpus, each.memory_mb)
         for guest in self.guests:
             _check_unit(guest.line, guest.key, guest.flavor.vcpus, guest.flavor.memory_mb)
         return instances, requests
