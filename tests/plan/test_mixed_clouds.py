@@ -109,7 +109,7 @@ def boxes(rng: random.Random) -> dict[str, Box]:
     for number in range(rng.randint(4, 8)):
         kind = rng.choice(["plain", "cells", "devices", "gpus"])
         memory_mb, zone, rack = rng.choice([32_768, 65_536]), rng.choice("aab"), rng.choice(["r1", "r2", "r3"])
-        told: dict[str, Any] = {
+        kinds: dict[str, dict[str, Any]] = {
             "plain": {},
             "cells": {"cells": rng.choice([1, 2]), "dedicated": rng.choice([0, 4, 8]), "pages": rng.choice([0, 8])},
             "devices": {
@@ -118,8 +118,8 @@ def boxes(rng: random.Random) -> dict[str, Box]:
                 "device_cell": rng.choice([None, cells - 1]),
             },
             "gpus": {"gpus": 2},
-        }[kind]
-        made[f"h{number}"] = Box(zone, rack, memory_mb, disabled=rng.random() < 0.08, **told)
+        }
+        made[f"h{number}"] = Box(zone, rack, memory_mb, disabled=rng.random() < 0.08, **kinds[kind])
     return made
 
 
