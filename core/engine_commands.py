@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from functools import lru_cache
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -28,6 +28,10 @@ SPEC_BYTES: Final = 2 << 10
 """What a decoded spec takes beside its contents, measured."""
 _DECODED: Final = 8
 """Bytes of memory for a byte of a spec, decoded: short words, and lists of them."""
+
+
+SpecField = Literal["flavor", "image", "availability_zone", "scheduler_hints"]
+"""Fields of a RequestSpec that a move can change, all else being as it was asked."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -93,24 +97,27 @@ class Spawned(Command, frozen=True, tag="spawned"):
 
 class Move(Command, frozen=True, tag="move"):
     """Place an instance again on another host (a migration). Without a request it is judged by what was asked when it
-    was placed."""
+    was placed. ``changes``: only these fields of the request's spec replace what was asked then, where that is known;
+    forced hosts are dropped."""
 
     uuid: str
     request: Asked | None = None
+    changes: tuple[SpecField, ...] | None = None
 
 
 class Resize(Command, frozen=True, tag="resize"):
-    """Place an instance again with another flavor."""
+    """Place an instance again with another flavor. ``changes`` as of ``move``."""
 
     uuid: str
     request: Asked
+    changes: tuple[SpecField, ...] | None = None
 
 
 class BeginMove(Command, frozen=True, tag="begin_move"):
     """Claim a new place for an instance and keep the old one until confirm_move or revert_move. Without a request it is
     judged by what was asked when it was placed. ``expires_in``: seconds after which the move is reverted, or confirmed
     where ``on_expiry`` says so. ``target``, for cloud admins: the node that it must move to, judged by every rule; an
-    instance whose request is not known is then judged by what it holds."""
+    instance whose request is not known is then judged by what it holds. ``changes`` as of ``move``."""
 
     uuid: str
     kind: MoveKind = "cold_migrate"
@@ -119,6 +126,7 @@ class BeginMove(Command, frozen=True, tag="begin_move"):
     expires_in: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
     on_expiry: Expiry = "revert"
     target: str | None = None
+    changes: tuple[SpecField, ...] | None = None
 
 
 class ConfirmMove(Command, frozen=True, tag="confirm_move"):

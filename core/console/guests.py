@@ -95,12 +95,10 @@ def release_guests(uuid: str, *more: str, remote: Remote = LOCAL) -> int:
 
 @move.default
 def move_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance again on another host, by what was asked when it was placed; where options are given, by these
-    and its size and group."""
-    if ask == SMALL:
-        with remote.client() as client:
-            return _decided(remote, client.call("move", {"uuid": uuid}))
-    return _replaced(remote, "move", uuid, ask)
+    """Place an instance again on another host, by what was asked when it was placed, but for the options that are
+    given."""
+    with remote.client() as client:
+        return _decided(remote, client.call("move", {"uuid": uuid} | _changed(client, uuid, ask)))
 
 
 @move.command(name="begin")
@@ -114,11 +112,10 @@ def begin_move(
     remote: Remote = LOCAL,
 ) -> int:
     """Claim a new place for an instance and keep the old one until ``confirm`` or ``revert``. The request is the one it
-    was placed with; a resize names the new size."""
+    was placed with, but for the options that are given; a resize names the new size, with its extra specs."""
     with remote.client() as client:
-        request = None if ask == SMALL else ask.asked(client.call("instance", {"uuid": uuid}))
-        values = {"uuid": uuid, "kind": kind, "expires_in": expires_in, "on_expiry": on_expiry, "request": request}
-        return _decided(remote, client.call("begin_move", values))
+        values = {"uuid": uuid, "kind": kind, "expires_in": expires_in, "on_expiry": on_expiry}
+        return _decided(remote, client.call("begin_move", values | _changed(client, uuid, ask)))
 
 
 @move.command(name="confirm")
@@ -141,15 +138,19 @@ def list_moves(*, remote: Remote = LOCAL) -> int:
 
 @resize.default
 def resize_guest(uuid: str, *, ask: Asked = SMALL, remote: Remote = LOCAL) -> int:
-    """Place an instance again with another size, on its host or another. Omitted options of its size and group keep
-    their values."""
-    return _replaced(remote, "resize", uuid, ask)
-
-
-def _replaced(remote: Remote, method: str, uuid: str, ask: Asked) -> int:
+    """Place an instance again with another size, which has the extra specs given, on its host or another. All else is
+    as it was asked with; omitted options of its size keep their values."""
     with remote.client() as client:
         guest = client.call("instance", {"uuid": uuid})
-        return _decided(remote, client.call(method, {"uuid": uuid, "request": ask.asked(guest)}))
+        values = {"uuid": uuid, "request": ask.asked(guest), "changes": ("flavor", *ask.changes)}
+        return _decided(remote, client.call("resize", values))
+
+
+def _changed(client: Any, uuid: str, ask: Asked) -> dict[str, Any]:
+    """The request of a move, where options are given, and the fields of its spec that they change."""
+    if ask == SMALL:
+        return {}
+    return {"request": ask.asked(client.call("instance", {"uuid": uuid})), "changes": ask.changes}
 
 
 def _decided(remote: Remote, decision: Decision) -> int:

@@ -228,7 +228,7 @@ class Asked:
 
     def asked(self, guest: InstanceDetail | None = None) -> commands.Asked:
         """The request as it is sent: a named flavor or image by its name."""
-        if self._names_flavor:
+        if self._names_flavor or (guest is not None and guest.asked and "flavor" not in self.changes):
             guest = None if guest is None else structs.replace(guest, resources={}, elsewhere={})
         sent = commands.asked(self.request(guest))
         if not self._names_flavor and self.image is None:
@@ -239,6 +239,18 @@ class Asked:
         if self.image is not None:
             spec["image"] = self.image
         return structs.replace(sent, spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
+
+    @property
+    def changes(self) -> tuple[commands.SpecField, ...]:
+        """The fields of a spec that are given."""
+        size = (self.vcpus, self.memory_mb, self.disk_gb, self.flavor)
+        given: dict[commands.SpecField, bool] = {
+            "flavor": size != (None,) * 4 or bool(self.extra_spec),
+            "image": self.image is not None or bool(self.image_property),
+            "availability_zone": self.zone is not None,
+            "scheduler_hints": bool(self.hint),
+        }
+        return tuple(name for name, is_given in given.items() if is_given)
 
     @property
     def _names_flavor(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from ...ext.constants import NOT_INSTANCE
 from ...ext.fleet_state import consumers
 from ...placement.fleet.server_groups import GROUP_POLICIES
 from ..tenancy.rights import project_scope
@@ -42,7 +43,8 @@ def server_groups(state: ServiceState, user: str, query: ServerGroups) -> list[S
         tenants.require(user, "reader", project_scope(query.project))
     everything = tenants.role(user, CLOUD) >= RANK["reader"]
     found = consumers(fleet._kernel)
-    groups = found["group"][(found["row"] >= 0) & (found["group"] >= 0)]
+    instances = (found["row"] >= 0) & (found["flags"] & NOT_INSTANCE == 0)
+    groups = found["group"][instances & (found["group"] >= 0)]
     members = np.bincount(groups, minlength=len(fleet._group_uuids))
     lines: list[ServerGroupLine] = []
     for uuid in sorted(fleet._groups):

@@ -17,7 +17,17 @@ from ...placement.types.errors import InUse, InvalidValue
 from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.request import Destination, RequestSpec
-from ..engine_commands import AddServerGroup, Asked, BeginMove, Hold, RemoveServerGroup, ReportHosts
+from ..engine_commands import (
+    AddServerGroup,
+    Asked,
+    BeginMove,
+    Hold,
+    Move,
+    RemoveServerGroup,
+    ReportHosts,
+    Resize,
+    SpecField,
+)
 from ..engine_commands import asked as asked_for
 from ..errors import DEPENDS_ON_COMMAND
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
@@ -87,7 +97,7 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
     """Claim a new place for a guest and keep the old one. Both count in the project's usage, the instance once."""
     uuid = command.uuid
     consumer = state.fleet.consumer(uuid)
-    asked = command.request
+    asked = again(state, uuid, command.request, command.changes)
     known = asked is not None or command.target is None or state.requests.get(uuid) is not None
     if asked is None:
         asked = state.asked_of(uuid) if known else derived(state, uuid)
@@ -112,6 +122,19 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
         if known:
             state.requests.keep_during_move(uuid, state.kept_spec(asked))
     return decision
+
+
+def again(state: ServiceState, uuid: str, given: Asked | None, changes: Sequence[SpecField] | None) -> Asked | None:
+    """A request to place a guest again: as given, or what it was asked with but for the fields in ``changes``, and
+    without forced hosts. O(size of the specs)."""
+    kept = state.requests.get(uuid) if changes is not None else None
+    if given is None or changes is None or kept is None:
+        return given
+    spec, new = msgspec.msgpack.decode(kept), msgspec.msgpack.decode(state.kept_spec(given))
+    for name in ("force_hosts", "force_nodes", *changes):
+        spec.pop(name, None)
+    spec.update((name, new[name]) for name in changes if name in new)
+    return msgspec.structs.replace(given, spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
 
 
 def check_no_sources(state: ServiceState, uuids: Sequence[str]) -> None:
@@ -203,11 +226,13 @@ def _included(report: HostReport) -> Iterable[str]:
     return report.includes if report.includes is not None else report.host.instances
 
 
-def replace(state: ServiceState, uuid: str, given: Asked | None, now: float, *, leave: bool, rules: int) -> Decision:
-    """Place a guest again, in the pools of its project: on another host (``leave``), or wherever it fits with another
+def replace(state: ServiceState, command: Move | Resize, now: float, *, rules: int) -> Decision:
+    """Place a guest again, in the pools of its project: on another host, or (Resize) wherever it fits with another
     flavor. Without a request it is judged by what was asked when it was placed. Under rules 0 a request without a
     project is in no pools."""
+    uuid, leave = command.uuid, isinstance(command, Move)
     consumer = state.fleet.consumer(uuid)
+    given = again(state, uuid, command.request, command.changes)
     asked = given if given is not None else state.asked_of(uuid)
     project, before = state.holding(uuid)
     if asked.project_id not in ("", project):

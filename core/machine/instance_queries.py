@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ext.constants import NOT_INSTANCE
 from ...ext.fleet_state import consumers
 from ...ext.tables import parse_uuid
+from ...placement.api.allocations import note_of
 from ...placement.fleet.fleet import Fleet
-from ...placement.types.errors import InvalidValue
+from ...placement.types.errors import InvalidValue, UnknownName
 from ..tenancy.rights import project_scope
 from ..tenancy.tenants import CLOUD, RANK
 from .question import Page, Query
@@ -27,9 +29,10 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class Instances(Query, frozen=True):
-    """Instances in the order of their uuids, behind the one named ``after``: of a ``project``, on a host (``node``), of
-    a ``user``, in a ``server_group``, each where it is given. Readers of the cloud see all, others those of projects
-    that they may read."""
+    """Instances in the order of their uuids, behind the one named ``after``: of a ``project``, on a host (``node``; one
+    that moves is on both ends), of a ``user``, in a ``server_group``, each where it is given. Migrations, volumes and
+    the like hold allocations, but are no instances. Readers of the cloud see all, others those of projects that they
+    may read."""
 
     project: str | None = None
     node: str | None = None
@@ -76,15 +79,28 @@ def instances(state: ServiceState, user: str, query: Instances) -> list[Instance
     return [_line(fleet, consumer) for consumer in ids[order].tolist()]
 
 
+def demand_instance(fleet: Fleet, uuid: str) -> None:
+    """UnknownName for a consumer that is a migration, a volume or the like."""
+    consumer = fleet.consumer_id(uuid)
+    if fleet._kernel.consumer(consumer)[7] & NOT_INSTANCE:
+        kind = note_of(fleet, consumer).consumer_type or "MIGRATION"
+        raise UnknownName(f"no instance has the uuid {uuid}: it is a consumer of type {kind}", field="uuid")
+
+
 def _wanted(fleet: Fleet, query: Instances, columns: Columns) -> NDArray[np.bool_]:
     group = None if query.server_group is None else fleet._server_groups.find(query.server_group)
     wanted = {
         "project": None if query.project is None else fleet._projects.ids.get(query.project, -2),
-        "row": None if query.node is None else fleet._names.find(query.node),
         "user": None if query.user is None else fleet._users.ids.get(query.user, -2),
         "group": None if query.server_group is None else -2 if group is None else group,
     }
-    keep: NDArray[np.bool_] = columns["row"] >= 0
+    keep: NDArray[np.bool_] = (columns["row"] >= 0) & (columns["flags"] & NOT_INSTANCE == 0)
+    if query.node is not None:
+        row = fleet._names.find(query.node)
+        on_it = columns["row"] == row
+        ends = fleet._consumers.find(list(fleet._consumers.also_on.get(row, ())))
+        on_it[ends[ends >= 0]] = True
+        keep &= on_it
     for column, value in wanted.items():
         if value is not None:
             keep &= columns[column] == value

@@ -263,8 +263,7 @@ class ServiceMachine:
             self._note(order, consumers_of(write))  # those too that came with it
 
     def _replace(self, order: Order, command: Move | Resize) -> Decision:
-        leave, rules = isinstance(command, Move), order.rules
-        return guests.replace(self.state, command.uuid, command.request, order.now, leave=leave, rules=rules)
+        return guests.replace(self.state, command, order.now, rules=order.rules)
 
     def _note(self, order: Order, uuids: Iterable[str]) -> None:
         """Remember whose guests these are now."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 
-from ...ext.constants import UNCOUNTED
+from ...ext.constants import NOT_INSTANCE, UNCOUNTED
 from ...ext.tables import format_uuid
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.decide.fits import Fit, SharedFit
@@ -25,7 +25,7 @@ from . import volume_backend_queries as vb
 from .catalog_queries import Flavors, Images, ShowFlavor, ShowImage, flavor, flavors, image, images
 from .group_queries import ServerGroups, server_groups
 from .host_detail import CellDetail, HostFacts, PciPoolDetail, cells_of, facts_of, pools_of
-from .instance_queries import InstanceLine, Instances, instances, many_instances
+from .instance_queries import InstanceLine, Instances, demand_instance, instances, many_instances
 from .lifecycle_queries import (
     Guests,
     GuestSnapshots,
@@ -180,9 +180,11 @@ class HostDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
-    """An instance in full; ``elsewhere``: resources that it takes of providers other than its host."""
+    """An instance in full; ``elsewhere``: resources that it takes of providers other than its host. ``asked``: it is
+    known what it was asked with."""
 
     elsewhere: dict[str, dict[str, int]]
+    asked: bool = False
 
 
 class DriftLine(msgspec.Struct, frozen=True):
@@ -333,6 +335,7 @@ def _show_host(state: ServiceState, user: str, query: ShowHost) -> HostDetail:
 def _instance(state: ServiceState, user: str, query: Instance) -> InstanceDetail:
     try:
         consumer = state.fleet.consumer(query.uuid)
+        demand_instance(state.fleet, query.uuid)
     except UnknownName:
         if state.tenants.role(user, CLOUD) >= RANK["reader"]:
             raise
@@ -348,6 +351,7 @@ def _instance(state: ServiceState, user: str, query: Instance) -> InstanceDetail
         building=consumer.building,
         resources=dict(consumer.resources),
         elsewhere={name: dict(amounts) for name, amounts in consumer.elsewhere.items()},
+        asked=state.requests.get(consumer.uuid) is not None,
     )
 
 
@@ -362,7 +366,9 @@ def _drift(state: ServiceState, user: str, query: ShowDrift) -> list[DriftLine]:
         beyond = blocks["used"][:, row] - np.maximum(blocks["limit"][:, row], 0)
         over = {name: int(beyond[index]) for index, name in enumerate(fleet.resource_classes) if beyond[index] > 0}
         lines = [fleet._kernel.consumer(consumer) for consumer in fleet._kernel.consumers_on(row)]
-        lost = sorted(format_uuid(line[0], line[1]) for line in lines if line[7] & UNCOUNTED)
+        lost = sorted(
+            format_uuid(line[0], line[1]) for line in lines if line[7] & (UNCOUNTED | NOT_INSTANCE) == UNCOUNTED
+        )
         vcpus, memory_mb, disk_gb = blocks["base"][:3, row].tolist()
         found.append(DriftLine(fleet.name(row), vcpus, memory_mb, disk_gb, over, lost))
     return found

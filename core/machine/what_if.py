@@ -13,6 +13,7 @@ from ...placement.types.errors import HostlerError, InvalidValue
 from .. import engine_commands as p
 from ..errors import ErrorValue, to_value
 from ..storage_commands import StorageBase, StorageCommand
+from . import guests
 from .edits import edit
 from .holds import Holds
 from .question import Query
@@ -80,11 +81,8 @@ class Trial:
             case p.Release(uuids=uuids):
                 self._holds.end(uuids)
                 return engine.release(uuids)
-            case (
-                p.Move(uuid=uuid, request=given)
-                | p.Resize(uuid=uuid, request=given)
-                | p.BeginMove(uuid=uuid, request=given)
-            ):
+            case p.Move(uuid=uuid) | p.Resize(uuid=uuid) | p.BeginMove(uuid=uuid):
+                given = guests.again(state, uuid, command.request, command.changes)
                 return self._move(command, given or state.asked_of(uuid))
             case p.SetPolicy():
                 raise InvalidValue("another policy is given beside the commands", field="policy")

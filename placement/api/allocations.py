@@ -165,9 +165,10 @@ def held_by(fleet: Fleet, consumer: int) -> Held:
 
 
 def note_of(fleet: Fleet, consumer: int) -> Note:
-    """Generation, type and time of a consumer; one that the engine placed is at 1, untyped. O(1)."""
+    """Generation, type and time of a consumer; one that the engine placed, or a host reports, is an instance at 1.
+    O(1)."""
     note = fleet._consumers.notes.get(consumer)
-    return note if note is not None else Note(int(fleet._kernel.consumer(consumer)[8]), None, 0.0)
+    return note if note is not None else Note(int(fleet._kernel.consumer(consumer)[8]), INSTANCE, 0.0)
 
 
 def _reported(fleet: Fleet, uuid: str) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fleet.fleet import Fleet
+from .allocations import INSTANCE
 from .answers import TypeUsage
 from .names import class_rank
 
@@ -32,7 +33,7 @@ def by_type(fleet: Fleet, project_id: str, user_id: str | None, consumer_type: s
         groups = {ALL: np.ones(len(ids), bool)} if len(ids) else {}
     else:
         notes = fleet._consumers.notes
-        types = np.array([(notes[i].consumer_type or UNTYPED) if i in notes else UNTYPED for i in ids.tolist()])
+        types = np.array([(notes[i].consumer_type or UNTYPED) if i in notes else INSTANCE for i in ids.tolist()])
         wanted = sorted(set(types.tolist())) if consumer_type is None else [consumer_type]
         groups = {name: types == name for name in wanted}
     return {

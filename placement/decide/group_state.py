@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ...ext.constants import NOT_INSTANCE
 from ...ext.tables import format_uuid
 from ..fleet.fleet import GROUP_POLICIES, Fleet
 from ..types.request import Request, ServerGroup
@@ -105,6 +106,6 @@ def as_value(fleet: Fleet, group: GroupState | None, request: Request) -> Reques
 def _kept_members(fleet: Fleet, group: GroupState) -> Iterator[str]:
     for row in group.hosts:
         for consumer in fleet._kernel.consumers_on(row):
-            high, low, _, _, _, _, kept, *_ = fleet._kernel.consumer(consumer)
-            if kept == group.kept:
+            high, low, _, _, _, _, kept, flags, _ = fleet._kernel.consumer(consumer)
+            if kept == group.kept and not flags & NOT_INSTANCE:
                 yield format_uuid(high, low)

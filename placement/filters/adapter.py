@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from ...ext.constants import NOT_INSTANCE
 from ...ext.tables import format_uuid
 from ..fleet.fleet import GROUP_POLICIES
 from ..types.errors import HostlerError, InvalidValue, UnknownName
@@ -285,7 +286,9 @@ def _kept_group(fleet: Any, uuid: str) -> ServerGroup | str:
         uuid=uuid,
         policy=next(name for name, number in GROUP_POLICIES.items() if number == policy),
         max_server_per_host=at_most,
-        members=frozenset(format_uuid(*line[:2]) for line in consumers if line[6] == kept),
+        members=frozenset(
+            format_uuid(*line[:2]) for line in consumers if line[6] == kept and not line[7] & NOT_INSTANCE
+        ),
         hosts=frozenset(fleet._service_host(row) for row in rows),
     )
 

@@ -53,7 +53,7 @@ def test_a_guest_that_the_engine_placed_holds_allocations(engine: Engine) -> Non
     held = model.allocations(chosen.instance_uuid)
     assert held is not None
     assert held.allocations[chosen.provider_uuid][0] == {"VCPU": 2, "MEMORY_MB": 4_096, "DISK_GB": 10}
-    assert (held.generation, held.consumer_type) == (1, None)
+    assert (held.generation, held.consumer_type) == (1, "INSTANCE")
 
 
 def test_allocations_written_through_the_api_leave_the_engine_less(engine: Engine) -> None:
