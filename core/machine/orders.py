@@ -71,7 +71,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 8
+RULES: Final = 9
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -101,6 +101,8 @@ was reverted keeps what it was asked with. A guest is not lost while it moves: t
 
 8: how much of tenants is kept is bounded (``tenancy.bounds``). A guest is not resized to a node of no back end. The
 time that a guest has to let a volume go does not end when the volume is found attached.
+
+9: a host whose compute service is disabled is not evacuated while the service is alive.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -111,6 +113,8 @@ KEEPING_VERSIONS: Final = 7
 """The revision since which reports keep the versions of compute services."""
 KEEPING_GUESTS: Final = 7
 """The revision since which moves that were confirmed by Placement's clients are not reverted."""
+EVACUATING_THE_DEAD: Final = 9
+"""The revision since which a disabled host is evacuated only while its compute service is down."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

@@ -294,7 +294,7 @@ def _hosts(state: ServiceState, user: str, query: Hosts) -> list[HostLine]:
 
 def _line(fleet: Fleet, row: int) -> HostLine:
     view = HostView(fleet, row)
-    up = bool(fleet.column("service_up")[row])
+    up = fleet._services.is_alive(row)
     return HostLine(
         view.host,
         view.nodename,

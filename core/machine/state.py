@@ -40,7 +40,7 @@ from .doubled import Doubled, DoubledClaims
 from .holds import Holds
 from .kept_requests import KeptRequests, SavedRequests
 from .lives import Lives
-from .orders import COUNTING_ONCE, INSTANCES_BY_TYPE, KEEPING_VERSIONS, RULES
+from .orders import COUNTING_ONCE, EVACUATING_THE_DEAD, INSTANCES_BY_TYPE, KEEPING_VERSIONS, RULES
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -250,8 +250,7 @@ class ServiceState:
         return known.written
 
     def check_spec_of_tenant(self, asked: Asked) -> None:
-        """HostlerError if a spec may come from cloud admins only, or names what its project may not use. O(1) for a
-        known spec."""
+        """HostlerError if only cloud admins may give a spec, or it names what its project may not use. O(1) if known."""
         known, catalog = self.specs[bytes(asked.spec)], self.catalog
         if not known.judged:
             kept = {"flavor_kept": known.flavor is not None, "image_kept": known.image is not None}
@@ -345,6 +344,7 @@ class ServiceState:
         and where no policy was given the defaults become the present ones. O(guests) once, then O(1)."""
         fleet, pools = self.fleet, self.fleet.pools
         fleet._inventories.figures_follow, fleet._services.versions_stay = rules > 0, rules >= KEEPING_VERSIONS
+        fleet._services.disabled_is_down = rules < EVACUATING_THE_DEAD
         pools.keeps_absent = pools.charges_growth = fleet._consumers.counts_once = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:

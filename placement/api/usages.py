@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..fleet.fleet import Fleet
-from .allocations import INSTANCE
+from .allocations import INCOMPLETE, INSTANCE
 from .answers import TypeUsage
 from .names import class_rank
 
@@ -45,14 +45,20 @@ def by_type(fleet: Fleet, project_id: str, user_id: str | None, consumer_type: s
 
 def _consumers(fleet: Fleet, project_id: str, user_id: str | None) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Ids and shapes of the consumers that hold allocations."""
-    project = fleet._projects.ids.get(project_id)
-    if project is None:
+    projects = [fleet._projects.ids.get(name) for name in _names(project_id)]
+    found = [fleet._kernel.consumers_of(project) for project in projects if project is not None]
+    if not found:
         return np.empty(0, np.int32), np.empty(0, np.int32)
-    ids, shapes, users = fleet._kernel.consumers_of(project)
+    ids, shapes, users = (np.concatenate(columns) for columns in zip(*found, strict=True))
     mask = shapes >= 0
     if user_id is not None:
-        mask &= users == fleet._users.ids.get(user_id, -1)
+        mask &= np.isin(users, [fleet._users.ids.get(name, -1) for name in _names(user_id)])
     return ids[mask], shapes[mask]
+
+
+def _names(shown: str) -> tuple[str, ...]:
+    """What a project or user that is shown may be called here: one without a name is shown as INCOMPLETE."""
+    return (shown, "") if shown == INCOMPLETE else (shown,)
 
 
 def _total(fleet: Fleet, ids: NDArray[np.int32], shapes: NDArray[np.int32]) -> dict[str, int]:

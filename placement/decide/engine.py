@@ -311,6 +311,7 @@ class Engine:
         check_spec(request.spec)
         guest = fleet.consumer(uuid)
         row, uuid = fleet.row(guest.provider), guest.uuid
+        self._context.advance(request.now)
         moves.check_source(fleet, row, kind)
         request = request.with_changes(
             instance_uuids=(uuid,),

@@ -46,8 +46,12 @@ def check_kind(kind: object, on_expiry: object) -> None:
 
 
 def check_source(fleet: Fleet, row: int, kind: MoveKind) -> None:
-    """InvalidValue for the evacuation of a host whose compute service is up (Nova: ComputeServiceInUse)."""
-    if kind == "evacuate" and fleet.column("service_up")[row]:
+    """InvalidValue for the evacuation of a host whose compute service is up, disabled or not (Nova:
+    ComputeServiceInUse)."""
+    if kind != "evacuate":
+        return
+    up = fleet.column("service_up")[row] if fleet._services.disabled_is_down else fleet._services.is_alive(row)
+    if up:
         hint = "force the service down, or migrate the guest live"
         raise InvalidValue(f"the compute service of {fleet._service_host(row)} is up", field="kind", hint=hint)
 

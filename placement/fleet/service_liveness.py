@@ -55,6 +55,8 @@ class Services:
         self.caching = False
         """True while a rule is evaluated whose results are cached until the change log names their rows."""
         self._logs_all = False
+        self.disabled_is_down = False
+        """A disabled host may be evacuated though its compute service is alive, as in old journals."""
         self.versions_stay = True
         """Reports leave the versions of services as they are, where they tell none; they did not in old journals."""
         self.beats = 0
@@ -122,6 +124,14 @@ class Services:
         if self.now is None:
             return math.nan, math.nan
         return min(self._since, self.now), max(self._until, self.now)
+
+    def is_alive(self, row: int) -> bool:
+        """Nova's ``service_is_up``: not forced down, and seen in time or not monitored; disabled or not. O(1)."""
+        change_log = self._change_log
+        value = change_log.classes.values[int(change_log.store.row["class_of"][row])]
+        seen = float(change_log.store.host[COLUMN["last_seen_up"], row])
+        silent = self.now is not None and not math.isnan(seen) and abs(self.now - seen) > self.down_time
+        return bool(value.is_host) and not value.forced_down and not silent
 
     def advance(self, now: float | None, down_time: float) -> None:
         """Set the time, and the seconds without a heartbeat after which a service is down. None: no time.

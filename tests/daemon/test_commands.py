@@ -377,6 +377,30 @@ def test_a_guest_is_moved_by_what_was_asked_for_even_if_its_flavor_cannot_be_der
     assert run("release", uuid_of(62))[0] == 0
 
 
+def test_options_of_a_move_or_resize_change_what_was_asked_no_further(run: Run, daemon: Daemon) -> None:
+    with daemon.client() as client:
+        size = {"vcpus_total": 4, "total_usable_ram_mb": 4_096}
+        client.call("add_hosts", {"hosts": [{"host": f"apart-{number}", **size} for number in range(2)]})
+    nodes, guest = ("apart-0", "apart-1"), uuid_of(63)
+    assert run("aggregate", "create", "apart", *nodes, "--zone", "apart")[0] == 0
+    assert run("place", "--uuid", guest, "--zone", "apart", "--memory-mb", "512")[0] == 0
+    for words in (
+        ("move", "--alternates", "1"),
+        ("resize", "--vcpus", "2"),
+        ("move", "begin", "--kind", "resize", "--vcpus", "3"),
+    ):
+        code, said = run(*words, guest, "--json")
+        assert (code, json.loads(said)["selections"][0]["node"] in nodes) == (0, True), words
+    assert [line["uuid"] for line in json.loads(run("guest", "list", "--json", "--node", nodes[0])[1])] == [guest]
+    assert [line["uuid"] for line in json.loads(run("guest", "list", "--json", "--node", nodes[1])[1])] in ([guest], [])
+    assert run("move", "confirm", guest)[0] == 0
+    assert run("aggregate", "set", "apart", "--zone", "away")[0] == 0
+    assert "unknown availability zone 'apart'" in run("move", guest)[1]
+    assert run("move", guest, "--zone", "away")[0] == 0
+    assert run("move", guest)[0] == 0
+    assert run("release", guest)[0] == 0
+
+
 @pytest.mark.parametrize("command", ["host", "place", "resize", "replay", "token", "serve"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     code, said = run(command, "--help")

@@ -176,6 +176,18 @@ def test_only_a_host_that_is_down_is_evacuated() -> None:
     assert e.begin_move(GUEST, asks(), kind="evacuate").host == "b"
 
 
+def test_a_disabled_host_is_evacuated_once_its_service_is_silent() -> None:
+    e = engine()
+    place(e, 1)
+    e.fleet.set_service("a", disabled=True)
+    with pytest.raises(InvalidValue, match="the compute service of a is up"):
+        e.begin_move(GUEST, asks(), kind="evacuate")
+    e.fleet.heartbeats(["a"], 100.0)
+    with pytest.raises(InvalidValue, match="the compute service of a is up"):
+        e.begin_move(GUEST, asks().with_changes(now=110.0), kind="evacuate")
+    assert e.begin_move(GUEST, asks().with_changes(now=500.0), kind="evacuate").host == "b"
+
+
 def test_one_move_at_a_time() -> None:
     e = engine()
     place(e, 1, vcpus=1)

@@ -1,0 +1,162 @@
+"""Migrations and volumes hold allocations and are no guests; a guest that is placed again keeps what it was asked
+with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core import engine_commands as p
+from hostler.core.machine import queries as q
+from hostler.core.machine.group_queries import ServerGroups
+from hostler.core.machine.instance_queries import Instances
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import PlacementWrite
+from hostler.core.machine.provider_queries import Allocations
+from hostler.core.machine.what_if import WhatIf
+from hostler.placement.api import commands as api
+from hostler.placement.api.placement_model import PlacementModel
+from hostler.placement.types.errors import UnknownName
+from hostler.placement.types.host import Aggregate, Host
+
+from .orders import NOW, asked, machine, order, place, uuid_of
+
+GUEST, GROUP, VOLUME = uuid_of(1), uuid_of(500), uuid_of(70)
+NOBODY = "00000000-0000-0000-0000-000000000000"
+
+
+def do(m: ServiceMachine, command: Any, *, now: float = NOW) -> Any:
+    """Carry out a command as the journal has it."""
+    return m.apply(m.decode(m.encode(order(command, now=now))))
+
+
+def ask(m: ServiceMachine, query: Any) -> Any:
+    return q.answer(m.state, "@local", query)
+
+
+def moving() -> tuple[ServiceMachine, str]:
+    """A guest of a server group on its way from node-0 to node-1, and the uuid of its migration."""
+    m = machine(2)
+    do(m, p.AddServerGroup(uuid=GROUP, policy="anti-affinity"))
+    do(m, p.Place(request=msgspec.structs.replace(asked(1, vcpus=2), server_group=GROUP)))
+    do(m, p.BeginMove(uuid=GUEST))
+    (move,) = ask(m, q.ShowMoves())
+    return m, move.migration
+
+
+def test_a_migration_is_listed_shown_and_counted_as_no_guest() -> None:
+    m, migration = moving()
+    assert [line.uuid for line in ask(m, Instances())] == [GUEST]
+    assert [line.uuid for line in ask(m, Instances(node="node-0"))] == [GUEST]  # it is on both
+    assert [line.uuid for line in ask(m, Instances(node="node-1"))] == [GUEST]
+    assert ask(m, Instances(node="node-9")) == []
+    assert [line.members for line in ask(m, ServerGroups())] == [1]
+    with pytest.raises(UnknownName, match="of type MIGRATION"):
+        ask(m, q.Instance(uuid=migration))
+    do(m, p.RevertMove(uuid=GUEST))
+    assert [(line.uuid, line.node) for line in ask(m, Instances())] == [(GUEST, "node-0")]
+    assert ask(m, Instances(node="node-1")) == []
+
+
+def test_consumers_tell_what_they_are() -> None:
+    m, migration = moving()
+    node = m.state.fleet.uuid(0)
+    held = api.ConsumerAllocations(
+        allocations={node: {"DISK_GB": 40}}, project_id="p", user_id="u", consumer_type="VOLUME", generation=None
+    )
+    do(m, PlacementWrite(command=api.SetAllocations(now=NOW, consumers={VOLUME: held}, infer_types=True)))
+    types = {line.consumer: line.consumer_type for line in ask(m, Allocations())}
+    assert types == {GUEST: "INSTANCE", migration: "MIGRATION", VOLUME: "VOLUME"}
+    assert [line.uuid for line in ask(m, Instances())] == [GUEST]
+    with pytest.raises(UnknownName, match="of type VOLUME"):
+        ask(m, q.Instance(uuid=VOLUME))
+    usages = PlacementModel(m.state.fleet).usages_by_type(NOBODY)
+    assert {name: used.consumer_count for name, used in usages.items()} == {"INSTANCE": 1, "MIGRATION": 1}
+    assert PlacementModel(m.state.fleet).usages(NOBODY) == {"VCPU": 4, "MEMORY_MB": 2_048}
+
+
+def test_a_volume_on_a_host_that_has_drifted_is_no_lost_instance() -> None:
+    m = machine(1)
+    node = m.state.fleet.uuid(0)
+    held = api.ConsumerAllocations(
+        allocations={node: {"DISK_GB": 40}}, project_id="p", user_id="u", consumer_type="VOLUME", generation=None
+    )
+    do(m, PlacementWrite(command=api.SetAllocations(now=NOW, consumers={VOLUME: held}, infer_types=True)))
+    do(m, p.SetInventory(name="node-0", inventories={"DISK_GB": {"total": 10}}))  # type: ignore[dict-item]
+    (line,) = ask(m, q.ShowDrift())
+    assert (line.beyond_capacity, line.lost_instances) == ({"DISK_GB": 30}, [])
+
+
+# what is kept of a request
+
+
+def zones() -> ServiceMachine:
+    """Four hosts, two in each of two zones, and a guest of the second one, whose image has a property."""
+    m = machine(0)
+    size: dict[str, Any] = {"vcpus_total": 16, "total_usable_ram_mb": 65_536, "total_usable_disk_gb": 500}
+    made = []
+    for name, zone, number in (("a", "one", 901), ("b", "one", 901), ("c", "two", 902), ("d", "two", 902)):
+        group = Aggregate(uuid=uuid_of(number), name=zone, metadata={"availability_zone": zone})
+        made.append(Host(host=name, aggregates=(group,), **size))
+    do(m, p.AddHosts(hosts=tuple(made)))
+    do(m, p.Place(request=asked(1, availability_zone="two", image={"properties": {"os_type": "linux"}})))
+    return m
+
+
+def kept(m: ServiceMachine) -> Any:
+    return m.state.specs.of(m.state.asked_of(GUEST).spec)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        p.Resize(uuid=GUEST, request=asked(vcpus=3), changes=("flavor",)),
+        p.BeginMove(uuid=GUEST, kind="resize", request=asked(vcpus=3), changes=("flavor",)),
+        p.Move(uuid=GUEST, request=asked(vcpus=3), changes=("flavor",)),
+    ],
+)
+def test_what_a_change_does_not_name_is_as_it_was_asked(command: Any) -> None:
+    m = zones()
+    for node in "cd":
+        do(m, p.SetService(name=node, disabled=True))
+    (tried,) = ask(m, WhatIf(commands=[command]))
+    assert tried.error is None
+    assert not tried.result.placed
+    assert not do(m, command).placed  # the hosts of the other zone are not for it
+    do(m, p.SetService(name="c", disabled=False))
+    do(m, p.SetService(name="d", disabled=False))
+    assert do(m, command).host in "cd"
+    assert (kept(m).flavor.vcpus, kept(m).availability_zone) == (3, "two")
+    assert kept(m).image.properties == {"os_type": "linux"}
+    m.state.fleet.check()
+
+
+def test_a_guest_whose_zone_has_another_name_goes_on_under_that_one() -> None:
+    m = zones()
+    renamed = Aggregate(uuid=uuid_of(902), name="two", metadata={"availability_zone": "due"})
+    do(m, p.UpdateAggregate(aggregate=renamed))
+    with pytest.raises(UnknownName, match="unknown availability zone 'two'"):
+        do(m, p.Move(uuid=GUEST))
+    before = m.state.fleet.consumer(GUEST).provider
+    request = asked(availability_zone="due")
+    assert do(m, p.Move(uuid=GUEST, request=request, changes=("availability_zone",))).host in {"c", "d"} - {before}
+    assert kept(m).availability_zone == "due"
+    assert kept(m).image.properties == {"os_type": "linux"}
+    assert do(m, p.Move(uuid=GUEST)).host == before
+
+
+def test_changes_of_a_guest_whose_request_is_not_known_are_the_request() -> None:
+    m = zones()
+    m.state.requests.forget([GUEST])
+    assert ask(m, q.Instance(uuid=GUEST)).asked is False
+    assert do(m, p.Resize(uuid=GUEST, request=asked(vcpus=3), changes=("flavor",))).placed
+    assert kept(m).availability_zone is None
+
+
+def test_a_forced_host_is_not_kept_by_a_change() -> None:
+    m = machine(2)
+    do(m, place(1, force_hosts=["node-0"]))
+    do(m, p.SetService(name="node-0", disabled=True))
+    assert do(m, p.Resize(uuid=GUEST, request=asked(vcpus=3), changes=("flavor",))).host == "node-1"
