@@ -250,7 +250,7 @@ class ServiceState:
         return known.written
 
     def check_spec_of_tenant(self, asked: Asked) -> None:
-        """HostlerError if only cloud admins may give a spec, or it names what its project may not use. O(1) if known."""
+        """HostlerError if only cloud admins may give a spec, or it names what its project may not. O(1) if known."""
         known, catalog = self.specs[bytes(asked.spec)], self.catalog
         if not known.judged:
             kept = {"flavor_kept": known.flavor is not None, "image_kept": known.image is not None}
