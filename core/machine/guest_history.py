@@ -7,6 +7,7 @@ uuids and refusals.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -22,7 +23,18 @@ from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, InvalidValue, NoValidHost
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import Flavor, RequestSpec
-from ..engine_commands import Asked, BeginMove, ConfirmHold, Hold, Move, Place, PlaceMany, Release, Resize
+from ..engine_commands import (
+    Asked,
+    BeginMove,
+    ConfirmHold,
+    Hold,
+    Move,
+    Place,
+    PlaceMany,
+    Release,
+    Resize,
+    SpecField,
+)
 from ..engine_commands import Placed as PlacedMany
 from ..storage_commands import ManageVolume, PlaceTogether, PlaceVolume, PlaceVolumeGroup
 from ..tenancy.commands import CatalogCommand
@@ -113,11 +125,11 @@ class _Guests:
                 case Release(uuids=uuids) if not isinstance(outcome, HostlerError):
                     self._left(order.now, uuids)
                 case (
-                    Resize(uuid=uuid, request=asked)
-                    | Move(uuid=uuid, request=Asked() as asked)
-                    | BeginMove(uuid=uuid, request=Asked() as asked)
+                    Resize(uuid=uuid, request=asked, changes=changes)
+                    | Move(uuid=uuid, request=Asked() as asked, changes=changes)
+                    | BeginMove(uuid=uuid, request=Asked() as asked, changes=changes)
                 ):
-                    self._changed(order.now, uuid, asked, outcome)
+                    self._changed(order.now, uuid, asked, changes, outcome)
                 case PlacementWrite(command=DeleteAllocations(consumer=uuid)) if not isinstance(outcome, HostlerError):
                     self._left(order.now, [uuid])
                 case PlacementWrite(command=SetAllocations(consumers=held) | Reshape(consumers=held)) if not isinstance(
@@ -209,11 +221,14 @@ class _Guests:
             if position is not None:
                 self.guests[position] = self.guests[position]._replace(left=now)
 
-    def _changed(self, now: float, uuid: str, asked: Asked, outcome: Any) -> None:
+    def _changed(self, now: float, uuid: str, asked: Asked, changes: Sequence[SpecField] | None, outcome: Any) -> None:
         """A resized guest counts as released, and as a new guest with the new size."""
         if not isinstance(outcome, Decision) or not outcome.placed or uuid not in self.here:
             return
         before, spec = self.guests[self.here[uuid]], self.machine.state.specs.of(asked.spec)
+        if changes is not None:
+            changed: dict[str, Any] = {name: getattr(spec, name) for name in changes}
+            spec = dataclasses.replace(before.spec, **changed)
         if spec is before.spec or spec.flavor == before.spec.flavor:
             return
         self._left(now, [uuid])

@@ -16,6 +16,7 @@ from ...placement.types.errors import HostlerError, UnknownName
 from ...placement.types.request import Flavor, RequestSpec
 from .clock import Clock, duration_s
 from .csv_columns import MOST, Kept, Texts, Wrong
+from .derived import derived
 from .machines import Machine
 from .terms import FAULT_DOMAINS, PLAIN, POLICIES, Terms, Usage, Usages
 from .workload import ALONE, NEVER, STEP_S
@@ -205,9 +206,8 @@ class Columns:
         sizes = (flavor.vcpus, flavor.memory_mb, flavor.root_gb, *flavor.extra_specs.items())
         number = self._numbers.setdefault((flavor.name, zone, terms, *sizes), len(self._specs))
         if number == len(self._specs):
-            # NUMA cells follow from the flavor, as nova-api makes them.
-            cells = any(key.startswith("hw:") for key in flavor.extra_specs) or None
-            spec = RequestSpec(flavor=flavor, availability_zone=zone, prepare=cells)
+            # NUMA cells and PCI devices follow from the flavor, as nova-api makes them.
+            spec = derived(RequestSpec(flavor=flavor, availability_zone=zone))
             # Equal specs with different terms are one object, by which the engine knows them.
             self._specs.append(self._equal.setdefault(spec, spec))
             self._terms.append(terms)

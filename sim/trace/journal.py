@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...placement.types.errors import InvalidValue
 from ...placement.types.guest_history import GuestHistory, PastGuest
 from ...placement.types.request import RequestSpec
+from .derived import derived
 from .published import is_packing_trace
 from .workload import ALONE, NEVER, STEP_S, Workload
 
@@ -85,7 +86,7 @@ def _specs(history: GuestHistory) -> tuple[tuple[RequestSpec, ...], NDArray[np.i
     for guest in history.guests:
         if id(guest.spec) not in known:
             known[id(guest.spec)] = len(specs)
-            specs.append(guest.spec)
+            specs.append(derived(guest.spec))
     return tuple(specs), np.array([known[id(guest.spec)] for guest in history.guests], np.int64)
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from hostler.core.cli import main
-from hostler.core.engine_commands import AddHosts, AddServerGroup, PlaceMany, Release, Resize
+from hostler.core.engine_commands import AddHosts, AddServerGroup, Move, Place, PlaceMany, Release, Resize, SetPolicy
 from hostler.core.journal.journal import Journal
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
@@ -168,3 +168,31 @@ def test_a_real_service_is_replayed_under_another_policy(tmp_path: Path, capsys:
     assert outcome["policy"] == "best-fit"
     assert main(["simulate", "size", "--trace", str(tmp_path / "data"), *shape]) == 0
     assert json.loads(capsys.readouterr().out)["hosts"] == 4
+
+
+def test_a_change_of_a_guest_leaves_what_it_does_not_name(tmp_path: Path) -> None:
+    folder = journal(
+        tmp_path,
+        at(0, three_hosts()),
+        at(0, place(1, vcpus=2, availability_zone="nova")),
+        at(10, Move(uuid=uuid_of(1), request=asked(vcpus=9), changes=())),
+        at(20, Resize(uuid=uuid_of(1), request=asked(vcpus=4), changes=("flavor",))),
+    )
+    trace = read_journal(folder)
+    assert [(spec.flavor.vcpus, spec.availability_zone) for spec in trace.specs] == [(2, "nova"), (4, "nova")]
+
+
+def test_guests_with_devices_are_not_played_as_if_they_had_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "devices.csv"
+    file.write_text("arrival_s,vcpus,memory_gb,extra_specs\n0,2,4,pci_passthrough:alias=gpu:1\n")
+    assert main(["simulate", "run", "--trace", str(file), "--hosts", "2"]) == 1
+    assert "unknown PCI alias 'gpu'" in capsys.readouterr().err
+    rules = {"filter_scheduler": {"enabled_filters": ["ComputeFilter", "NUMATopologyFilter"]}}
+    spec = {"flavor": {"name": "g", "vcpus": 2, "memory_mb": 1_024, "extra_specs": {"hw:numa_nodes": "1"}}}
+    numa = msgspec.structs.replace(asked(1), spec=msgspec.Raw(msgspec.msgpack.encode(spec)))
+    folder = journal(
+        tmp_path / "left", at(0, three_hosts()), at(0, SetPolicy(policy=rules)), at(1, Place(request=numa))
+    )
+    assert [each.prepare for each in read_journal(folder).specs] == [True]
