@@ -7,8 +7,6 @@ already, back ends that hang, and placements beside a busy reconciler.
 from __future__ import annotations
 
 import fcntl
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -17,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import cyclopts
+import numpy as np
 import trio
 
 from hostler.core.engine_commands import AddHosts, asked
-from hostler.core.rpc.client import BlockingClient, Client
+from hostler.core.rpc.client import BlockingClient, Client, open_client
 from hostler.drivers.compute.libvirt_xml import domain_xml
 from hostler.drivers.protocol import GuestSpec, Mark
 from hostler.placement.types.host import Aggregate, Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 
-from .service import cpu_of, load, percentiles, pipelined, service, with_client
+from .service import ASKED, cpu_of, percentiles, service, with_client
 
 app = cyclopts.App(name="reconcile", help="The reconciler of a running daemon.")
 
@@ -90,12 +89,13 @@ async def known(client: Client, nodes: int) -> None:
 
 
 async def create(client: Client, guests: Sequence[str], others: Sequence[str] = ()) -> None:
-    """Create guests, pipelined."""
+    """Create guests, pipelined, on none of the ``others``."""
     for first in range(0, len(guests), 500):
         answers = await client.pipeline(
             [("create_guest", wanted(each, others)) for each in guests[first : first + 500]]
         )
-        assert all(answer.placed for answer in answers), answers[0]
+        refused = [answer for answer in answers if not answer.placed]
+        assert not refused, refused[0]
 
 
 async def delete(client: Client, guests: Sequence[str]) -> None:
@@ -235,23 +235,31 @@ def hang(*, guests: int = 200, waiting: int = 200, rounds: int = 2) -> None:
                 print({"alone": percentiles(alone), "beside": percentiles(beside)}, flush=True)
 
 
-async def churn(client: Client, rate: float) -> None:
-    """Create guests at a rate a second, and remove each ten seconds later, until cancelled."""
-    old = list[list[str]]()
-    at = trio.current_time()
-    while True:
-        old.append(names(max(round(rate / 10), 1)))
-        await create(client, old[-1])
-        if len(old) > 100:
-            await delete(client, old.pop(0))
-        at += 0.1
-        await trio.sleep_until(at)
+class Load:
+    """Placements that are always under way."""
 
+    def __init__(self, client: Client, process: int) -> None:
+        self._client = client
+        self._stat = Path(f"/proc/{process}/task/{process}/schedstat")
+        self.placed = 0
 
-@app.command
-def churning(address: str, rate: float) -> None:
-    """Keep the reconciler busy."""
-    trio.run(with_client, address, churn, rate)
+    async def place(self) -> None:
+        """Place one by one, 256 on their way, for ever."""
+        while True:
+            answers = await self._client.pipeline([("place", ASKED)] * 256)
+            self.placed += sum(answer.placed for answer in answers)
+
+    def loop_seconds(self) -> float:
+        """Processor time of the service's event loop, whose thread has the number of its process."""
+        return int(self._stat.read_text().split()[0]) / 1e9
+
+    async def window(self, seconds: float) -> tuple[float, float]:
+        """Microseconds of the loop for each placement, all else that it does included, and placements a second of the
+        clock."""
+        cpu, placed, began = self.loop_seconds(), self.placed, trio.current_time()
+        await trio.sleep(seconds)
+        placed = self.placed - placed
+        return (self.loop_seconds() - cpu) / placed * 1e6, placed / (trio.current_time() - began)
 
 
 def add_plain_hosts(address: str, count: int) -> None:
@@ -267,31 +275,44 @@ def add_plain_hosts(address: str, count: int) -> None:
         client.call("add_hosts", AddHosts(hosts=tuple(Host(host=f"node-{at}", **figures) for at in range(count))))
 
 
+async def side_by_side(address: str, process: int, guests: int, seconds: float, pairs: int) -> None:
+    """Print what a placement costs the loop while calls are made on a back end for which guests wait, and while none
+    are: in pairs of windows, the second one of each pair first in every other."""
+    async with open_client(address, within=60) as client, open_client(address, within=60) as other:
+        await known(other, 10)
+        load, found, waiting = Load(client, process), list[tuple[float, float]](), 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(load.place)
+            nursery.start_soon(load.place)
+            for pair in range(pairs):
+                if waiting < guests // 2:
+                    await other.call("set_backend", {"name": "hosts", "enabled": True})  # else nothing is placed there
+                    await create(other, names(guests - waiting))
+                    waiting = guests
+                figures = {}
+                for busy in (False, True) if pair % 2 else (True, False):
+                    await other.call("set_backend", {"name": "hosts", "enabled": busy})
+                    await trio.sleep(1.0)  # until the inventory that this begins has ended
+                    figures[busy] = await load.window(seconds)
+                before, waiting = waiting, (await other.call("reconcile_status")).unsettled
+                found.append((figures[True][0] / figures[False][0], figures[True][1] / figures[False][1]))
+                line = {"us": [figures[False][0], figures[True][0]], "a_second": [figures[False][1], figures[True][1]]}
+                print({key: [round(value, 1) for value in values] for key, values in line.items()}, before - waiting)
+            nursery.cancel_scope.cancel()
+    low, median, high = np.percentile(found, [25, 50, 75], axis=0).round(3).tolist()
+    print({"us": median[0], "quartiles": [low[0], high[0]]}, {"a_second": median[1], "quartiles": [low[1], high[1]]})
+
+
 @app.command
-def beside(
-    *, hosts: int = 1_000, rate: float = 20.0, guests: int = 1_000, seconds: float = 5.0, rounds: int = 4
-) -> None:
-    """Placements a second on hosts without a back end, by turns while the reconciler has nothing to do but its
-    inventories of some guests, and while it builds and removes ``rate`` guests a second; and the CPU of the service
-    for each placement, the reconciler's included."""
-    backend = model_backend("busy", 100, "page = 2000\nconcurrency = 32\n")
+def beside(*, hosts: int = 1_000, guests: int = 4_000, seconds: float = 0.7, pairs: int = 24) -> None:
+    """Placements on hosts without a back end, 512 on their way, while the reconciler builds all that it can of guests
+    that wait for it, and while it makes no calls; as ratios of short windows that follow each other."""
     with (
         tempfile.TemporaryDirectory(prefix="hostler-bench-") as name,
-        service(Path(name), backend) as (address, process),
+        service(Path(name), libvirt_backend(Path(name), 10)) as (address, process),
     ):
         add_plain_hosts(address, hosts)
-        trio.run(with_client, address, known, 100)
-        trio.run(with_client, address, create, names(guests))
-        trio.run(with_client, address, all_settled, "active", guests)
-        command = [sys.executable, "-m", "hostler.bench.reconcile", "churning", address, str(rate)]
-        for _ in range(rounds):
-            found = {"idle": load(process, address, seconds, pipelined, 512)}
-            busy = subprocess.Popen(command)
-            time.sleep(3.0)
-            found["busy"] = load(process, address, seconds, pipelined, 512)
-            busy.terminate()
-            busy.wait()
-            print(found, flush=True)
+        trio.run(side_by_side, address, process.pid, guests, seconds, pairs)
 
 
 if __name__ == "__main__":

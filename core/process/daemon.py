@@ -33,6 +33,7 @@ from ..machine.machine import ServiceMachine
 from ..machine.orders import Order
 from ..machine.replicated import Replayed
 from ..machine.state import PolicyValues, with_present_defaults
+from ..reconcile.pace import Pace
 from ..reconcile.reconciler import Reconciler
 from ..regions.cascade import Cascade
 from ..rpc.server import Limits, RpcServer
@@ -363,7 +364,8 @@ class Daemon:
         if not config.backends:
             return None
         folder = config.reconcile.user_data
-        reconciler = Reconciler(service, config.backends, user_data=None if folder is None else Path(folder))
+        user_data = None if folder is None else Path(folder)
+        reconciler = Reconciler(service, config.backends, user_data=user_data, pace=Pace())
         service.reconciler = self.metrics.reconciler = reconciler
         return reconciler
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,12 +23,20 @@ from ..backends.errors import Denied, DriverError, Permanent, Transient, Unknown
 from ..backends.loading import find_driver
 from ..backends.protocol import AnyDriver, DriverContext, OpenDriver
 from .breaker import Backoff, Breaker
+from .places import Places
 from .work_queue import WorkQueue
 
 T = TypeVar("T")
+STEPS_A_CALL: Final = 4
+"""Steps that may be under way for each call that may: while some wait for the journal, others call."""
 REOPEN: Final = "open"
 """Key of the waits between attempts to open a driver."""
 LONGEST_PROBLEM: Final = 1_000
+PAUSED_LOOK: Final = 3_600.0
+"""Seconds between two looks at a back end that is disabled, unless it is woken."""
+
+REMOVES: Final = ContextVar("removes", default=False)
+"""Whether the step of this task removes something."""
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -65,6 +74,10 @@ class CallCounts:
         """Guests that became active or stopped after a build, and the seconds from claim to confirmation in total."""
 
 
+class HeldBack(Exception):
+    """No call is made now: the back end is disabled, or did not answer. What was to call is begun again later."""
+
+
 class Backend:
     """A back end while the reconciler runs. ``driver`` is None while it is not open."""
 
@@ -76,6 +89,8 @@ class Backend:
         self.backoff = Backoff(chance)
         self.queue = WorkQueue(trio.current_time)
         self.counts = CallCounts()
+        self.enabled: Callable[[], bool] = lambda: True
+        self._places = Places(1)
         self.problem: str | None = None
         """Why the driver is not open, or the last call failed; None while all is well."""
 
@@ -87,8 +102,21 @@ class Backend:
         """The back end's name for a network, as ``image``."""
         return _checked(self.config.networks.get(name, name), "networks")
 
+    def held_back(self) -> float:
+        """Seconds until calls may be made; 0.0: now."""
+        return self.breaker.wait() if self.enabled() else PAUSED_LOOK
+
     async def call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
-        """One call on the driver, within its time limit. DriverError of some class, whatever the driver raised."""
+        """``call_now`` once fewer calls than the driver allows are under way; that of a step that REMOVES something
+        goes before others. HeldBack if none is made by then."""
+        async with self._places.one(urgent=REMOVES.get()):
+            if self.held_back() > 0:
+                raise HeldBack(self.name)
+            return await self.call_now(operation, work)
+
+    async def call_now(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        """One call on the driver, within its time limit, however many others are under way. DriverError of some class,
+        whatever the driver raised."""
         assert self.driver is not None
         self.breaker.begin()
         began, outcome = trio.current_time(), "cancelled"
@@ -136,6 +164,7 @@ class Backend:
                 async with AsyncExitStack() as stack:
                     self.driver, self.problem = await self._open(stack, installation), None
                     self.backoff.forget(REOPEN)
+                    self._places = Places(self.driver.facts.concurrency)
                     try:
                         await work()
                     finally:

@@ -86,7 +86,7 @@ class Inventory:
         async def read() -> list[T]:
             return [item async for page in listing() for item in page.items]
 
-        return await self._backend.call(operation, read)
+        return await self._backend.call_now(operation, read)  # beside the steps
 
     async def _report(self, at: float, nodes: list[Node], guests: list[Guest], driver: ComputeDriver) -> None:
         lives, attaching = self._desk.lives, attaches(driver)

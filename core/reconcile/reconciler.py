@@ -39,9 +39,10 @@ from ..service import Service
 from ..storage_commands import DeleteVolumes
 from ..tasks import background
 from ..tenancy.tenants import RECONCILER
-from .backend import Backend, BackendConfig
+from .backend import REMOVES, STEPS_A_CALL, Backend, BackendConfig, HeldBack
 from .guests import GuestSteps
 from .inventory import Inventory
+from .pace import Pace
 from .snapshots import SnapshotSteps
 from .status import BackendStatus, ReconcileStatus, StrangerLine
 from .volumes import VolumeSteps
@@ -49,7 +50,8 @@ from .work_queue import SNAPSHOT, URGENT, USUAL, VOLUME
 
 REFUSED_WAIT: Final = 1.0
 """Seconds until the next step after the service did not take a command."""
-PAUSED_LOOK: Final = 3_600.0
+COMMAND_COST: Final = 150
+"""Microseconds that a change of a life takes, about."""
 
 log = logging.getLogger("hostler.reconcile")
 
@@ -59,6 +61,7 @@ class _Part:
 
     def __init__(self, owner: Reconciler, backend: Backend, user_data: Path | None) -> None:
         self.owner, self.backend = owner, backend
+        backend.enabled = self.enabled
         self.steps = GuestSteps(owner, backend, user_data)
         self.volume_steps = VolumeSteps(owner, backend, self.steps.deny)
         self.snapshot_steps = SnapshotSteps(owner, backend, self.steps.deny)
@@ -95,12 +98,17 @@ class _Part:
             nursery.start_soon(self._look)
             while True:
                 assert self.backend.driver is not None
-                most = self.backend.driver.facts.concurrency
-                key = await self.backend.queue.take(most, self._held_back)
-                nursery.start_soon(self._step, key)
+                most = self.backend.driver.facts.concurrency * STEPS_A_CALL
+                pace = self.owner.pace
+                if pace is not None:
+                    await pace.turn()
+                key, priority = await self.backend.queue.take(most, self.backend.held_back)
+                REMOVES.set(priority == URGENT)  # of the task that is started
+                nursery.start_soon(self._step if pace is None else self._metered_step, key)
 
-    def _held_back(self) -> float:
-        return self.backend.breaker.wait() if self.enabled() else PAUSED_LOOK
+    async def _metered_step(self, key: str) -> None:
+        assert self.owner.pace is not None
+        await self.owner.pace.metered(self._step(key))
 
     async def _step(self, key: str) -> None:
         queue, backoff = self.backend.queue, self.backend.backoff
@@ -118,6 +126,8 @@ class _Part:
                 self.owner.look_at(key)
             else:
                 self.owner.look_at(key, again)
+        except HeldBack:
+            self.owner.look_at(key)
         except HostlerError as error:
             # A command was refused: the guest has changed meanwhile, or the service takes none now.
             log.debug("%s: %s", key, error)
@@ -172,10 +182,12 @@ class Reconciler:
         user_data: Path | None = None,
         chance: random.Random | None = None,
         drivers: Mapping[str, OpenDriver] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """``user_data``: the folder of cloud-init user data. ``drivers``: functions that open drivers, by the name of
-        the back end, instead of installed ones."""
-        self._service = service
+        the back end, instead of installed ones. ``pace``: what it leaves of the event loop to others; by default it
+        takes what it gets."""
+        self._service, self.pace = service, pace
         self.chance = chance if chance is not None else random.Random()
         self._changed = trio.Event()
         self._counts: tuple[Lives, dict[str, int], int] | None = None
@@ -204,7 +216,9 @@ class Reconciler:
 
     async def submit(self, command: LifecycleCommand) -> Any:
         """Have a command carried out. HostlerError if it is refused."""
-        return await self._service.writer.submit(Order(self.now(), RECONCILER, command))
+        if self.pace is not None:
+            self.pace.spend(COMMAND_COST / 1e6)
+        return await self._service.writer.submit(Order(self.now(), RECONCILER, command), cost=COMMAND_COST)
 
     async def connection(self, volume: VolumeLife, node: str) -> Connection:
         """How a node reaches a volume. Transient while its back end is not to be called."""
@@ -216,6 +230,8 @@ class Reconciler:
             raise Transient(f"back end {volume.backend}, which has volume {volume.uuid}, has no pools now")
         try:
             return await part.backend.call("connect", lambda: driver.connect(volume.uuid, node))
+        except HeldBack:
+            raise Transient(f"back end {volume.backend}, which has volume {volume.uuid}, is not in use now") from None
         except Denied as error:
             await part.steps.deny(str(error))
             raise Transient(f"back end {volume.backend} refuses the credentials") from None
@@ -244,6 +260,8 @@ class Reconciler:
             self._counts = None
             self._changed.set()
             self._changed = trio.Event()
+        elif self.pace is not None:
+            self.pace.told()
         if isinstance(command, CreateGuest | AdoptGuest):
             if isinstance(outcome, Decision):
                 for selection in outcome.selections:
@@ -374,7 +392,7 @@ class Reconciler:
         backend = part.backend
         if backend.driver is None:
             raise DriverError(f"back end {name} is not open: {backend.problem or 'it is being opened'}")
-        await backend.call("check", backend.driver.check)
+        await backend.call_now("check", backend.driver.check)
 
     async def console(self, uuid: str) -> ConsoleAddress:
         """How the console of a guest is reached. UnknownName if there is no such guest; DriverError, a Permanent one
@@ -388,7 +406,10 @@ class Reconciler:
             raise Transient(f"back end {backend.name}, which has the guest, is not in use now")
         if not has_consoles(driver):
             raise Permanent(f"back end {backend.name}, which has the guest, tells no consoles", field="uuid")
-        return await backend.call("console", lambda: driver.console(uuid))
+        try:
+            return await backend.call("console", lambda: driver.console(uuid))
+        except HeldBack:
+            raise Transient(f"back end {backend.name}, which has the guest, is not in use now") from None
 
     async def until_settled(self) -> None:
         """Return once every guest and volume is as desired, or in error. For tests and programs that wait."""

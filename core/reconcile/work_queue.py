@@ -68,34 +68,36 @@ class WorkQueue:
             self.add(key, max(0.0, again[0] - self._clock()), again[1])
         self.wake()
 
-    async def take(self, most: int, held_back: Callable[[], float]) -> str:
-        """The next key that is due, once fewer than ``most`` keys are worked on and ``held_back`` returns 0 seconds.
-        Of keys that are due, urgent ones first."""
+    async def take(self, most: int, held_back: Callable[[], float]) -> tuple[str, int]:
+        """The next key that is due, and its priority, once fewer than ``most`` keys are worked on, or twice as many
+        for an urgent one, and ``held_back`` returns 0 seconds. Of keys that are due, urgent ones first."""
         await trio.lowlevel.checkpoint()  # beforehand: a key that is taken is not lost
         while True:
             self._wake = trio.Event()
             wait = held_back()
-            if wait <= 0 and len(self.running) < most:
-                key = self._pop()
-                if key is not None:
-                    self.running.add(key)
-                    return key
+            running = len(self.running)
+            if wait <= 0 and running < 2 * most:
+                found = self._pop(URGENT if running >= most else USUAL)
+                if found is not None:
+                    self.running.add(found[0])
+                    return found
                 wait = self._waiting[0][0] - self._clock() if self._waiting else float("inf")
             elif wait <= 0:
                 wait = float("inf")
             with trio.move_on_after(wait):
                 await self._wake.wait()
 
-    def _pop(self) -> str | None:
-        """The most urgent key that is due; of those, the one that has been due longest. O(log keys), amortised."""
+    def _pop(self, least: int) -> tuple[str, int] | None:
+        """The most urgent key that is due, and its priority, if that is ``least`` or more urgent; of those, the one
+        that has been due longest. O(log keys), amortised."""
         now, waiting, ready = self._clock(), self._waiting, self._ready
         while waiting and waiting[0][0] <= now:
             due, priority, number, key = heapq.heappop(waiting)
             heapq.heappush(ready, (priority, due, number, key))
-        while ready:
-            _, _, number, key = heapq.heappop(ready)
+        while ready and ready[0][0] <= least:
+            priority, _, number, key = heapq.heappop(ready)
             known = self._due.get(key)
             if known is not None and known[2] == number:
                 del self._due[key]
-                return key
+                return key, priority
         return None

@@ -30,10 +30,15 @@ SHARED_BATCH_COST: Final = 4_000
 """The same while several users have commands: who comes during a batch waits for its end, and for that of the next."""
 SHARED_BATCHES: Final = 32
 """Batches for which a user counts after the last command."""
+OWN_BATCHES: Final = 4
+"""Batches for which a command of the service itself expects those of users, to be journalled with them."""
 QUANTUM: Final = 1_000
 """Microseconds of estimated work of one user before the next user has a turn."""
 USUAL_COST: Final = 15
 """Microseconds of a command of which nothing else is known."""
+OWN_LANE: Final = ""
+"""The lane of the service itself: its commands have turns as a user's, and make no batch shorter, as no user waits for
+them."""
 
 
 class Pending(msgspec.Struct, Generic[Command, Result], eq=False):
@@ -45,7 +50,7 @@ class Pending(msgspec.Struct, Generic[Command, Result], eq=False):
     key: str | None
     fingerprint: bytes
     deadline: float | None
-    lane: str = ""
+    lane: str = OWN_LANE
     cost: int = USUAL_COST
     result: Result | None = None
     error: BaseException | None = None
@@ -201,8 +206,9 @@ class CommandQueue(Generic[Command, Result]):
         while self._lanes and len(batch) < self._batch_limit and size < BATCH_BYTES and cost < most:
             name = next(iter(self._lanes))
             lane = self._lanes[name]
-            last, before = self._served
-            self._served = (name, self._batches), (before if name == last[0] else last)
+            if name != OWN_LANE:
+                last, before = self._served
+                self._served = (name, self._batches), (before if name == last[0] else last)
             alone, first = len(self._lanes) == 1, lane.waiting[0].cost
             if batch and cost + first > most:
                 break
@@ -237,12 +243,19 @@ class CommandQueue(Generic[Command, Result]):
     @property
     def shared(self) -> bool:
         """True while several users have commands, or had some within the last batches. O(1)."""
-        if len(self._lanes) > 1:
+        users = len(self._lanes) - (OWN_LANE in self._lanes)
+        if users > 1:
             return True
         last, before = self._served
-        if self._lanes and last[0] not in self._lanes:
+        if users and last[0] not in self._lanes:
             return last[1] > 0 and self._batches - last[1] <= SHARED_BATCHES
         return before[1] > 0 and self._batches - min(last[1], before[1]) <= SHARED_BATCHES
+
+    @property
+    def own_alone(self) -> bool:
+        """True while only commands of the service itself wait, and users had some within the last batches. O(1)."""
+        served = self._served[0][1]
+        return len(self._lanes) == 1 and OWN_LANE in self._lanes and 0 < served >= self._batches - OWN_BATCHES
 
     def _taken(self, pending: Pending[Command, Result], now: float) -> bool:
         """True for a command that is taken up now."""

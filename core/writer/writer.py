@@ -35,6 +35,8 @@ from .snapshotting import SnapshotCounts, Snapshotter
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
 """In commands: about six seconds of replay. While a snapshot begins, commands are delayed by about 50 ms."""
+OWN_WAIT: Final = 0.01
+"""Seconds for which commands of the service itself wait for those of users."""
 REPAIR_SECONDS: Final = 0.5
 
 log = logging.getLogger("hostler.writer")
@@ -130,17 +132,25 @@ class Writer(Generic[Command, Result]):
     # submitting
 
     async def submit(
-        self, command: Command, *, key: str | None = None, fingerprint: bytes = b"", deadline: float | None = None
+        self,
+        command: Command,
+        *,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        deadline: float | None = None,
+        cost: int = USUAL_COST,
     ) -> Result:
         """Submit a command; returns its result, or raises the machine's refusal.
 
         ``key`` makes repetition safe: the same key gets the first answer, also after a recovery, or KeyReused if its
         ``fingerprint`` differs. ``deadline`` (trio's clock) limits the wait. Overloaded if the queue is full, Stopped,
         StorageFailed and DeadlineExceeded if nothing was done, or as they say. If the caller is cancelled, a command
-        that was journalled is still applied, any other is withdrawn.
+        that was journalled is still applied, any other is withdrawn. ``cost``: as of ``enqueue``.
         """
         event = trio.Event()
-        pending = self.enqueue(command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline)
+        pending = self.enqueue(
+            command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline, cost=cost
+        )
         try:
             with trio.CancelScope(deadline=float("inf") if deadline is None else deadline) as limit:
                 await event.wait()
@@ -221,6 +231,8 @@ class Writer(Generic[Command, Result]):
                     elif self._at_rest:
                         self._rest()
                     elif self._queue.count:
+                        if self._queue.own_alone:
+                            await self._gather()
                         await self._serve(nursery)
                     else:
                         self._idle.set()
@@ -233,6 +245,16 @@ class Writer(Generic[Command, Result]):
             self._queue.refuse_all(lambda: Stopped("the service stopped before the command's turn"))
             if self._snapshotter is not None:
                 self._snapshotter.refuse_all(StorageFailed("the service stopped before the snapshot"))
+
+    async def _gather(self) -> None:
+        """Have commands of the service itself wait for some of users, which they are journalled with: in a batch of
+        their own they would make those that come meanwhile wait."""
+        if self.journal is None:
+            return
+        with trio.move_on_after(OWN_WAIT):
+            while self._queue.own_alone and not self._stopping and not self._is_due():
+                self._wake = trio.Event()
+                await self._wake.wait()
 
     def stop(self) -> None:
         """Accept no more commands, and end ``run`` once queued ones are answered."""
@@ -319,7 +341,9 @@ class Writer(Generic[Command, Result]):
         batch: Batch[Command, Result] | None = await write(Batch(pendings, trio.Event()), self.journal)
         while batch is not None and batch.error is None:
             ahead = None
-            if self._queue.count and self.journal is not None and not self._queue.shared and not self._is_due():
+            queue = self._queue
+            ready = queue.count and not queue.shared and not queue.own_alone
+            if ready and self.journal is not None and not self._is_due():
                 ahead = Batch(pendings, trio.Event()) if (pendings := self._queue.take()) else None
             with trio.CancelScope(shield=True):  # until what was taken up is answered
                 if ahead is not None:

@@ -12,7 +12,7 @@ from hostler.core.reconcile.work_queue import URGENT, USUAL, WorkQueue
 
 
 async def _taken(queue: WorkQueue, count: int) -> list[str]:
-    return [await queue.take(1_000_000, lambda: 0.0) for _ in range(count)]
+    return [(await queue.take(1_000_000, lambda: 0.0))[0] for _ in range(count)]
 
 
 async def test_what_is_urgent_goes_first_however_much_is_due(autojump_clock: MockClock) -> None:
