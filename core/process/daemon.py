@@ -360,14 +360,12 @@ class Daemon:
         return self._cascade
 
     def _reconciler(self, service: Service) -> Reconciler | None:
-        config = self.config
-        if not config.backends:
+        backends, folder = self.config.backends, self.config.reconcile.user_data
+        if not backends:
             return None
-        folder = config.reconcile.user_data
-        user_data = None if folder is None else Path(folder)
-        reconciler = Reconciler(service, config.backends, user_data=user_data, pace=Pace())
-        service.reconciler = self.metrics.reconciler = reconciler
-        return reconciler
+        found = Reconciler(service, backends, user_data=None if folder is None else Path(folder), pace=Pace())
+        service.reconciler = self.metrics.reconciler = found
+        return found
 
     @staticmethod
     def _loop_watch(journal: CommandJournal | None) -> LoopWatch:

@@ -51,7 +51,7 @@ from .work_queue import SNAPSHOT, URGENT, USUAL, VOLUME
 REFUSED_WAIT: Final = 1.0
 """Seconds until the next step after the service did not take a command."""
 COMMAND_COST: Final = 150
-"""Microseconds that a change of a life takes, about."""
+"""Microseconds of the loop that a change of a life takes, about."""
 
 log = logging.getLogger("hostler.reconcile")
 
@@ -218,7 +218,7 @@ class Reconciler:
         """Have a command carried out. HostlerError if it is refused."""
         if self.pace is not None:
             self.pace.spend(COMMAND_COST / 1e6)
-        return await self._service.writer.submit(Order(self.now(), RECONCILER, command), cost=COMMAND_COST)
+        return await self._service.writer.submit(Order(self.now(), RECONCILER, command))
 
     async def connection(self, volume: VolumeLife, node: str) -> Connection:
         """How a node reaches a volume. Transient while its back end is not to be called."""

@@ -30,6 +30,9 @@ SHARED_BATCH_COST: Final = 4_000
 """The same while several users have commands: who comes during a batch waits for its end, and for that of the next."""
 SHARED_BATCHES: Final = 32
 """Batches for which a user counts after the last command."""
+OWN_WAIT: Final = 0.01
+"""Seconds for which commands of the service itself wait for those of users: in a batch of their own they would make
+those wait that come meanwhile."""
 OWN_BATCHES: Final = 4
 """Batches for which a command of the service itself expects those of users, to be journalled with them."""
 QUANTUM: Final = 1_000
@@ -255,7 +258,12 @@ class CommandQueue(Generic[Command, Result]):
     def own_alone(self) -> bool:
         """True while only commands of the service itself wait, and users had some within the last batches. O(1)."""
         served = self._served[0][1]
-        return len(self._lanes) == 1 and OWN_LANE in self._lanes and 0 < served >= self._batches - OWN_BATCHES
+        return len(self._lanes) == 1 and OWN_LANE in self._lanes and 0 < served > self._batches - OWN_BATCHES
+
+    @property
+    def next_alone(self) -> bool:
+        """True while one user's commands wait, for which no one else has to. O(1)."""
+        return self.count > 0 and not self.shared and not self.own_alone
 
     def _taken(self, pending: Pending[Command, Result], now: float) -> bool:
         """True for a command that is taken up now."""

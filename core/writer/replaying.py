@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Generic
 
 from ...placement.types.errors import HostlerError
-from ..errors import InternalError, UnreadableCommand, checked_outcome
+from ..errors import InternalError, StateUnknown, UnreadableCommand, checked_outcome
 from ..forks import ChildFailed, NoChild, tried_in_child
 from ..journal.journal import Record
 from ..journal.progress import Apart, CommandSetApart, UnderWay, read_apart, set_apart
@@ -36,6 +36,16 @@ def _outcome(machine: Machine[Any, Any], command: Any) -> Any:
         return machine.apply(command)
     except HostlerError as error:
         return checked_outcome(error)
+
+
+def decoded(machine: Machine[Command, Result], record: Record) -> Command:
+    """A command that another member has journalled. StateUnknown if it cannot be read here."""
+    try:
+        return machine.decode(record.body)
+    except Exception as error:
+        text = f"command {record.sequence} of another member cannot be read here: {error!r}"
+        log.critical("%s: is this Hostler older than the leader's? The process ends", text)
+        raise StateUnknown(text) from error
 
 
 def keep_answer(

@@ -27,16 +27,14 @@ from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Res
 from ..tasks import background
 from ..tracing import span
 from .batch import Batch, others_turn, slices, write
-from .command_queue import BATCH_LIMIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
+from .command_queue import BATCH_LIMIT, OWN_WAIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
 from .idempotent_answers import Answers
-from .replaying import Replay, keep_answer, outcomes_of
+from .replaying import Replay, decoded, keep_answer, outcomes_of
 from .snapshotting import SnapshotCounts, Snapshotter
 
 ANSWERS_KEPT: Final = 100_000
 SNAPSHOT_EVERY: Final = 500_000
 """In commands: about six seconds of replay. While a snapshot begins, commands are delayed by about 50 ms."""
-OWN_WAIT: Final = 0.01
-"""Seconds for which commands of the service itself wait for those of users."""
 REPAIR_SECONDS: Final = 0.5
 
 log = logging.getLogger("hostler.writer")
@@ -132,25 +130,17 @@ class Writer(Generic[Command, Result]):
     # submitting
 
     async def submit(
-        self,
-        command: Command,
-        *,
-        key: str | None = None,
-        fingerprint: bytes = b"",
-        deadline: float | None = None,
-        cost: int = USUAL_COST,
+        self, command: Command, *, key: str | None = None, fingerprint: bytes = b"", deadline: float | None = None
     ) -> Result:
         """Submit a command; returns its result, or raises the machine's refusal.
 
         ``key`` makes repetition safe: the same key gets the first answer, also after a recovery, or KeyReused if its
         ``fingerprint`` differs. ``deadline`` (trio's clock) limits the wait. Overloaded if the queue is full, Stopped,
         StorageFailed and DeadlineExceeded if nothing was done, or as they say. If the caller is cancelled, a command
-        that was journalled is still applied, any other is withdrawn. ``cost``: as of ``enqueue``.
+        that was journalled is still applied, any other is withdrawn.
         """
         event = trio.Event()
-        pending = self.enqueue(
-            command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline, cost=cost
-        )
+        pending = self.enqueue(command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline)
         try:
             with trio.CancelScope(deadline=float("inf") if deadline is None else deadline) as limit:
                 await event.wait()
@@ -231,7 +221,7 @@ class Writer(Generic[Command, Result]):
                     elif self._at_rest:
                         self._rest()
                     elif self._queue.count:
-                        if self._queue.own_alone:
+                        if self._queue.own_alone and self.journal is not None:
                             await self._gather()
                         await self._serve(nursery)
                     else:
@@ -247,10 +237,7 @@ class Writer(Generic[Command, Result]):
                 self._snapshotter.refuse_all(StorageFailed("the service stopped before the snapshot"))
 
     async def _gather(self) -> None:
-        """Have commands of the service itself wait for some of users, which they are journalled with: in a batch of
-        their own they would make those that come meanwhile wait."""
-        if self.journal is None:
-            return
+        """Have commands of the service itself wait for some of users, to be journalled with them."""
         with trio.move_on_after(OWN_WAIT):
             while self._queue.own_alone and not self._stopping and not self._is_due():
                 self._wake = trio.Event()
@@ -313,20 +300,12 @@ class Writer(Generic[Command, Result]):
         assert self._handed is not None
         (records, done), self._handed = self._handed, None
         batch: list[Pending[Command, Result]] = [
-            Pending(self._decoded(each), b"", lambda _: None, each.key, each.fingerprint, None, state="taken")
+            Pending(decoded(self.machine, each), b"", lambda _: None, each.key, each.fingerprint, None, state="taken")
             for each in records
         ]
         with trio.CancelScope(shield=True):
             await self._apply(batch)
         done.set()
-
-    def _decoded(self, record: Record) -> Command:
-        try:
-            return self.machine.decode(record.body)
-        except Exception as error:
-            text = f"command {record.sequence} of another member cannot be read here: {error!r}"
-            log.critical("%s: is this Hostler older than the leader's? The process ends", text)
-            raise StateUnknown(text) from error
 
     async def _begin_snapshot(self, nursery: trio.Nursery, snapshotter: Snapshotter) -> None:
         error = await snapshotter.begin(nursery, lambda: self.sequence, lambda: self._wake.set())
@@ -341,9 +320,7 @@ class Writer(Generic[Command, Result]):
         batch: Batch[Command, Result] | None = await write(Batch(pendings, trio.Event()), self.journal)
         while batch is not None and batch.error is None:
             ahead = None
-            queue = self._queue
-            ready = queue.count and not queue.shared and not queue.own_alone
-            if ready and self.journal is not None and not self._is_due():
+            if self._queue.next_alone and self.journal is not None and not self._is_due():
                 ahead = Batch(pendings, trio.Event()) if (pendings := self._queue.take()) else None
             with trio.CancelScope(shield=True):  # until what was taken up is answered
                 if ahead is not None:

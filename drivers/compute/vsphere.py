@@ -10,9 +10,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
 import trio
 from pyVmomi import vim
 
@@ -40,58 +39,30 @@ from ..protocol import (
 )
 from . import vsphere_snapshots
 from .vsphere_api import LOOK_SECONDS, Found, Session, open_session
-from .vsphere_specs import CONFIGURED, disk_grown, new_machine, resized
+from .vsphere_reading import Options, datacenter_of
+from .vsphere_specs import disk_grown, new_machine, resized
 from .vsphere_values import (
-    CLUSTER,
-    DATASTORE,
     GIB,
-    HOST,
     MACHINE,
-    Cluster,
-    Known,
     Version,
     as_node,
     guest_of,
     node_of,
     version_of,
 )
+from .vsphere_volumes import VsphereVolumes
 
 TIMEOUT: Final = 1_800.0
 """Seconds for one change; copies of large templates take long."""
 
 
-class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Options: the ``endpoint`` (https://HOST:PORT) of the vCenter, ``username`` and ``password``; ``ca_file`` with
-    certificates, or ``insecure`` to check none. ``datacenter``, to use no other; ``clusters``, with hosts outside of
-    clusters by their names (default: all). ``datastore``, where disks of guests are made (default: of those that the
-    cluster has, the one with the most room). ``guest_id``: the operating system that VMware expects in guests without a
-    template. ``shutdown_seconds`` that a guest has to shut down before it is switched off."""
-
-    endpoint: str
-    username: str
-    password: str
-    ca_file: str | None = None
-    insecure: bool = False
-    datacenter: str | None = None
-    clusters: list[str] | None = None
-    datastore: str | None = None
-    guest_id: str = "otherGuest64"
-    shutdown_seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    poll: Annotated[float, msgspec.Meta(gt=0)] = 30.0
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=32)] = 8
-    page: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
-
-
-class VsphereDriver:
+class VsphereDriver(VsphereVolumes):
     """A vCenter, or one datacenter of it."""
 
     def __init__(self, session: Session, root: Any, options: Options, installation: str, ongoing: Ongoing) -> None:
-        self._session, self._root, self._options = session, root, options
-        self._installation, self._ongoing = installation, ongoing
-        self._known: dict[Version, Known] = {}
-        """What configurations say, so that each is read once."""
+        super().__init__(session, root, options, installation, ongoing)
         about = session.content.about
-        can = Can.COMPUTE | Can.CHOOSES_HOST | Can.MOVE | Can.RESIZE | Can.SNAPSHOT
+        can = Can.COMPUTE | Can.STORAGE | Can.ATTACH | Can.CHOOSES_HOST | Can.MOVE | Can.RESIZE | Can.SNAPSHOT
         self.facts = Facts("vsphere", f"{about.version}-{about.build}", can, options.poll, options.concurrency, TIMEOUT)
 
     async def check(self) -> None:
@@ -100,31 +71,6 @@ class VsphereDriver:
         await session.read(session.time)
 
     # what there is
-
-    async def _all(self, kind: Any, paths: tuple[str, ...]) -> list[Found]:
-        found = list[Found]()
-        async with aclosing(self._session.objects(kind, paths, self._root, self._options.page)) as pages:
-            async for page in pages:
-                found += page
-        return found
-
-    async def _clusters(self) -> dict[str, Cluster]:
-        """The clusters in use, by name. Permanent if two have the same name."""
-        stores = {each.ref: each for each in await self._all(vim.Datastore, DATASTORE)}
-        hosts: dict[Any, list[Found]] = {}
-        for host in await self._all(vim.HostSystem, HOST):
-            hosts.setdefault(host.get("parent"), []).append(host)
-        clusters, wanted = dict[str, Cluster](), self._options.clusters
-        for each in await self._all(vim.ComputeResource, CLUSTER):
-            name = str(each.get("name", ""))
-            if wanted is not None and name not in wanted:
-                continue
-            if name in clusters:
-                raise Permanent(f"there are several clusters {name}", hint="set the option datacenter or clusters")
-            reached = [stores[ref] for ref in each.get("datastore", ()) if ref in stores]
-            reached = [store for store in reached if self._options.datastore in (None, store.get("name"))]
-            clusters[name] = Cluster(each, hosts.get(each.ref, []), reached)
-        return clusters
 
     async def nodes(self) -> AsyncIterator[Page[Node]]:
         """The clusters, with what the hosts that are up have, and what all virtual machines in them take."""
@@ -146,25 +92,13 @@ class VsphereDriver:
                 machines = [each for each in page if not each.get("config.template") and "name" in each.properties]
                 known = await self._read_known(machines)
                 seen.update(known)
-                here = [each for each in machines if each.get("runtime.host") in of_host]
+                guests = [each for each in machines if not known[version_of(each)].pool]
+                here = [each for each in guests if each.get("runtime.host") in of_host]
                 yield Page(
                     tuple(guest_of(each, of_host[each.get("runtime.host")], known[version_of(each)]) for each in here)
                 )
         for version in before - seen:
             self._known.pop(version, None)
-
-    async def _read_known(self, machines: list[Found]) -> dict[Version, Known]:
-        """What the configurations of machines say. Those that are new or were changed are read."""
-        found = {version_of(each): self._known.get(version_of(each)) for each in machines}
-        new = {each.ref: version_of(each) for each in machines if found[version_of(each)] is None}
-        for each in await self._session.properties(vim.VirtualMachine, list(new), ("config.extraConfig",)):
-            values = {option.key: str(option.value) for option in each.get("config.extraConfig", ())}
-            mark = Mark.parse(values.get(CONFIGURED.mark, ""))
-            if mark is not None and mark.uuid != new[each.ref].uuid:
-                mark = None  # a copy, made by others
-            known = Known(mark, values.get(CONFIGURED.name, ""), values.get(CONFIGURED.size, ""))
-            found[new[each.ref]] = self._known[new[each.ref]] = known
-        return {version: known or Known() for version, known in found.items()}
 
     async def get_guest(self, uuid: str) -> Guest:
         """Look a virtual machine up by its uuid."""
@@ -173,20 +107,10 @@ class VsphereDriver:
     async def _found(self, uuid: str) -> tuple[Guest, Found, str]:
         """The guest, its machine, and the size that was wanted. NotFound if this installation has none of that uuid."""
         machine, known = await self._machine(uuid)
-        if machine.get("config.template"):
+        if machine.get("config.template") or known.pool:
             raise NotFound(f"there is no virtual machine of guest {uuid}")
         node = await self._session.read(partial(node_of, machine.get("runtime.host")))
         return guest_of(machine, node, known), machine, known.size
-
-    async def _machine(self, uuid: str) -> tuple[Found, Known]:
-        """The machine or template of a uuid. NotFound if this installation has none."""
-        session = self._session
-        ref = await session.read(lambda: session.content.searchIndex.FindByUuid(self._root, uuid, True, True))
-        for machine in await session.properties(vim.VirtualMachine, [ref] if ref is not None else [], MACHINE):
-            (known,) = (await self._read_known([machine])).values()
-            if known.mark is not None and known.mark[:2] == (self._installation, uuid):
-                return machine, known
-        raise NotFound(f"there is no virtual machine of guest {uuid}")
 
     # changes
 
@@ -195,8 +119,6 @@ class VsphereDriver:
         return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
 
     async def _create(self, want: GuestSpec) -> Guest:
-        if want.volumes:
-            raise Permanent("this driver attaches no volumes")
         uuid, size = want.mark.uuid, f"{want.vcpus}x{want.memory_mb}"
         try:
             guest, machine, made_for = await self._found(uuid)
@@ -205,8 +127,11 @@ class VsphereDriver:
             guest, machine, made_for = await self._found(uuid)
         if (guest.mark, guest.node, made_for) != (want.mark, want.node, size):
             raise Conflict(f"guest {uuid} exists with another claim, cluster or size")
-        if guest.state == "off":
+        if guest.state == "off" and not guest.volumes:
             await self._fit(want, guest, machine)
+        for volume in want.volumes:
+            await self._attach(uuid, volume)
+        if guest.state == "off":
             if want.power == "on":
                 await self._session.done(machine.ref.PowerOnVM_Task)
         elif want.power == "off" and guest.state == "on":
@@ -225,10 +150,11 @@ class VsphereDriver:
         if want.disk_gb * GIB > int(store.get("summary.freeSpace", 0)):
             raise Capacity(f"datastore {store.get('name')} has no room for {want.disk_gb} GiB")
         template = await self._template(want.image) if want.image else None
-        host, pool, guest_id = cluster.usable[0].ref, cluster.found.get("resourcePool"), self._options.guest_id
+        host, guest_id = await self._host_for(cluster, want.volumes), self._options.guest_id
+        pool = cluster.found.get("resourcePool")
 
         def begin() -> Any:
-            folder = _datacenter_of(cluster.found.ref).vmFolder
+            folder = datacenter_of(cluster.found.ref).vmFolder
             spec = new_machine(want, store.get("name"), guest_id, cluster.found.get("network", ()), template is None)
             if template is None:
                 return folder.CreateVM_Task(config=spec, pool=pool, host=host)
@@ -238,13 +164,6 @@ class VsphereDriver:
 
         with suppress(Conflict):
             await self._session.done(begin)
-
-    async def _template(self, name: str) -> Found:
-        """The template of a name. NotFound if there is none: a machine of a user is no image."""
-        for each in await self._all(vim.VirtualMachine, ("name", "config.template")):
-            if each.get("name") == name and each.get("config.template"):
-                return each
-        raise NotFound(f"there is no template {name}")
 
     async def _fit(self, want: GuestSpec, guest: Guest, machine: Found) -> None:
         """Give a copy of a template the size that is wanted, and its disk at least that."""
@@ -319,7 +238,10 @@ class VsphereDriver:
                 raise Capacity(f"cluster {node} has no host that is up, or no datastore")
             where = vim.vm.RelocateSpec(pool=cluster.found.get("resourcePool"), host=cluster.usable[0].ref)
             now = await self._session.read(lambda: list(machine.ref.datastore))
-            if not set(now) & set(cluster.found.get("datastore", ())):
+            reached = set(cluster.found.get("datastore", ()))
+            if guest.volumes and not set(now) <= reached:
+                raise Permanent(f"cluster {node} does not reach all volumes of guest {uuid}")
+            if not set(now) & reached:
                 where.datastore = max(cluster.datastores, key=lambda each: int(each.get("summary.freeSpace", 0))).ref
             was_on = guest.state == "on"
             if was_on and not live:
@@ -399,18 +321,13 @@ class VsphereDriver:
                 if guest.state not in ("off", "error"):
                     with suppress(Conflict):
                         await self._session.done(machine.ref.PowerOffVM_Task)
+                await self._remove_disks(machine, guest.volumes)  # or they would be removed with it
                 await self._session.done(machine.ref.Destroy_Task)
 
 
 def _folder_of(ref: Any) -> Any:
     """The folder of virtual machines of the datacenter that a machine is in."""
-    return _datacenter_of(ref).vmFolder
-
-
-def _datacenter_of(ref: Any) -> Any:
-    while not isinstance(ref, vim.Datacenter):
-        ref = ref.parent
-    return ref
+    return datacenter_of(ref).vmFolder
 
 
 def _tls(options: Options) -> ssl.SSLContext:

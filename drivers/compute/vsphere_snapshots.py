@@ -9,6 +9,7 @@ from typing import Any, Final
 from pyVmomi import vim
 
 from ..protocol import Mark, Permanent, Snapshot
+from .vsphere_reading import volume_of
 from .vsphere_specs import CONFIGURED, printable
 
 NAME: Final = "hostler-snapshot-"
@@ -29,12 +30,15 @@ def begin(machine: Any, folder: Callable[[], Any], mark: Mark, name: str) -> Any
     """Begin to copy a machine to a template; returns the task."""
     extra = {CONFIGURED.mark: str(mark), CONFIGURED.name: printable(name), CONFIGURED.size: ""}
     values = [vim.option.OptionValue(key=key, value=value) for key, value in extra.items()]
-    config = vim.vm.ConfigSpec(instanceUuid=mark.uuid, extraConfig=values)
+    volumes = [each for each in machine.config.hardware.device if volume_of(each) is not None]
+    without = [vim.vm.device.VirtualDeviceSpec(operation="remove", device=each) for each in volumes]
+    config = vim.vm.ConfigSpec(instanceUuid=mark.uuid, extraConfig=values, deviceChange=without)
     copy = vim.vm.CloneSpec(location=vim.vm.RelocateSpec(), config=config, powerOn=False, template=True)
     return machine.CloneVM_Task(folder=folder(), name=name_of(mark), spec=copy)
 
 
 async def check_disk(devices: Awaitable[Iterable[Any]], uuid: str) -> None:
     """Permanent for a machine without a disk."""
-    if not any(isinstance(each, vim.vm.device.VirtualDisk) for each in await devices):
+    disks = [each for each in await devices if isinstance(each, vim.vm.device.VirtualDisk)]
+    if all(volume_of(each) is not None for each in disks):
         raise Permanent(f"guest {uuid} has no disk of its own")

@@ -22,9 +22,10 @@ class Configured(NamedTuple):
     mark: str
     name: str
     size: str
+    pool: str
 
 
-CONFIGURED: Final = Configured("hostler.mark", "hostler.name", "hostler.size")
+CONFIGURED: Final = Configured("hostler.mark", "hostler.name", "hostler.size", "hostler.pool")
 
 
 def printable(name: str) -> str:
@@ -49,7 +50,7 @@ def new_machine(want: GuestSpec, datastore: str, guest_id: str, networks: Iterab
         raise NotFound(f"the cluster has no network {missing[0]}", field="networks")
     devices = [_card(-201 - number, known[name]) for number, name in enumerate(want.networks)]
     if blank and want.disk_gb:
-        devices += _disk(want.disk_gb * GIB, datastore)
+        devices += new_disk(want.disk_gb * GIB, datastore)
     return vim.vm.ConfigSpec(
         name=f"hostler-{want.mark.uuid}",
         instanceUuid=want.mark.uuid,
@@ -76,7 +77,7 @@ def _card(key: int, network: Any) -> Any:
     return vim.vm.device.VirtualDeviceSpec(operation="add", device=device)
 
 
-def _disk(size: int, datastore: str) -> list[Any]:
+def new_disk(size: int, datastore: str) -> list[Any]:
     """A thin disk of ``size`` bytes with its controller."""
     change = vim.vm.device.VirtualDeviceSpec
     controller = vim.vm.device.ParaVirtualSCSIController(key=-101, busNumber=0, sharedBus="noSharing")
@@ -99,7 +100,8 @@ def resized(vcpus: int, memory_mb: int) -> Any:
 
 
 def disk_grown(devices: Iterable[Any], size: int) -> list[Any]:
-    """The change that lets a machine's first disk have at least ``size`` bytes; none if it has, or there is none."""
+    """The change that lets the first disk of a new machine have at least ``size`` bytes; none if it has them, or there
+    is none."""
     disk = next((each for each in devices if isinstance(each, vim.vm.device.VirtualDisk)), None)
     if disk is None or disk.capacityInKB * KIB >= size:
         return []

@@ -10,11 +10,13 @@ from .vsphere_api import Found
 
 MIB: Final = 2**20
 GIB: Final = 2**30
+KIB_A_GIB: Final = 2**20
 POWER: Final[Mapping[str, GuestState]] = {"poweredOn": "on", "poweredOff": "off", "suspended": "paused"}
 LOST: Final = ("inaccessible", "invalid", "orphaned")
 """Connection states of virtual machines whose files are gone."""
 
 HOST: Final = (
+    "datastore",
     "parent",
     "summary.hardware.numCpuThreads",
     "summary.hardware.memorySize",
@@ -23,7 +25,7 @@ HOST: Final = (
     "runtime.inMaintenanceMode",
 )
 CLUSTER: Final = ("name", "datastore", "resourcePool", "network")
-DATASTORE: Final = ("name", "summary.capacity", "summary.freeSpace", "summary.accessible")
+DATASTORE: Final = ("name", "summary.capacity", "summary.freeSpace", "summary.uncommitted", "summary.accessible")
 MACHINE: Final = (
     "name",
     "config.changeVersion",
@@ -47,11 +49,15 @@ class Version(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a machine's extra configuration says: its mark, the user's name for it, and the size that was wanted."""
+    """What a machine's configuration says: its mark, the user's name for it, the size that was wanted, and the volumes
+    that it has. ``pool``: of one that holds a volume, whose disk has ``disk_kib``."""
 
     mark: Mark | None = None
     name: str = ""
     size: str = ""
+    volumes: tuple[str, ...] = ()
+    pool: str = ""
+    disk_kib: int = 0
 
 
 class Cluster(NamedTuple):
@@ -91,6 +97,7 @@ def guest_of(machine: Found, node: str, known: Known) -> Guest:
         state="error" if lost else POWER.get(machine.get("runtime.powerState"), "error"),
         vcpus=int(machine.get("config.hardware.numCPU", 0)),
         memory_mb=int(machine.get("config.hardware.memoryMB", 0)),
+        volumes=known.volumes,
     )
 
 

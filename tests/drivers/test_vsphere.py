@@ -24,20 +24,23 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
 from hostler.bench.free_ports import free_ports
-from hostler.drivers.compute import vsphere, vsphere_api
-from hostler.drivers.conformance import ComputeBench, ComputeConformance
+from hostler.drivers.compute import vsphere, vsphere_api, vsphere_volumes
+from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import OURS, all_of, new_uuid
 from hostler.drivers.protocol import (
     Capacity,
     Conflict,
+    Connection,
     Denied,
     DriverContext,
     DriverError,
+    Mark,
     NotFound,
     Permanent,
     Quota,
     Transient,
     Unknown,
+    VolumeSpec,
 )
 from hostler.placement.types.errors import InvalidValue
 
@@ -48,6 +51,7 @@ VCSIM = os.environ.get("VCSIM") or shutil.which("vcsim")
 if VCSIM is None:
     pytest.skip("vcsim is not installed", allow_module_level=True)
 
+STORE = "LocalDS_0"
 CLUSTER, HOST = "DC0_C0", "DC0_H0"
 """A cluster of three hosts, and a host outside of clusters, each with two virtual machines."""
 
@@ -129,8 +133,15 @@ def bench_of(proxy: FaultProxy, client: Any, **more: Any) -> ComputeBench:
         if what == "remove":
             done(found.Destroy_Task())
 
+    async def make_volume() -> Connection:
+        async with opener(proxy.endpoint, **more)(DriverContext("volumes", OURS)) as driver:
+            spec = VolumeSpec(Mark(OURS, new_uuid(), 1), "volume", STORE, 1)
+            await driver.create_volume(spec)
+            return await driver.connect(spec.mark.uuid, CLUSTER)
+
     return ComputeBench(
         open=opener(proxy.endpoint, **more),
+        make_volume=make_volume,
         node=CLUSTER,
         other_node=HOST,
         lose_answers=proxy.lose_answers,
@@ -152,6 +163,20 @@ class TestVsphereComputes(ComputeConformance):
     @pytest.fixture
     def bench(self, proxy: FaultProxy, client: Any) -> ComputeBench:
         return bench_of(proxy, client, page=2)
+
+
+class TestVsphereStores(StorageConformance):
+    @pytest.fixture
+    def bench(self, proxy: FaultProxy) -> StorageBench:
+        return StorageBench(
+            open=opener(proxy.endpoint, page=2),
+            pool=STORE,
+            node=CLUSTER,
+            lose_answers=proxy.lose_answers,
+            outage=proxy.outage,
+            hang=proxy.hang,
+            page=5,
+        )
 
 
 async def test_clusters_and_hosts_outside_of_clusters_are_nodes(bench: ComputeBench) -> None:
@@ -364,3 +389,58 @@ async def test_a_certificate_that_is_not_trusted_is_refused_unless_insecure(port
             pass
     async with opener(endpoint, insecure=True, datacenter="DC0", clusters=[HOST])(context) as driver:
         assert [node.name for node in await all_of(driver.nodes())] == [HOST]
+
+
+async def test_a_volume_outlasts_its_guest_and_is_in_no_snapshot_of_it(bench: ComputeBench, client: Any) -> None:
+    """A vCenter removes all disks of a machine that is removed, and copies all."""
+    assert bench.make_volume is not None
+    volume = await bench.make_volume()
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        spec = bench.spec()._replace(disk_gb=1, volumes=(volume,))
+        uuid, mark = spec.mark.uuid, Mark(OURS, new_uuid(), 1)
+        assert (await driver.create_guest(spec)).volumes == (volume.volume,)
+        await driver.snapshot_guest(uuid, mark, "image")
+        assert len(disks(machine(client, uuid).config.hardware.device)) == 2
+        assert len(disks(machine(client, mark.uuid).config.hardware.device)) == 1
+        for change in (
+            lambda: driver.delete_volume(volume.volume),
+            lambda: driver.extend_volume(volume.volume, 2),
+        ):
+            with pytest.raises(Conflict, match="in use"):
+                await change()
+        await driver.delete_guest(uuid)
+        other = bench.spec()
+        await driver.create_guest(other)
+        await driver.attach(other.mark.uuid, volume)  # its file is there
+        with pytest.raises(Conflict, match="in use"):
+            await driver.create_guest(bench.spec()._replace(volumes=(volume,)))
+        await driver.detach(other.mark.uuid, volume.volume)
+        await driver.delete_volume(volume.volume)
+        await driver.delete_guest(other.mark.uuid)
+        assert all(each.mark is None or each.mark.uuid != volume.volume for each in await all_of(driver.guests()))
+
+
+async def test_other_volumes_than_its_own_are_refused(bench: ComputeBench) -> None:
+    other = Connection(volume=new_uuid(), protocol="iscsi", address="10.0.0.1:3260")
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(volumes=(other,))
+        with pytest.raises(Permanent, match="no iscsi"):
+            await driver.create_guest(spec)
+        await driver.delete_guest(spec.mark.uuid)
+
+
+def test_a_disk_is_added_where_a_controller_has_room() -> None:
+    devices = list[Any]()
+    for count in range(60):
+        changes = [change.device for change in vsphere_volumes.disk_added(devices, f"[store] {count}.vmdk")]
+        new = {-101: 1_000 + count}
+        for device in changes:
+            device.key = new.get(device.key, 2_000 + count)
+            device.controllerKey = new.get(device.controllerKey, device.controllerKey)
+        devices += changes
+    taken = [(each.controllerKey, each.unitNumber) for each in devices if isinstance(each, vim.vm.device.VirtualDisk)]
+    assert len(set(taken)) == 60
+    assert {unit for _, unit in taken} == {*range(7), *range(8, 16)}
+    with pytest.raises(Capacity):
+        vsphere_volumes.disk_added(devices, "[store] one-more.vmdk")
