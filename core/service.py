@@ -22,6 +22,7 @@ from .lifecycle_commands import SetBackend
 from .machine import queries
 from .machine.event_log import History
 from .machine.machine import ServiceMachine
+from .machine.order_policies import with_present_defaults
 from .machine.orders import RULES, AnyCommand, Order, WrittenOrder
 from .machine.question import Query
 from .machine.region_queries import RegionLine
@@ -35,7 +36,7 @@ from .machine.request_limits import (
     parts_of,
     requests_of,
 )
-from .machine.state import ServiceState, with_present_defaults
+from .machine.state import ServiceState
 from .rates import Rate, RateLimits
 from .region_commands import PlaceAcross
 from .tenancy import admission

@@ -18,9 +18,9 @@ from ...placement.types.errors import HostlerError
 from ..engine_commands import Placed, PlaceMany, SetPolicy
 from ..journal.journal import Record
 from ..machine.machine import ServiceMachine
+from ..machine.order_policies import with_present_defaults
 from ..machine.orders import Order
 from ..machine.replaying import begin, records
-from ..machine.state import with_present_defaults
 from ..storage_commands import GroupPlaced
 from ..tenancy.tenants import LOCAL as ITSELF
 from .guests import read_policy

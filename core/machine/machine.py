@@ -78,11 +78,12 @@ from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, SnapshotChange, VolumeChange
+from .order_policies import PolicyValues, service_policy, storage_policy, without_bad_storage
 from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import finished, unpacked
-from .state import PolicyValues, ServiceState, service_policy, storage_policy, without_bad_storage
+from .state import ServiceState
 from .storage_changes import change_storage
 from .storage_uuids import check_apart
 from .tenant_changes import change_tenants

@@ -16,8 +16,9 @@ from ..storage_commands import StorageBase, StorageCommand
 from . import guests
 from .edits import edit
 from .holds import Holds
+from .order_policies import PolicyValues, service_policy, storage_policy, with_present_defaults
 from .question import Query
-from .state import PolicyValues, ServiceState, service_policy, storage_policy, with_present_defaults
+from .state import ServiceState
 from .storage_changes import change_storage
 
 

@@ -23,7 +23,7 @@ from ...placement.policy.policy import Policy
 from ...placement.storage.pools.options import STORAGE
 from ...placement.storage.pools.policy import VolumePolicy
 from ...placement.types.errors import InvalidValue
-from ..machine.state import PolicyValues
+from ..machine.order_policies import PolicyValues
 from ..reconcile.backend import BackendConfig
 from ..regions.options import RegionOptions
 from .settings import Config, KeyPath, problems_of

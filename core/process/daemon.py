@@ -30,9 +30,9 @@ from ..journal.protocol import CommandJournal
 from ..journal.store import about_last
 from ..machine.event_log import KEPT, History
 from ..machine.machine import ServiceMachine
+from ..machine.order_policies import PolicyValues, with_present_defaults
 from ..machine.orders import Order
 from ..machine.replicated import Replayed
-from ..machine.state import PolicyValues, with_present_defaults
 from ..reconcile.pace import Pace
 from ..reconcile.reconciler import Reconciler
 from ..regions.cascade import Cascade

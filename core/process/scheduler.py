@@ -50,9 +50,9 @@ from ..machine.event_log import Event, History
 from ..machine.lifecycle_queries import GuestLine, GuestSnapshotLine
 from ..machine.lives import GuestChange, SnapshotChange, VolumeChange
 from ..machine.machine import ServiceMachine
+from ..machine.order_policies import with_present_defaults
 from ..machine.orders import AnyCommand, Order
 from ..machine.question import Query
-from ..machine.state import with_present_defaults
 from ..reconcile.reconciler import Reconciler
 from ..reconcile.status import ReconcileStatus, StrangerLine
 from ..service import Service

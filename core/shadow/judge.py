@@ -16,8 +16,9 @@ from ...placement.types.errors import HostlerError, NoValidHost
 from ..engine_commands import Asked, BeginMove, Hold, Move, Place, Placed, PlaceMany, Resize
 from ..lifecycle_commands import CreateGuest
 from ..machine.machine import ServiceMachine
+from ..machine.order_policies import PolicyValues, service_policy
 from ..machine.orders import Order
-from ..machine.state import PolicyValues, ServiceState, service_policy
+from ..machine.state import ServiceState
 from ..machine.what_if import Trial
 from .status import ShadowCounts, ShadowDifference
 

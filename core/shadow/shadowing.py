@@ -18,8 +18,8 @@ from ...placement.types.errors import HostlerError
 from ..errors import InternalError
 from ..forks import companion, dismissed
 from ..machine.machine import ServiceMachine
+from ..machine.order_policies import PolicyValues, service_policy
 from ..machine.orders import Order
-from ..machine.state import PolicyValues, service_policy
 from ..service import Service
 from ..tasks import background
 from .judge import ShadowJudge, requests_of

@@ -14,7 +14,7 @@ import trio
 from hostler.core.engine_commands import AddHosts, Hold, Move, PlaceMany, Release
 from hostler.core.failures import Failures
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.state import service_policy
+from hostler.core.machine.order_policies import service_policy
 from hostler.core.shadow import shadowing
 from hostler.core.shadow.judge import ShadowJudge
 from hostler.core.shadow.shadowing import Shadowing

@@ -88,7 +88,8 @@ def test_uuid_tables_agree_call_by_call(calls: list[tuple[Any, ...]]) -> None:
         assert outcome(getattr(kernel, method), *arguments) == outcome(getattr(twin, method), *arguments)
         kernel.check()
         assert len(kernel) == len(twin)
-        for ours, theirs in zip(kernel.to_arrays(), twin.to_arrays(), strict=True):
+        arrays: list[Any] = [kernel.to_arrays(), twin.to_arrays()]
+        for ours, theirs in zip(*arrays, strict=True):
             assert (ours.dtype, ours.tolist()) == (theirs.dtype, theirs.tolist())
 
 
