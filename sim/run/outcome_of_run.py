@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..trace.workload import dated
 from .outcome import Outcome
-
-if TYPE_CHECKING:
-    from .run import Run
+from .played import Played
 
 
-def outcome_of(run: Run, *, interrupted: bool) -> Outcome:
+def outcome_of(run: Played, *, interrupted: bool) -> Outcome:
     """What came of a run as far as it was played. O(hosts)."""
     hours, mean = (run.reached_s - run.workload.start_s) / 3600, run._sums / max(1, run._measured)
     refused, guest_hours = run.refusals.total(), run._guest_s / 3600

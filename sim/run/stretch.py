@@ -4,7 +4,7 @@ each step from what it placed. What comes of a run is the same, to the last bit,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from ..trace.workload import ALONE, EPOCH_S, STEP_S
 from .coming import Arrivals, Coming
 from .hardware import PCPU
 from .host_columns import GPU, RESOURCES, percent_of
-
-if TYPE_CHECKING:
-    from .run import Run
+from .played import Played
 
 MOST_GUESTS: Final = 1024
 """Guests from which on no further step is taken in."""
@@ -38,7 +36,7 @@ Whole = NDArray[np.int64]
 class Stretches:
     """The stretches of a run. ``may_be``: False if only steps in which nobody comes may be played together."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Played) -> None:
         self.run = run
         specs = run.workload.specs
         quiet = run.wait_s < STEP_S and not run.observers and run.plan.burst_above_percent is None
@@ -146,7 +144,7 @@ class _Figures:
     """The figures of the steps of a stretch: ``used`` is what hosts had given after one of them."""
 
     def __init__(
-        self, run: Run, number: int, before: Whole, taken: Whole, rows: NDArray[np.int32], ends: Whole, alive: Whole
+        self, run: Played, number: int, before: Whole, taken: Whole, rows: NDArray[np.int32], ends: Whole, alive: Whole
     ) -> None:
         self.run, self.number, self.used = run, number, before
         self._taken, self._rows, self._ends, self._alive = taken, rows, ends, alive.tolist()
