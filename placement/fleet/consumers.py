@@ -384,13 +384,8 @@ class Consumers:
     def keep_extras(self, consumer: int, extras: Extras) -> None:
         """Record what a consumer takes besides the plain amounts on its host. O(its providers)."""
         self.extras[consumer] = extras
-        elsewhere = self.elsewhere
         for other, _, _ in extras.elsewhere:
-            there = elsewhere.get(other)
-            if there is None:
-                elsewhere[other] = {consumer}
-            else:
-                there.add(consumer)
+            self.elsewhere.setdefault(other, set()).add(consumer)
 
     def leave(self, consumer: int, states: tuple[int, int] | None) -> Entry:
         """Remove a consumer and return its resources; the row gets the first of the PCI ``states``. InvalidValue, with

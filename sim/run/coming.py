@@ -59,7 +59,7 @@ class Arrivals:
         self._ahead: deque[Coming] = deque()
 
     def take(self) -> Coming:
-        """The arrivals of the next step; nobody after the last one."""
+        """The arrivals of the next step; no arrivals after the last one."""
         return self._ahead.popleft() if self._ahead else next(self._rest, NOBODY)
 
     def ahead(self, number: int) -> Coming:

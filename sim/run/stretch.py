@@ -34,7 +34,7 @@ Whole = NDArray[np.int64]
 
 
 class Stretches:
-    """The stretches of a run. ``may_be``: False if only steps in which nobody comes may be played together."""
+    """The stretches of a run. ``may_be``: False if only idle steps may be played together."""
 
     def __init__(self, run: Played) -> None:
         self.run = run
@@ -207,7 +207,7 @@ class _Figures:
 
 
 def _leaves(coming: Coming) -> int:
-    """When the first of the guests leaves; far away for nobody."""
+    """When the first of the guests leaves; a time that no run reaches if there are none."""
     return int(coming.departure_s.min(initial=1 << 62))
 
 

@@ -126,7 +126,7 @@ def test_policies_with_gpu_options_are_written_and_read() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_counts_of_guests_by_kind_are_those_made_anew_after_any_changes(seed: int) -> None:
+def test_counts_of_guests_by_kind_are_those_of_a_new_count_after_any_changes(seed: int) -> None:
     draw = random.Random(seed)
     trial = engine([(16, 3, "T4")] * 4, "GpuClusteringWeigher", seed=seed)
     rows, kinds, held = np.arange(4, dtype=np.int32), GuestKinds(trial.fleet), list[str]()
