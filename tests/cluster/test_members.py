@@ -231,6 +231,7 @@ def test_operators_see_all_members_and_have_one_of_them_lead(
     members: Members, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOSTLER_SERVER", ",".join(members.addresses))
+    until(lambda: all(line.behind == 0 for line in members.lines()))  # by the last reports, of each two seconds
 
     def commanded(*words: str, code: int = 0) -> str:
         assert (main(words) or 0) == code
