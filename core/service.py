@@ -212,8 +212,7 @@ class Service:
         return identity.user
 
     def known_user(self, identity: Identity) -> str | None:
-        """The user, if the identity is still valid; None for a stranger, and for one whose token or user has gone.
-        O(1)."""
+        """The user, if the identity is still valid; None for a stranger, or if the token or user has gone. O(1)."""
         try:
             return self.user(identity)
         except NotAuthenticated:
