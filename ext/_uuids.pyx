@@ -153,7 +153,7 @@ cdef class UuidTable:
 
     def put(self, uuids, Py_ssize_t value):
         """Have each of these uuids with a value, whether it is present or not; returns a list of the values that they
-        had before, -1 for none. ValueError for what is no uuid and for a negative value; then nothing is changed.
+        had before, -1 for none. ValueError for a malformed uuid and for a negative value; then nothing is changed.
 
         O(k) for k uuids, amortised.
         """
@@ -183,7 +183,7 @@ cdef class UuidTable:
 
     def discard(self, uuids):
         """Remove these uuids, as far as they are present; returns a list of the values that they had, -1 for none.
-        ValueError for what is no uuid; then nothing is changed. O(k) for k uuids."""
+        ValueError for a malformed uuid; then nothing is changed. O(k) for k uuids."""
         cdef list items = list(uuids)
         cdef Py_ssize_t i, count = len(items)
         cdef list before = [-1] * count

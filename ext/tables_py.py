@@ -248,7 +248,7 @@ class UuidTable:
 
     def put(self, uuids: Iterable[str], value: int) -> list[int]:
         """Have each of these uuids with a value, whether it is present or not; returns a list of the values that they
-        had before, -1 for none. ValueError for what is no uuid and for a negative value; then nothing is changed.
+        had before, -1 for none. ValueError for a malformed uuid and for a negative value; then nothing is changed.
 
         O(k) for k uuids, amortised.
         """
@@ -265,7 +265,7 @@ class UuidTable:
 
     def discard(self, uuids: Iterable[str]) -> list[int]:
         """Remove these uuids, as far as they are present; returns a list of the values that they had, -1 for none.
-        ValueError for what is no uuid; then nothing is changed. O(k) for k uuids."""
+        ValueError for a malformed uuid; then nothing is changed. O(k) for k uuids."""
         return [self._values.pop(words, -1) for words in list(map(parse_uuid, uuids))]
 
     def to_arrays(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
