@@ -23,7 +23,7 @@ def state_digest(state: ServiceState) -> bytes:
         *(state.engine.sequence, state.engine.seed, state.policy, state.rules, state.tenants, state.usage, state.pools),
         *(state.catalog, state.group_owners, state.requests.content(), state.holds.plain(), state.lives, state.volumes),
         state.region_claims,
-        *((state.doubled,) if state.doubled else ()),
+        *((state.requests.doubled,) if state.requests.doubled else ()),
     )
     made.update(_encode(kept))
     for name, array in sorted(write_arrays(state.fleet).items()):

@@ -12,7 +12,7 @@ from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, InvalidValue
 from ..engine_commands import Asked
-from .doubled import Doubled
+from .doubled import Doubled, settle, without
 from .guests import release
 from .placement_writes import carry_out
 from .placing import place_one
@@ -25,7 +25,7 @@ def select_destinations(state: ServiceState, asked: Asked, now: float, *, replac
     A claim of this service that no host has included in a report yet is replaced: its answer was lost, and the caller
     asks again. An instance that holds allocations (an evacuation) keeps them and holds those of the new host beside
     them, as Nova's claim_resources doubles them up, and with ``replaces`` without what an earlier call so claimed and
-    nobody has learned of; one that a host reports and that holds none, as what it held is
+    whose answer may be lost; one that a host reports and that holds none, as what it held is
     with its migration, is claimed on the new host and stands on the old one too. The check of a rebuild claims nothing.
     A refusal changes nothing but that lost claims are given back. DuplicateName if several instances are asked for and
     one of them is known. O(as a placement), for a rebuild O(hosts).
@@ -88,7 +88,7 @@ def _beside_the_reported(state: ServiceState, asked: Asked, uuid: str, now: floa
 def _doubled_up(state: ServiceState, asked: Asked, uuid: str, now: float, *, replaces: bool) -> Decision:
     fleet, engine = state.fleet, state.engine
     holds, request = held_of(state, uuid), state.request(asked, now)
-    held = state.doubled.left(uuid, holds) if replaces else holds
+    held = without(state.requests.doubled, uuid, holds) if replaces else holds
     start = fleet._history.hold()
     try:
         hold_source(fleet, uuid, None)
@@ -104,10 +104,10 @@ def _doubled_up(state: ServiceState, asked: Asked, uuid: str, now: float, *, rep
         return decision
     write = write_of(state, uuid, held | new, now)
     carry_out(state, write, state.rules, None)
-    state.doubled.settle((uuid,))
+    settle(state.requests.doubled, (uuid,))
     if decision.placed:
         if replaces and new:
-            state.doubled[uuid.lower()] = Doubled(node=decision.selected.node, allocations=new)
+            state.requests.doubled[uuid.lower()] = Doubled(node=decision.selected.node, allocations=new)
         state.requests.keep((uuid,), state.kept_spec(asked))
     return decision
 

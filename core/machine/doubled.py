@@ -18,27 +18,30 @@ class Doubled(msgspec.Struct, frozen=True, kw_only=True):
     allocations: Allocations
 
 
-class DoubledClaims(dict[str, Doubled]):
-    """By uuid of the instance."""
-
-    def settle(self, uuids: Iterable[str]) -> None:
-        """Clients of Placement have written what these hold, or they are gone. O(uuids)."""
-        for uuid in uuids:
-            self.pop(uuid.lower(), None)
-
-    def reported(self, node: str, uuids: Iterable[str]) -> None:
-        """A node has these instances: those that were on their way to it have come. O(uuids)."""
-        for uuid in uuids:
-            known = self.get(uuid.lower())
-            if known is not None and known.node == node:
-                del self[uuid.lower()]
-
-    def left(self, uuid: str, held: Allocations) -> Allocations:
-        """Of what an instance holds, what is left without its claim of which nobody has learned."""
-        known = self.get(uuid.lower())
-        if known is None:
-            return held
-        return {provider: amounts for provider, amounts in held.items() if known.allocations.get(provider) != amounts}
+DoubledClaims = dict[str, Doubled]
+"""By uuid of the instance."""
 
 
-__all__ = ["Doubled", "DoubledClaims"]
+def settle(doubled: DoubledClaims, uuids: Iterable[str]) -> None:
+    """Clients of Placement have written what these hold, or they are gone. O(uuids)."""
+    for uuid in uuids if doubled else ():
+        doubled.pop(uuid.lower(), None)
+
+
+def arrived(doubled: DoubledClaims, node: str, uuids: Iterable[str]) -> None:
+    """A node has these instances: those that were on their way to it have come. O(uuids)."""
+    for uuid in uuids:
+        known = doubled.get(uuid.lower())
+        if known is not None and known.node == node:
+            del doubled[uuid.lower()]
+
+
+def without(doubled: DoubledClaims, uuid: str, held: Allocations) -> Allocations:
+    """Of what an instance holds, what is left without its claim that no one is known to have learned of."""
+    known = doubled.get(uuid.lower())
+    if known is None:
+        return held
+    return {provider: amounts for provider, amounts in held.items() if known.allocations.get(provider) != amounts}
+
+
+__all__ = ["Doubled", "DoubledClaims", "arrived", "settle", "without"]

@@ -31,6 +31,7 @@ from ..engine_commands import (
 from ..engine_commands import asked as asked_for
 from ..errors import DEPENDS_ON_COMMAND
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
+from .doubled import arrived
 from .edits import edit
 from .guest_claims import check_claim
 from .orders import INSTANCES_BY_TYPE, KEEPING_GUESTS
@@ -53,7 +54,6 @@ def release(state: ServiceState, uuids: Sequence[str], claim: str = "") -> int:
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
     state.requests.forget(uuids)
-    state.doubled.settle(uuids)
     state.holds.end(uuids)
     return count
 
@@ -214,10 +214,9 @@ def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Repor
     if state.holds:
         # A host that has a guest shows that the hold was taken up.
         state.holds.end((*late, *(uuid for report in reports for uuid in _included(report))))
-    if state.doubled:
-        state.doubled.settle(late)
+    if state.requests.doubled:
         for report in reports:
-            state.doubled.reported(report.host.nodename or report.host.host, report.host.instances)
+            arrived(state.requests.doubled, report.host.nodename or report.host.host, report.host.instances)
     return reported
 
 

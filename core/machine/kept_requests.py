@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from ...ext.tables import UuidTable, format_many
+from .doubled import DoubledClaims
 
 NONE: Final = -1
 """The position of the spec of a guest of which none is kept."""
@@ -26,6 +27,7 @@ class SavedRequests(msgspec.Struct):
     free: list[int] = []
     moving: dict[str, bytes] = {}
     claims: dict[str, str] = {}
+    doubled: DoubledClaims = {}
 
 
 class KeptRequests:
@@ -35,9 +37,10 @@ class KeptRequests:
 
     def __init__(self, saved: SavedRequests | None = None) -> None:
         saved = SavedRequests() if saved is None else saved
-        self.specs, self.moving, self.claims = saved.specs, saved.moving, saved.claims
+        self.specs, self.moving, self.claims, self.doubled = saved.specs, saved.moving, saved.claims, saved.doubled
         """``moving``: by guest whose move is under way, the spec that it comes back to if the move is reverted.
-        ``claims``: by guest that a parent of regions has had placed, the id of its claim."""
+        ``claims``: by guest that a parent of regions has had placed, the id of its claim. ``doubled``: what instances
+        that held allocations were given beside them."""
         self._of_guest = UuidTable()
         guests: dict[int, list[str]] = {}
         for uuid, index in saved.of_guest.items():
@@ -104,10 +107,11 @@ class KeptRequests:
     def forget(self, uuids: Iterable[str]) -> None:
         """Drop the requests of removed guests. O(guests)."""
         uuids = list(uuids)
-        if self.moving or self.claims:
+        if self.moving or self.claims or self.doubled:
             for uuid in uuids:
                 self.moving.pop(uuid, None)
                 self.claims.pop(uuid, None)
+                self.doubled.pop(uuid, None)
         for index in self._of_guest.discard(uuids):
             if index != NONE:
                 self._drop(index)
@@ -119,7 +123,8 @@ class KeptRequests:
 
     def saved(self) -> SavedRequests:
         """All of it, for a snapshot. O(guests)."""
-        return SavedRequests(self.specs, self._by_guest(), self.counts, self.free, self.moving, self.claims)
+        of_guest = self._by_guest()
+        return SavedRequests(self.specs, of_guest, self.counts, self.free, self.moving, self.claims, self.doubled)
 
     def content(self) -> tuple[list[bytes], dict[str, int], dict[str, bytes], dict[str, str]]:
         """What is kept, whatever the places of specs are: specs in order, the position of each guest's, specs before

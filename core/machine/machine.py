@@ -74,6 +74,7 @@ from ..tenancy import rights, volume_rights
 from ..tenancy.tenants import LOCAL, is_internal
 from . import guests, placing, volume_moves
 from .destinations import select_destinations
+from .doubled import settle
 from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
@@ -257,7 +258,7 @@ class ServiceMachine:
             answer = carry_out(state, write, order.rules, command.project)
             if state.holds:
                 state.holds.end(consumers_of(write))  # it shows that the hold was taken up
-            state.doubled.settle(consumers_of(write))
+            settle(state.requests.doubled, consumers_of(write))
             forget_gone(state, consumers_of(write))
             return answer
         finally:

@@ -39,7 +39,7 @@ class PlacementWrite(Command, frozen=True, tag="placement"):
 class SelectDestinations(Command, frozen=True, tag="select_destinations"):
     """Choose and claim hosts as Nova's scheduler does for its conductors, who are above the tenants: see
     ``destinations``. It comes from Nova's message bus. ``replaces``: what the last call claimed beside what the
-    instance held, and of which nobody has learned, is given back first; False in journals before 0.2."""
+    instance held, if its answer may be lost, is given back first; False in journals before 0.2."""
 
     request: Asked
     replaces: bool = False

@@ -32,7 +32,6 @@ from ..tenancy.pools import Pools
 from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, NoLimits, Usage
 from .amounts_held import held_by, held_together
-from .doubled import Doubled, DoubledClaims
 from .holds import Holds
 from .kept_requests import KeptRequests, SavedRequests
 from .lives import Lives
@@ -67,7 +66,6 @@ class _Kept(msgspec.Struct):
     rules: int = 0
     requests: SavedRequests = msgspec.field(default_factory=SavedRequests)
     holds: dict[str, float] = {}
-    doubled: dict[str, Doubled] = {}
     lives: Lives = msgspec.field(default_factory=Lives)
     volumes: VolumeRecords = msgspec.field(default_factory=VolumeRecords)
     region_claims: RegionClaims = msgspec.field(default_factory=RegionClaims)
@@ -94,8 +92,6 @@ class ServiceState:
         """What guests were asked with."""
         self.holds = Holds()
         """Guests that are released unless they are confirmed."""
-        self.doubled = DoubledClaims()
-        """What instances that held allocations were given beside them."""
         self.lives = Lives()
         """Guests that back ends carry out."""
         self.sampler: PhaseSampler | None = None
@@ -391,7 +387,6 @@ class ServiceState:
             rules=self.rules,
             requests=self.requests.saved(),
             holds=self.holds.plain(),
-            doubled=self.doubled,
             lives=self.lives,
             volumes=self.volumes,
             region_claims=self.region_claims,
@@ -422,7 +417,6 @@ class ServiceState:
         self.specs.forget_named(self.catalog)
         self.volume_specs.forget_all(self.catalog)
         self.requests, self.holds, self.lives = KeptRequests(kept.requests), Holds(kept.holds), kept.lives
-        self.doubled, self.volumes, self.rules = DoubledClaims(kept.doubled), kept.volumes, kept.rules
-        self.region_claims = kept.region_claims
+        self.volumes, self.region_claims, self.rules = kept.volumes, kept.region_claims, kept.rules
         _ = self.region_claims.index  # made here, in the thread of the load
         self._pooled.clear()

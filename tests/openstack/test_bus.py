@@ -323,12 +323,12 @@ async def test_an_evacuation_that_is_asked_for_again_holds_what_the_lost_answer_
         await claim(it, instance_uuid(1), node_uuid(1), HELD)
         await evacuated(it, beside="cmp3")
         state = it.service.state
-        known = dict(state.doubled)
+        known = dict(state.requests.doubled)
         assert list(known) == [instance_uuid(1)]
         state.save(tmp_path)
-        state.doubled.clear()
+        state.requests.doubled.clear()
         state.load(tmp_path)
-        assert state.doubled == known
+        assert state.requests.doubled == known
         target = await evacuated(it, beside="cmp2")
         assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, target: HELD}
         assert target == node_uuid(3)
@@ -364,7 +364,7 @@ async def test_an_evacuation_that_has_come_keeps_both_hosts(
         first = await evacuated(it, beside="cmp3")
         change = "UPDATE instances SET host = 'cmp2', node = 'cmp2', task_state = NULL, updated_at = ?"
         cloud.change(cloud.cell, change, moment(time.time() + 1))
-        await it.until(lambda: not it.service.state.doubled)
+        await it.until(lambda: not it.service.state.requests.doubled)
         assert await it.bus._following.claims.release() == 0
         assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, first: HELD}
         second = await evacuated(it, beside="cmp2")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ....core.engine_commands import Release
 from ....core.machine.destinations import held_of, is_lost, write_of
+from ....core.machine.doubled import without
 from ....core.machine.orders import PlacementWrite
 from ....core.machine.placement_writes import ServiceModel
 from ....core.machine.state import ServiceState
@@ -66,13 +67,16 @@ class LostClaims:
     async def _release_doubled(self) -> int:
         """Release what instances were given beside what they held (an evacuation), of those that Nova moves no longer.
         O(such instances)."""
-        nodes = {uuid: each.node for uuid, each in self._state().doubled.items()}
+        nodes = {uuid: each.node for uuid, each in self._state().requests.doubled.items()}
         count = 0
         for uuid in await self._unmoved(nodes) if nodes else ():
             state = self._state()
-            if uuid in self._asked or uuid not in state.doubled or state.fleet._kernel.consumers.get(uuid) < 0:
+            if uuid in self._asked or uuid not in state.requests.doubled or state.fleet._kernel.consumers.get(uuid) < 0:
                 continue
-            left, view = state.doubled.left(uuid, held_of(state, uuid)), ServiceModel(state).allocations(uuid)
+            left, view = (
+                without(state.requests.doubled, uuid, held_of(state, uuid)),
+                ServiceModel(state).allocations(uuid),
+            )
             generation = None if view is None else view.generation
             write = write_of(state, uuid, left, state.fleet.now or 0.0, generation)
             try:
