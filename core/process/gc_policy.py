@@ -1,5 +1,8 @@
-"""Garbage collection policy of the daemon: frequent collections of the young generations, and full ones when idle and
-when the process has grown, after which free memory goes back to the system.
+"""Garbage collection policy of the daemon: frequent collections of the young generations, full ones when idle, and of
+what is new since then when the process has grown; after both free memory goes back to the system.
+
+What a collection has found in use is frozen, so that the next one under load, which stops the process meanwhile, does
+not go through it again; full ones thaw it first.
 
 Nearly all objects of a command are freed by reference counting. The automatic collector counts allocations less
 deallocations, so that under an even load it runs rarely, and then stops the process for tens of milliseconds.
@@ -31,8 +34,8 @@ GROWN_SECONDS: Final = 10.0
 """Seconds between two looks at how much the process has grown."""
 GROWN_BYTES: Final = 64 << 20
 GROWN_PART: Final = 4
-"""A full collection follows when the process has grown by so many bytes since the last one, and by a quarter: what
-caches let go of may be garbage that only a full one finds, and what commands took that added many hosts is free."""
+"""All that was made since the last collection of all is looked at when the process has grown by so many bytes since
+then, and by a quarter: what caches let go of may be garbage, and what commands took that added many hosts is free."""
 MANY_ENDED: Final = 1_000
 """After the end of so many connections free memory goes back to the system even under load."""
 
@@ -79,13 +82,20 @@ async def collect(
             if ended() - given_back >= MANY_ENDED:
                 give_back()
                 given_back = ended()
-        if quiet or grown or now - looked >= LONGEST_SECONDS:
+        if quiet or now - looked >= LONGEST_SECONDS:
+            gc.unfreeze()
             gc.collect()
-            if quiet or grown:
+            gc.freeze()
+            if quiet:
                 give_back()
                 given_back = ended()
             looked = trio.current_time()
             seen, kept = ended(), size()
+        elif grown:
+            gc.collect()
+            gc.freeze()
+            give_back()
+            given_back, kept = ended(), size()
         else:
             pause = NEW_SECONDS if gc.get_count()[0] >= FEW else min(2 * pause, REST_SECONDS)
             gc.collect(0)

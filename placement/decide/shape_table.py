@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, replace
 from typing import Final, NamedTuple
@@ -22,6 +23,7 @@ from ..request.checks import check_flavor_fields, check_spec
 from ..request.prepare import check_flavor
 from ..types.errors import HostlerError
 from ..types.request import Flavor, Image, Request, RequestSpec
+from ..types.slowly_freed import SlowlyFreed
 from .compiled_filter import AllOf, ClassResults, FilterResults
 from .nested_shapes import NestedShapes
 from .signature import AGGREGATES, TRAITS, Signature
@@ -78,14 +80,15 @@ class ShapeTable:
         *,
         prepare: Callable[[Request], Request] | None = None,
         compile: Callable[[Request], Signature] | None = None,
+        freed: SlowlyFreed | None = None,
     ) -> None:
         """``prepare`` completes and checks a request, ``compile`` compiles one that was prepared; without them nothing
-        is known by its parts."""
+        is known by its parts. ``freed`` gets what the table has kept when nobody uses it any more."""
         self.fleet, self.policy = fleet, policy
         self.dropped = False
         self._results, self._prepare, self._compile = results, prepare, compile
         self.shapes = Shapes(fleet._kernel)
-        self.specs = SpecTable(self.shapes, RequestSpec, OTHERS, None if compile is None else self._missing)
+        self.specs = SpecTable(self.shapes, RequestSpec, OTHERS, None if compile is None else _missing_in(self))
         self.stage_names: list[tuple[str, ...]] = []
         """By ranking."""
         self.resources: list[dict[int, int]] = []
@@ -113,6 +116,14 @@ class ShapeTable:
         self._rankings: dict[Hashable, int] = {}
         self._first: dict[tuple[int, Hashable], NDArray[np.uint8]] = {}
         self._made: dict[tuple[int, int], Ranking] = {}
+        self._freed = freed
+
+    def __del__(self) -> None:
+        freed = getattr(self, "_freed", None)
+        if freed is not None:
+            specs = self.specs
+            freed.add(list(self.resources), self._size, self._sizes, self._owners, self._made, specs.specs)
+            freed.add(*specs.flavors, *specs.images, *specs.zones, *specs.families)
 
     @property
     def nbytes(self) -> int:
@@ -433,6 +444,18 @@ class ShapeTable:
         signature = self._compile(self._prepare(Request(spec=spec, instance_uuids=("",))))
         usable = not self.dropped and signature.simple and signature.ranking.resized(signature.needs) is not None
         return signature if usable else None
+
+
+def _missing_in(table: ShapeTable) -> Callable[[RequestSpec], int]:
+    """``ShapeTable._missing`` without a reference to the table, whose shapes would otherwise stay, once it is dropped,
+    until a full garbage collection."""
+    known = weakref.ref(table)
+
+    def missing(spec: RequestSpec) -> int:
+        present = known()
+        return -1 if present is None else present._missing(spec)
+
+    return missing
 
 
 def _layout(way: int, kind: _Kind, parts: tuple[Part, Part, Part]) -> Hashable:

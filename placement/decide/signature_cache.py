@@ -17,6 +17,7 @@ from ..request.host_selection import names_hosts, names_targets
 from ..request.placement_requirements import has_one_target, placement_requirements
 from ..request.preparation import Preparation
 from ..types.request import Request, RequestSpec
+from ..types.slowly_freed import SlowlyFreed
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.base import Weigher
 from .compiled_filter import FilterResults
@@ -33,9 +34,14 @@ greater of the two. The least recently used go first."""
 HELD_BYTES_PER_HOST: Final = 192
 """Bytes that rankings which search the index may spend on rows of their own while they are asked often."""
 SPEC_BYTES: Final = 64 << 20
-"""Bytes that specs and their signatures may take together beside the rankings; the least recently used go first."""
+"""Bytes that specs and their signatures may take together beside the rankings; those that were not used lately go
+first."""
 _SIGNATURE_BYTES: Final = 8 << 10
 """What a signature takes at least, measured."""
+FREED: Final = 64
+"""Entries of tables that were dropped which are freed at each request, or run of requests."""
+SPARED: Final = 16
+"""Specs in use that are passed over at most where one is to be forgotten."""
 MET: Final = 1024
 """Specs that are found by their identity at most."""
 INSTANCE_HINTS: Final = (SameHostFilter.hint, DifferentHostFilter.hint)
@@ -54,6 +60,8 @@ class _Known:
     signature: Signature
     nbytes: int
     last_used: int
+    looked: int
+    """When it was last considered to be forgotten."""
 
 
 class Compiled:
@@ -84,6 +92,8 @@ class Compiled:
         self.reads_project = options.limit_tenants_to_placement_aggregate or "AggregateMultiTenancyIsolation" in names
         self._prepare = Preparation(fleet, policy)
         self._by_parts = not (self.custom or self.reads_project or options.enable_isolated_aggregate_filtering)
+        self._freed = SlowlyFreed()
+        """Of tables of shapes that were dropped."""
         self.shapes = self._new_shapes()
         """Shapes by number, as ``place_many`` has them; replaced when anything compiled is dropped."""
 
@@ -155,19 +165,22 @@ class Compiled:
             self._met.clear()
             self._spec_bytes -= before.nbytes
         epoch = self.fleet._topology_epoch if names_targets(spec) else -1
-        self.by_spec[key] = _Known(epoch, signature, nbytes, self._uses)
+        self.by_spec[key] = _Known(epoch, signature, nbytes, self._uses, self._uses)
         self._spec_bytes += nbytes
 
     def _forget_specs(self, room: int) -> None:
-        """Forget the specs that were used least recently, if all take more than ``room`` bytes."""
-        if self._spec_bytes <= room:
-            return
-        self._met.clear()
-        for key, known in sorted(self.by_spec.items(), key=lambda item: item[1].last_used):
-            if self._spec_bytes <= _KEPT * room:
-                return
-            self._spec_bytes -= known.nbytes
-            del self.by_spec[key]
+        """Forget specs that were not used lately until all take ``room`` bytes at most: the oldest one, unless it was
+        used since it was looked at last. O(forgotten + SPARED)."""
+        spared = 0
+        while self._spec_bytes > room and self.by_spec:
+            key = next(iter(self.by_spec))
+            known = self.by_spec.pop(key)
+            if known.last_used > known.looked and spared < SPARED:
+                known.looked = self._uses
+                self.by_spec[key] = known
+                spared += 1
+            else:
+                self._spec_bytes -= known.nbytes
 
     def _clear_specs(self) -> None:
         self.by_spec.clear()
@@ -188,7 +201,12 @@ class Compiled:
         if not self._by_parts:
             return self.shapes_apart()
         return ShapeTable(
-            self.fleet, self.policy, self.filter_results, prepare=self._prepare, compile=self._compile_part
+            self.fleet,
+            self.policy,
+            self.filter_results,
+            prepare=self._prepare,
+            compile=self._compile_part,
+            freed=self._freed,
         )
 
     def _drop_shapes(self) -> None:
@@ -200,6 +218,8 @@ class Compiled:
 
     def _keep_up(self) -> None:
         """Drop what does not hold any more, and judge host classes that are new."""
+        if self._freed:
+            self._freed.free(FREED)
         epoch = (self.fleet._store.capacity, self.fleet._static_epoch)
         if epoch != self.epoch:
             self.forget()
@@ -250,17 +270,20 @@ class Compiled:
         self._drop_shapes()
         self.kept_rules.forget()
         self._met.clear()
-        gone: set[int] = set()
+        gone: dict[int, Signature] = {}
         for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
             if self._bytes <= _KEPT * most and len(self.by_content) < _KEPT * SIGNATURES:
                 break
             self._bytes -= owner.own_bytes
-            gone.add(id(owner))
+            gone[id(owner)] = owner
             del self.by_content[content]
+        left: list[_Known] = []
         for key, known in list(self.by_spec.items()):
             if id(known.signature.owner) in gone:
                 self._spec_bytes -= known.nbytes
                 del self.by_spec[key]
+                left.append(known)
+        self._freed.add(left, list(gone.values()))
 
     def forget(self) -> None:
         """Drop everything compiled."""

@@ -141,6 +141,8 @@ class Reclaim:
         tables = (parts._projects, parts._users)
         shapes = parts._consumers.shapes
         masks = used_ids(parts._kernel, len(shapes), *map(len, tables))
+        if SLACK + 2 * int(masks[0].sum()) > len(shapes):
+            masks[0][:] = True  # few are unused: giving all others new numbers would cost more than these take
         if all(mask.all() for mask in masks):
             return
         numbers = [_numbers(mask) for mask in masks]
@@ -155,7 +157,7 @@ class Reclaim:
         """Classes beyond the first of which no provider has an inventory or usage. O(rows * classes)."""
         parts = self._parts
         blocks = parts._store.inventory
-        named = {index for resources, *_ in parts._consumers.shapes for index, _ in resources}
+        named = set(parts._consumers.classes_named)
         named.update(index for each in parts._extras.values() for _, index, _ in each.elsewhere)
         unused = [
             index

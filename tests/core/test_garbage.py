@@ -199,6 +199,24 @@ async def test_all_is_collected_and_given_back_when_the_process_has_grown(
     assert given_back == [13 * GROWN_BYTES]
 
 
+async def test_what_was_in_use_is_looked_at_again_when_nothing_happens(
+    autojump_clock: MockClock, uncollected: None, nursery: trio.Nursery
+) -> None:
+    steps, size, kept = [0], [10 * GROWN_BYTES], Ring()
+    nursery.start_soon(collect, lambda: steps[0], lambda: 0, lambda: size[0])
+    await trio.testing.wait_all_tasks_blocked()
+    size[0] += 3 * GROWN_BYTES
+    await busy(30, steps)
+    frozen, before = gc.get_freeze_count(), weakref.ref(kept)
+    assert frozen
+    del kept
+    size[0] += 5 * GROWN_BYTES
+    await busy(30, steps)
+    assert before() is not None  # it was frozen, and that took no time
+    await trio.sleep(ALL_SECONDS + 1)
+    assert before() is None
+
+
 def test_what_compiled_requests_let_go_of_is_freed_at_once(uncollected: None) -> None:
     engine = Library().engine
     for number in range(40):

@@ -1,0 +1,37 @@
+"""Containers whose entries are freed a few at a time: freeing tens of thousands of objects together is a pause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SlowlyFreed:
+    """What nobody needs any more, until it has been freed. True while there is some."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[Any, Any] | list[Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def add(self, *parts: dict[Any, Any] | list[Any]) -> None:
+        """Take over containers that nobody else uses: they are emptied. O(containers)."""
+        self._parts += filter(None, parts)
+
+    def free(self, most: int) -> None:
+        """Free so many entries at most. O(``most``)."""
+        parts = self._parts
+        for _ in range(most):
+            if not parts:
+                return
+            last = parts[-1]
+            if isinstance(last, dict):
+                last.popitem()
+            else:
+                last.pop()
+            if not last:
+                parts.pop()
+
+    def clear(self) -> None:
+        """Free everything."""
+        self._parts.clear()
