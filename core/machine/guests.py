@@ -4,7 +4,8 @@ the same step in which it is moved or removed, so limits hold exactly."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -39,6 +40,10 @@ from .placing import place_one, unexpected
 from .report_columns import reports_of
 from .state import ServiceState
 
+EXPIRING: Final = 500
+"""Guests that are released in one step when their holds are over."""
+ENDING: Final = 8
+"""Moves that are ended in one step when their time is over."""
 Held = list[tuple[str, dict[str, int]]]
 """(project, amounts with ``instances``) of consumers."""
 
@@ -74,14 +79,18 @@ def confirm_hold(state: ServiceState, uuids: Sequence[str]) -> int:
     return state.holds.end(uuids)
 
 
-def expire_holds(state: ServiceState, now: float) -> None:
-    """Release held guests whose time is over. O(those)."""
+def expire_holds(state: ServiceState, now: float) -> Generator[None, None, None]:
+    """Release held guests whose time is over, in steps between which the state is that after some of them. O(those)."""
     due = state.holds.due(now)
     consumers = state.fleet._kernel.consumers
-    standing = [uuid for uuid in due if consumers.get(uuid) >= 0]
-    state.holds.end(due)
-    if standing:
-        release(state, standing)
+    for first in range(0, len(due), EXPIRING):
+        if first:
+            yield
+        some = due[first : first + EXPIRING]
+        standing = [uuid for uuid in some if consumers.get(uuid) >= 0]
+        state.holds.end(some)
+        if standing:
+            release(state, standing)
 
 
 def _source(state: ServiceState, uuid: str) -> tuple[str, dict[str, int]]:
@@ -194,10 +203,12 @@ def _held_by(state: ServiceState, ends: Iterable[str]) -> Held:
     return [(project, {name: n for name, n in amounts.items() if name != INSTANCES}) for project, amounts in held]
 
 
-def expire_moves(state: ServiceState, now: float) -> None:
-    """End the moves whose time is over; those that clients of the Placement API have confirmed so. O(1) before that of
-    the next one, else O(moves)."""
-    for move in expired(state.fleet, now):
+def expire_moves(state: ServiceState, now: float) -> Generator[None, None, None]:
+    """End the moves whose time is over, in steps; those that clients of the Placement API have confirmed so. O(1)
+    before that of the next one, else O(moves)."""
+    for number, move in enumerate(expired(state.fleet, now)):
+        if number and number % ENDING == 0:
+            yield
         end_move(state, move.instance, confirm=move.on_expiry == "confirm")
 
 

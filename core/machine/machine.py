@@ -79,6 +79,7 @@ from .edits import edit
 from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, SnapshotChange, VolumeChange
+from .long_commands import LOOKED_AT, in_pieces, in_steps
 from .order_policies import PolicyValues, service_policy, storage_policy, without_bad_storage
 from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
@@ -148,21 +149,28 @@ class ServiceMachine:
         return finished(self._steps(command))
 
     def begin(self, order: Order) -> None:
+        """``_begin`` without a pause."""
+        finished(self._begin(order))
+
+    def _begin(self, order: Order) -> Generator[None, None, None]:
         """What the execution of an order begins with: it is checked, and the state brought to its time. HostlerError if
         it is not allowed."""
         self.check(order)
         self.state.follow_rules(order.rules)
-        self._advance(order.now)
+        yield from self._advance(order.now)
 
     def _steps(self, command: Order) -> Generator[None, None, Any]:
         named = guests_named(command.command)
         if named:
-            self._note(command, named)
+            yield from in_pieces(lambda some: self._note(command, some), named)
         elif isinstance(command.command, StorageBase):
-            self._note_storage(command, *volume_rights.named(command.command))
+            kind, uuids = volume_rights.named(command.command)
+            yield from in_pieces(lambda some: self._note_storage(command, kind, some), uuids)
         elif isinstance(command.command, OnVolumeClaim):
             self._note_storage(command, "volume", (command.command.volume,))
-        self.begin(command)
+        yield from self._begin(command)
+        if len(named) > LOOKED_AT:
+            yield
         if command.rules >= UUIDS_APART and isinstance(command.command, (StorageBase, Lifecycle)):
             check_apart(self.state.volumes, command.command)
         if isinstance(command.command, _ON_CLAIMS):
@@ -172,7 +180,8 @@ class ServiceMachine:
                 guests.check_no_sources(self.state, named)
         if isinstance(command.command, PlaceMany):
             return (yield from placing.place_many(self.state, command.command.requests, command.now))
-        return self._do(command)
+        steps = in_steps(self.state, command.command, command.now)
+        return self._do(command) if steps is None else (yield from steps)
 
     def _do(self, command: Order) -> Any:
         state = self.state
@@ -339,7 +348,9 @@ class ServiceMachine:
             first = len(outcomes)
             last = max(_end_of_run(self.state, commands, first), first + (type(commands[first].command) is Place))
             if last > first:
-                outcomes += self._place_run(commands[first:last], None if wanted is None else wanted[first:last])
+                outcomes += yield from self._place_run(
+                    commands[first:last], None if wanted is None else wanted[first:last]
+                )
             else:
                 outcomes.append((yield from self._outcome(commands[first])))
             if len(outcomes) < len(commands):
@@ -352,7 +363,7 @@ class ServiceMachine:
         except HostlerError as error:
             return checked_outcome(error)
 
-    def _place_run(self, orders: Sequence[Order], wanted: Sequence[bool] | None) -> list[Any]:
+    def _place_run(self, orders: Sequence[Order], wanted: Sequence[bool] | None) -> Generator[None, None, list[Any]]:
         state = self.state
         outcomes: list[Any] = [None] * len(orders)
         asked, positions = [], []
@@ -370,7 +381,7 @@ class ServiceMachine:
             positions.append(position)
         if not asked:
             return outcomes
-        self._advance(orders[0].now)
+        yield from self._advance(orders[0].now)
         some = None if wanted is None else [wanted[position] for position in positions]
         placed = placing.place_run(self.state, asked, orders[0].now, some)
         for position, outcome in zip(positions, placed, strict=True):
@@ -389,16 +400,17 @@ class ServiceMachine:
             if len(self._needed) > CONCERNED_KEPT:
                 del self._needed[next(iter(self._needed))]
 
-    def _advance(self, now: float) -> None:
+    def _advance(self, now: float) -> Generator[None, None, None]:
+        """Bring the state to a time, with what ends by then, in steps."""
         context = self.state.engine._context
         fleet = context.fleet
         fleet._services.advance(now, context.policy.options.default.service_down_time)
         if fleet._consumers.moves:
-            guests.expire_moves(self.state, now)
+            yield from guests.expire_moves(self.state, now)
         if self.state.holds:
-            guests.expire_holds(self.state, now)
+            yield from guests.expire_holds(self.state, now)
         if self.state.volumes.ends:
-            volume_moves.expire(self.state, now)
+            yield from volume_moves.expire(self.state, now)
 
 
 def _is_uuid(text: str) -> bool:

@@ -3,6 +3,7 @@ confirmed or reverted. A revert cannot fail: nothing has been given back."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +17,8 @@ from .state import ServiceState
 from .volume_records import KeptVolume, VolumeMove, amounts_of, difference
 from .volumes import check_quota, check_settled, faults_refused, keep, later
 
+ENDING: Final = 8
+"""Moves that are reverted in one step when their time is over."""
 _ALONE: Final = "remove it from there first"
 
 
@@ -114,7 +117,9 @@ def end(state: ServiceState, uuid: str, *, confirm: bool) -> VolumeMoved:
     return VolumeMoved(uuid=uuid, kind=move.kind, backend_id=where, volume_type=stays.volume_type)
 
 
-def expire(state: ServiceState, now: float) -> None:
-    """Revert the moves whose time is over. O(those)."""
-    for uuid in state.volumes.ends.due(now):
+def expire(state: ServiceState, now: float) -> Generator[None, None, None]:
+    """Revert the moves whose time is over, in steps. O(those)."""
+    for number, uuid in enumerate(state.volumes.ends.due(now)):
+        if number and number % ENDING == 0:
+            yield
         end(state, uuid, confirm=False)

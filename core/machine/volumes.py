@@ -423,12 +423,16 @@ def delete_snapshots(state: ServiceState, uuids: Sequence[str]) -> int:
     with faults_refused(), storage._context.deciding():
         for each in known.values():
             storage.give_back(each.backend_id, each.size_gb)
+    of_volume: dict[str, set[str]] = {}
     for uuid, each in known.items():
-        volume, before = records.volumes[each.volume], records.amounts(each.volume)
-        left = tuple(other for other in volume.snapshots if other != uuid)
-        records.put(each.volume, msgspec.structs.replace(volume, snapshots=left))
-        del records.snapshots[uuid]
-        state.usage.add(state.tenants, volume.project_id, difference(records.amounts(each.volume), before))
+        of_volume.setdefault(each.volume, set()).add(uuid)
+    for name, gone in of_volume.items():
+        volume, before = records.volumes[name], records.amounts(name)
+        left = tuple(other for other in volume.snapshots if other not in gone)
+        records.put(name, msgspec.structs.replace(volume, snapshots=left))
+        for uuid in gone:
+            del records.snapshots[uuid]
+        state.usage.add(state.tenants, volume.project_id, difference(records.amounts(name), before))
     return len(known)
 
 

@@ -129,8 +129,9 @@ def _needs(command: Any, kind: StorageKind, uuids: Sequence[str], facts: Storage
     found: dict[str | None, Need] = {}
     for uuid in uuids:
         owner = facts.storage_project(kind, uuid)
-        known = FOR_CLOUD_ADMINS if owner is None else Need("member", project_scope(owner))
-        found.setdefault(owner, known._replace(uuid=uuid))
+        if owner not in found:
+            known = FOR_CLOUD_ADMINS if owner is None else Need("member", project_scope(owner))
+            found[owner] = known._replace(uuid=uuid)
     return list(found.values())
 
 
