@@ -88,6 +88,7 @@ from .replicated import finished, unpacked
 from .state import ServiceState
 from .storage_changes import change_storage
 from .storage_uuids import check_apart
+from .tenant_answers import as_told
 from .tenant_changes import change_tenants
 
 CONCERNED_KEPT: Final = 20_000
@@ -181,7 +182,7 @@ class ServiceMachine:
         if isinstance(command.command, PlaceMany):
             return (yield from placing.place_many(self.state, command.command.requests, command.now))
         steps = in_steps(self.state, command.command, command.now)
-        return self._do(command) if steps is None else (yield from steps)
+        return as_told(self.state.tenants, command, self._do(command)) if steps is None else (yield from steps)
 
     def _do(self, command: Order) -> Any:
         state = self.state
@@ -385,7 +386,8 @@ class ServiceMachine:
         some = None if wanted is None else [wanted[position] for position in positions]
         placed = placing.place_run(self.state, asked, orders[0].now, some)
         for position, outcome in zip(positions, placed, strict=True):
-            outcomes[position] = outcome
+            refused = type(outcome) is Decision and outcome.refusal is not None
+            outcomes[position] = as_told(state.tenants, orders[position], outcome) if refused else outcome
         return outcomes
 
     def check(self, order: Order) -> None:

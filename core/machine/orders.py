@@ -102,7 +102,9 @@ was reverted keeps what it was asked with. A guest is not lost while it moves: t
 8: how much of tenants is kept is bounded (``tenancy.bounds``). A guest is not resized to a node of no back end. The
 time that a guest has to let a volume go does not end when the volume is found attached.
 
-9: a host whose compute service is disabled is not evacuated while the service is alive.
+9: a host whose compute service is disabled is not evacuated while the service is alive. Who is no reader of the cloud is
+not told the host or pool that a refusal came nearest to, and of the order of pools for a volume group those of the
+chosen backend.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -115,6 +117,8 @@ KEEPING_GUESTS: Final = 7
 """The revision since which moves that were confirmed by Placement's clients are not reverted."""
 EVACUATING_THE_DEAD: Final = 9
 """The revision since which a disabled host is evacuated only while its compute service is down."""
+OWN_PLACES: Final = 9
+"""The revision since which the answers that tenants get name no hosts and pools but their own."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

@@ -6,15 +6,18 @@ import re
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core import storage_commands as s
 from hostler.core.machine import catalog_queries as k
 from hostler.core.machine import queries as q
 from hostler.core.machine import tenant_queries as t
 from hostler.core.machine import volume_queries as vq
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import Order
 from hostler.core.machine.question import Query
 from hostler.core.machine.volume_records import KeptVolume
 from hostler.core.tenancy import commands as c
@@ -22,7 +25,8 @@ from hostler.placement.storage.pools.request import VolumeSpec, VolumeType
 from hostler.placement.storage.pools.volumes import Volume
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.request import Flavor, Image
-from tests.core.orders import place, uuid_of
+from tests.core.orders import NOW, order, place, uuid_of
+from tests.volumes.values import report, reports, wish
 
 from .worlds import asking, do, old, placed, refused, replayed, two_domains
 
@@ -173,6 +177,62 @@ def test_an_identity_that_is_taken_does_not_say_by_whom() -> None:
     do(made, c.SetIdentitySuffixes(domain="b", suffixes=(".example.org",)))
     told = refused(made, c.CreateUser(id="new", domain="b", identities=("nova.example.org",)), "bea")
     assert told == ("duplicate_name", "another user has such an identity")
+
+
+def of_backends(told: Any) -> set[str]:
+    """The backends and hosts that an answer names, whatever it is."""
+    return set(re.findall(r"node-\d+(?:@lvm)?", repr(msgspec.to_builtins(told, enc_hook=repr))))
+
+
+def test_tenants_learn_where_their_volumes_are_and_of_no_other_pool() -> None:
+    made = two_domains()
+    do(
+        made,
+        reports(*(report(f"node-{number}@lvm", ("a", 900 - number), ("b", 800 - number)) for number in range(3))),
+        s.SetBackupService(host="node-0"),
+    )
+    group = s.PlaceVolumeGroup(volumes=(wish(1, project="a1"), wish(2, project="a1")), project_id="a1")
+    told = do(made, msgspec.structs.replace(group, group_id=uuid_of(3)), user="ann")
+    assert {name for name, _ in told.decision.order} == {"node-0@lvm#a", "node-0@lvm#b"}
+    do(made, s.CreateVolumeSnapshot(uuid=uuid_of(1), snapshot_id=uuid_of(4)), user="ann")
+    questions = (vq.Volumes(), vq.ShowVolume(uuid=uuid_of(1)), vq.VolumeSnapshots(), vq.VolumeGroups())
+    answers = [told, *(q.answer(made.state, "ann", each) for each in questions)]
+    assert [of_backends(each) for each in answers] == [{"node-0@lvm"}] * len(answers)
+    answers = [
+        do(made, s.ExtendVolume(uuid=uuid_of(1), new_size_gb=10_000), user="ann"),
+        do(made, s.PlaceVolume(request=wish(5, 10_000, project="a1")), user="ann"),
+        do(made, s.PlaceVolumeGroup(volumes=(wish(6, 10_000, project="a1"),), project_id="a1"), user="ann"),
+        q.answer(made.state, "ann", vq.FitsVolume(request=wish(project="a1"), limit=9)),
+    ]
+    assert set().union(*map(of_backends, answers)) <= {"node-0@lvm"}
+    placed(made, "ann", "a1", 1)
+    too_large = asking("a1", flavor={"vcpus": 20})
+    for command in (
+        s.PlaceTogether(request=too_large, volumes=(wish(9, project="a1"),)),
+        p.Place(request=too_large),
+        p.Hold(request=too_large, expires_in=9),
+        p.Resize(uuid=uuid_of(1), request=too_large),
+    ):
+        assert of_backends(do(made, command, user="ann")) == set()
+        assert of_backends(do(made, command)) != set()
+    (batched,) = made.apply_batch([order(p.Place(request=too_large), user="ann")])
+    assert of_backends(batched) == set()
+    told = do(made, s.PlaceVolumeGroup(volumes=(wish(project="a1"),), project_id="a1"))
+    assert of_backends(told.decision.order) == {f"node-{number}@lvm" for number in range(3)}
+
+
+def test_readers_of_the_cloud_and_old_orders_have_all_pools_of_a_groups_order() -> None:
+    made = two_domains()
+    do(made, reports(*(report(f"node-{number}@lvm", ("a", 900)) for number in range(3))))
+    do(made, c.Grant(user="ann", role="reader", scope="cloud"))
+    group = s.PlaceVolumeGroup(volumes=(wish(project="a1"),), project_id="a1")
+    told = do(made, group, user="ann")
+    assert len(told.decision.order) == 3
+    do(made, c.Revoke(user="ann", role="reader", scope="cloud"))
+    told = do(made, group, user="ann")
+    assert len(told.decision.order) == 1
+    old_answer = made.apply(Order(NOW, "ann", group, rules=8))
+    assert len(old_answer.decision.order) == 3
 
 
 def test_a_reader_learns_how_many_fit_but_not_where() -> None:
