@@ -7,6 +7,7 @@ FilterScheduler._get_weighted_candidates_generic_group.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 import msgspec
@@ -48,15 +49,22 @@ def _counted_order(
         return [], why
     backends, by_type = _Backends(context), ranking
     times = np.ones(0, object)
+    counted: dict[Hashable, NDArray[np.object_]] = {}
     for index, volume in enumerate(request.volumes):
+        alike = (id(volume.spec), volume.project_id, volume.user_id, id(volume.retry))
+        if alike in counted:  # nothing has changed since: it finds the same pools
+            times = times * counted[alike][mine]
+            continue
         found, why = _ranked(context, context.filter_properties(volume), f"volume {index + 1}")
         if why is not None:
             return [], why
         if index == 0:
             ranking, mine = found, backends.of(found.rows)
             times = np.ones(len(found.rows), object)
+            counted[alike] = backends.counts(found.rows)
         else:
-            times = times * backends.counts(found.rows)[mine]
+            counted[alike] = backends.counts(found.rows)
+            times = times * counted[alike][mine]
         if not times.any():
             sentence = f"No valid backend was found: none can take volume {index + 1} besides those before it"
             return [], Refusal(sentence=sentence, stage="group")
