@@ -17,13 +17,17 @@ from ...placement.types.errors import HostlerError, InvalidValue
 from ..engine_commands import ConfirmHold, Release, Spawned
 from ..errors import StateUnknown
 from ..storage_commands import DeleteVolumeBackups, DeleteVolumes, DeleteVolumeSnapshots
+from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
 from . import guests
 from .orders import INSTANCES_BY_TYPE
 from .state import ServiceState
 from .storage_changes import change_storage
+from .tenant_changes import change_tenants
 
 GUESTS: Final = 1_000
 """Guests that are released, confirmed or spawned in one step."""
+POOL_HOSTS: Final = 8
+"""Hosts that are put into a pool, or taken out of it, in one step."""
 VOLUMES: Final = 64
 """Volumes, snapshots and backups, those that go with them included, that are deleted in one step."""
 LOOKED_AT: Final = 2_000
@@ -59,6 +63,8 @@ def in_steps(state: ServiceState, command: object, now: float) -> Steps | None:
             return _of_guests(state, command)
         case DeleteVolumes() | DeleteVolumeSnapshots() | DeleteVolumeBackups() if len(command.uuids) > VOLUMES:
             return _of_volumes(state, command, now)
+        case CreatePool() | SetPoolHosts() | DeletePool():
+            return _of_pool(state, command, now)
         case DeleteVolumes(uuids=uuids, cascade=True):
             records = state.volumes.volumes
             if sum(1 + len(records[uuid].snapshots) for uuid in uuids if uuid in records) > VOLUMES:
@@ -93,6 +99,42 @@ def _guests_known(state: ServiceState, command: Release | Spawned | ConfirmHold)
         yield
     ids = np.concatenate(found)
     return len(np.unique(ids)) == len(ids)
+
+
+def _of_pool(state: ServiceState, command: CreatePool | SetPoolHosts | DeletePool, now: float) -> Steps | None:
+    """The steps of a command on the hosts of a pool; None where there are few, or it is refused."""
+    match command:
+        case CreatePool(hosts=added):
+            removed: Sequence[str] = ()
+        case SetPoolHosts(add=added, remove=removed):
+            pass
+        case _:
+            added, removed = (), state.pools.hosts(state.fleet, command.id) if command.id in state.pools.pools else ()
+    refused = (command.id in state.pools.pools) == isinstance(command, CreatePool)
+    find = state.fleet._names.find
+    if refused or len(added) + len(removed) <= POOL_HOSTS or any(find(name) < 0 for name in (*added, *removed)):
+        return None
+    return _with_hosts(state, command, added, removed, now)
+
+
+def _with_hosts(
+    state: ServiceState,
+    command: CreatePool | SetPoolHosts | DeletePool,
+    added: Sequence[str],
+    removed: Sequence[str],
+    now: float,
+) -> Steps:
+    if isinstance(command, CreatePool):
+        change_tenants(state, msgspec.structs.replace(command, hosts=()), now, state.rules)
+        yield
+    for some in pieces(added, POOL_HOSTS):
+        change_tenants(state, SetPoolHosts(id=command.id, add=tuple(some)), now, state.rules)
+        yield
+    for some in pieces(removed, POOL_HOSTS):
+        change_tenants(state, SetPoolHosts(id=command.id, remove=tuple(some)), now, state.rules)
+        yield
+    if isinstance(command, DeletePool):
+        change_tenants(state, command, now, state.rules)
 
 
 def _of_volumes(

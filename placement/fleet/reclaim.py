@@ -27,6 +27,8 @@ CLASS_SLACK: Final = 32
 _CALLS: Final = 16
 """Calls of ``if_due`` between two looks. The first one after them at which no other version is held looks: commands of
 one kind may always hold one at the same calls."""
+_FEW: Final = 32
+"""Shapes for each one without use up to which they keep their numbers."""
 _SHARE: Final = 64
 """Rows and consumers for each further one: looking through them all costs so much less than what made the values."""
 
@@ -141,7 +143,7 @@ class Reclaim:
         tables = (parts._projects, parts._users)
         shapes = parts._consumers.shapes
         masks = used_ids(parts._kernel, len(shapes), *map(len, tables))
-        if SLACK + 2 * int(masks[0].sum()) > len(shapes):
+        if _FEW * int((~masks[0]).sum()) <= len(shapes):
             masks[0][:] = True  # few are unused: giving all others new numbers would cost more than these take
         if all(mask.all() for mask in masks):
             return

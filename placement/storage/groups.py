@@ -48,7 +48,7 @@ def _counted_order(
     if why is not None:
         return [], why
     backends, by_type = _Backends(context), ranking
-    times = np.ones(0, object)
+    times, mine = np.ones(0, object), np.zeros(0, np.intp)
     counted: dict[Hashable, NDArray[np.object_]] = {}
     for index, volume in enumerate(request.volumes):
         alike = (id(volume.spec), volume.project_id, volume.user_id, id(volume.retry))

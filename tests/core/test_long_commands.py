@@ -15,8 +15,9 @@ from hostler.core.errors import StateUnknown
 from hostler.core.machine import guests, long_commands, volume_moves
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
+from hostler.core.tenancy import commands as c
 from hostler.placement.types.errors import HostlerError
-from tests.core.orders import NOW, asked, order, place, uuid_of
+from tests.core.orders import NOW, asked, machine, order, place, uuid_of
 from tests.volumes.values import place as place_volume
 from tests.volumes.values import storage_machine
 
@@ -74,6 +75,44 @@ MANY: dict[str, tuple[Callable[[Sequence[str]], Any], Sequence[str]]] = {
     "delete_volume_backups": (lambda some: s.DeleteVolumeBackups(uuids=tuple(some)), uuids(BACKUP)),
     "delete_volume_backups of none": (lambda some: s.DeleteVolumeBackups(uuids=tuple(some)), uuids(OTHER)),
 }
+
+
+POOLS = [
+    c.CreatePool(id="q", hosts=("node-2", "node-0", "node-1"), exclusive=True),
+    c.CreatePool(id="pool", hosts=("node-2", "node-0", "node-1")),
+    c.CreatePool(id="q", hosts=("node-2", "node-0", "node-9")),
+    c.SetPoolHosts(id="pool", add=("node-1", "node-2"), remove=("node-0", "node-1")),
+    c.SetPoolHosts(id="pool", add=("node-2", "node-2"), remove=("node-2",)),
+    c.SetPoolHosts(id="q", add=("node-1", "node-2")),
+    c.SetPoolHosts(id="pool", add=("node-1", "node-9")),
+    c.DeletePool(id="pool"),
+    c.DeletePool(id="q"),
+]
+
+
+@pytest.mark.parametrize("command", POOLS, ids=lambda each: type(each).__name__)
+def test_hosts_join_and_leave_pools_in_steps(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, pauses = [], [0]
+
+    def pause() -> None:
+        pauses[0] += 1
+
+    for few in (1, 1_000):
+        monkeypatch.setattr(long_commands, "POOL_HOSTS", few)
+        made = machine()
+        made.apply(order(c.CreatePool(id="pool", hosts=("node-0", "node-1"))))
+        pauses[0] = 0
+        outcome = outcome_of(made, order(command), pause)
+        refused = isinstance(outcome, tuple)
+        assert (pauses[0] > 1) == (few == 1 and not refused)
+        states.append(
+            (
+                outcome,
+                state_digest(made.state),
+                {name: made.state.pools.hosts(made.state.fleet, name) for name in made.state.pools.pools},
+            )
+        )
+    assert states[0] == states[1]
 
 
 @pytest.fixture
