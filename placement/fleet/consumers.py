@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -112,8 +111,6 @@ class Consumers:
         """Moves under way, by instance. Reports are read with them where ``counts_once``, as old journals were not."""
         self._figures: NDArray[np.float64] = np.zeros((0, 3))
         self.shapes: dict[tuple[tuple[tuple[int, int], ...], int, int, int], int] = {}
-        self.classes_named: dict[int, int] = {}
-        """By resource class index: how many shapes name it; none that no shape names."""
 
     def shape(self, resources: Mapping[int, int], vcpus: int, memory_mb: int, disk_mb: int) -> int:
         """Id of the resources that a consumer takes on its host: ``resources`` = {resource class index: amount}; the
@@ -124,8 +121,6 @@ class Consumers:
             classes = np.array([index for index, _ in key[0]], np.int32)
             amounts = np.array([amount for _, amount in key[0]], np.int64)
             known = self.shapes[key] = self._kernel.add_shape(classes, amounts, vcpus, memory_mb, disk_mb)
-            for index, _ in key[0]:
-                self.classes_named[index] = self.classes_named.get(index, 0) + 1
         return known
 
     def keep_shapes(self, numbers: list[int]) -> None:
@@ -133,9 +128,6 @@ class Consumers:
         left = {key: numbers[shape] for key, shape in self.shapes.items() if numbers[shape] >= 0}
         self.shapes.clear()
         self.shapes.update(left)
-        named = Counter(index for resources, *_ in left for index, _ in resources)
-        self.classes_named.clear()
-        self.classes_named.update(named)
         self._figures = self._figures[:0]
 
     def shape_figures(self) -> NDArray[np.float64]:

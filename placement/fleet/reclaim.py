@@ -9,6 +9,7 @@ records name ids. What is kept without use is bounded: as many values as are use
 from __future__ import annotations
 
 from collections.abc import Iterable, Sized
+from itertools import islice
 from typing import Final, Protocol
 
 import numpy as np
@@ -54,6 +55,9 @@ class Reclaim:
             parts._consumers.shapes,
             parts._aggregate_table,
         )
+        self._named = set[int]()
+        self._looked_at = 0
+        """Shapes whose resource classes are in ``_named``; none after they got new numbers."""
         self._limit, self._class_limit, self._names_limit, self._calls = SLACK, CLASS_SLACK, SLACK, 0
 
     def if_due(self) -> None:
@@ -153,13 +157,26 @@ class Reclaim:
             table.keep(np.flatnonzero(mask).tolist())
         if not masks[0].all():
             parts._consumers.keep_shapes(numbers[0].tolist())
+            self._looked_at = 0
             parts._change_log.static_epoch += 1  # compiled signatures name shapes
+
+    def _classes_of_shapes(self) -> set[int]:
+        """Indexes of the resource classes that shapes name. O(shapes that are new since the last call)."""
+        shapes = self._parts._consumers.shapes
+        if len(shapes) < self._looked_at:
+            self._looked_at = 0
+        if not self._looked_at:
+            self._named.clear()
+        for resources, *_ in islice(shapes, self._looked_at, None):
+            self._named.update(index for index, _ in resources)
+        self._looked_at = len(shapes)
+        return set(self._named)
 
     def _resource_classes(self) -> None:
         """Classes beyond the first of which no provider has an inventory or usage. O(rows * classes)."""
         parts = self._parts
         blocks = parts._store.inventory
-        named = set(parts._consumers.classes_named)
+        named = self._classes_of_shapes()
         named.update(index for each in parts._extras.values() for _, index, _ in each.elsewhere)
         unused = [
             index
