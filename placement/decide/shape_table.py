@@ -83,7 +83,7 @@ class ShapeTable:
         freed: SlowlyFreed | None = None,
     ) -> None:
         """``prepare`` completes and checks a request, ``compile`` compiles one that was prepared; without them nothing
-        is known by its parts. ``freed`` gets what the table has kept when nobody uses it any more."""
+        is known by its parts. ``freed`` gets what the table has kept once it is no longer used."""
         self.fleet, self.policy = fleet, policy
         self.dropped = False
         self._results, self._prepare, self._compile = results, prepare, compile

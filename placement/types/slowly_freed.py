@@ -6,7 +6,7 @@ from typing import Any
 
 
 class SlowlyFreed:
-    """What nobody needs any more, until it has been freed. True while there is some."""
+    """What is not needed any more, until it has been freed. True while there is some."""
 
     def __init__(self) -> None:
         self._parts: list[dict[Any, Any] | list[Any]] = []
@@ -15,7 +15,7 @@ class SlowlyFreed:
         return bool(self._parts)
 
     def add(self, *parts: dict[Any, Any] | list[Any]) -> None:
-        """Take over containers that nobody else uses: they are emptied. O(containers)."""
+        """Take over containers that are used nowhere else: they are emptied. O(containers)."""
         self._parts += filter(None, parts)
 
     def free(self, most: int) -> None:
