@@ -102,8 +102,8 @@ was reverted keeps what it was asked with. A guest is not lost while it moves: t
 8: how much of tenants is kept is bounded (``tenancy.bounds``). A guest is not resized to a node of no back end. The
 time that a guest has to let a volume go does not end when the volume is found attached.
 
-9: a host whose compute service is disabled is not evacuated while the service is alive. Who is no reader of the cloud is
-not told the host or pool that a refusal came nearest to, and of the order of pools for a volume group those of the
+9: a host whose compute service is disabled is not evacuated while the service is alive. Who is no reader of the cloud
+is not told the host or pool that a refusal came nearest to, and of the order of pools for a volume group those of the
 chosen backend.
 """
 INSTANCES_BY_TYPE: Final = 3
