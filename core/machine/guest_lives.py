@@ -50,7 +50,9 @@ from ..lifecycle_commands import (
 from . import adoptions, backend_changes, guest_moves, guest_snapshots, guests, volume_lives
 from .guest_placing import WantedVolumes, placed, placed_with
 from .lives import Fault, GuestChange, GuestLife, VolumeChange, VolumeLife, change_of
+from .orders import OWN_PLACES
 from .state import ServiceState
+from .tenant_answers import without_places
 
 MAX_TEXT: Final = 1_000
 LETTING_GO: Final = 3
@@ -214,7 +216,9 @@ def _start(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
             decision = _place_again(state, life, now)
             if not decision.placed:
                 assert decision.refusal is not None
-                raise InvalidValue(decision.refusal.sentence, field="uuid", hint=decision.refusal.hint)
+                told = state.rules >= OWN_PLACES  # whoever asks: an error is not made for one who may see more
+                refusal = without_places(decision.refusal) if told else decision.refusal
+                raise InvalidValue(refusal.sentence, field="uuid", hint=refusal.hint)
     life.desired = "active"
     return change_of(life)
 

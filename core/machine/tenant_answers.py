@@ -10,16 +10,18 @@ from ...placement.storage.decision import VolumeDecision, VolumeGroupDecision
 from ...placement.storage.pools.backend_names import backend_part
 from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision, Refusal
+from ..region_commands import on_behalf_of
 from ..storage_commands import GroupPlaced, SnapshotPlaced
 from ..tenancy.tenants import CLOUD, LOCAL, RANK, Tenants, is_internal
 from .orders import OWN_PLACES, Order
 
 
 def as_told(tenants: Tenants, order: Order, answer: Any) -> Any:
-    """An answer as the user who gave the order gets it. O(answer)."""
-    if order.user == LOCAL or order.rules < OWN_PLACES or is_internal(order.user):
+    """An answer as the user who gave the order, or for whom a parent of regions recorded it, gets it. O(answer)."""
+    user = on_behalf_of(order.command, order.user)
+    if user == LOCAL or order.rules < OWN_PLACES or is_internal(user):
         return answer
-    return answer if tenants.role(order.user, CLOUD) >= RANK["reader"] else as_tenants_see(answer)
+    return answer if tenants.role(user, CLOUD) >= RANK["reader"] else as_tenants_see(answer)
 
 
 def as_tenants_see(answer: Any) -> Any:
@@ -37,7 +39,7 @@ def as_tenants_see(answer: Any) -> Any:
             return _with(
                 answer,
                 guest=None if guest is None else _decision(guest),
-                refusal=None if refusal is None else _refusal(refusal),
+                refusal=None if refusal is None else without_places(refusal),
             )
     return answer
 
@@ -45,11 +47,15 @@ def as_tenants_see(answer: Any) -> Any:
 def _decision(decision: Decision | VolumeDecision | VolumeGroupDecision) -> Any:
     if decision.refusal is None or decision.refusal.host is None:
         return decision
-    return _with(decision, refusal=_refusal(decision.refusal))
+    return _with(decision, refusal=without_places(decision.refusal))
 
 
-def _refusal(refusal: Refusal) -> Refusal:
-    return refusal if refusal.host is None else msgspec.structs.replace(refusal, host=None)
+def without_places(refusal: Refusal) -> Refusal:
+    """A refusal without the host or pool that came nearest, and without a hint that names it."""
+    if refusal.host is None:
+        return refusal
+    hint = None if refusal.hint is None or refusal.host in refusal.hint else refusal.hint
+    return msgspec.structs.replace(refusal, host=None, hint=hint)
 
 
 def _with(value: Any, **changes: Any) -> Any:

@@ -405,3 +405,14 @@ async def test_the_audit_log_and_the_events_of_a_parent_name_user_and_project(
         assert {each.user for each in events} == {"anna"}
         assert [each.hosts for each in events if each.kind == "decisions"] == [{uuid_of(1): "eu-0"}]
         assert {each.project for each in events if each.command != "settle_region_release"} == {"own"}
+
+
+async def test_who_asks_a_parent_is_told_no_host_that_came_nearest(autojump_clock: trio.testing.MockClock) -> None:
+    async with world({"east": 2}) as made:
+        anna = await member(made)
+        for memory_mb in (1_024, 1 << 24):  # one thing lacks, or two: then the hint names a host
+            flavor = Flavor(name="large", vcpus=4_000, memory_mb=memory_mb)
+            given = asked(Request(spec=RequestSpec(flavor=flavor), project_id="own"))
+            told = await made.call("place", {"request": given}, identity=anna)
+            assert told.refusal is not None
+            assert "east-" not in repr(told)

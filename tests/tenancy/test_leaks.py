@@ -206,17 +206,21 @@ def test_tenants_learn_where_their_volumes_are_and_of_no_other_pool() -> None:
     ]
     assert set().union(*map(of_backends, answers)) <= {"node-0@lvm"}
     placed(made, "ann", "a1", 1)
-    too_large = asking("a1", flavor={"vcpus": 20})
-    for command in (
-        s.PlaceTogether(request=too_large, volumes=(wish(9, project="a1"),)),
-        p.Place(request=too_large),
-        p.Hold(request=too_large, expires_in=9),
-        p.Resize(uuid=uuid_of(1), request=too_large),
-    ):
-        assert of_backends(do(made, command, user="ann")) == set()
-        assert of_backends(do(made, command)) != set()
-    (batched,) = made.apply_batch([order(p.Place(request=too_large), user="ann")])
-    assert of_backends(batched) == set()
+    for lacking in (
+        {"vcpus": 20},
+        {"vcpus": 64, "memory_mb": 1 << 22},
+    ):  # one thing, or two: then the hint names a host
+        too_large = asking("a1", flavor=lacking)
+        for command in (
+            s.PlaceTogether(request=too_large, volumes=(wish(9, project="a1"),)),
+            p.Place(request=too_large),
+            p.Hold(request=too_large, expires_in=9),
+            p.Resize(uuid=uuid_of(1), request=too_large),
+        ):
+            assert of_backends(do(made, command, user="ann")) == set()
+            assert of_backends(do(made, command)) != set()
+        (batched,) = made.apply_batch([order(p.Place(request=too_large), user="ann")])
+        assert of_backends(batched) == set()
     told = do(made, s.PlaceVolumeGroup(volumes=(wish(project="a1"),), project_id="a1"))
     assert of_backends(told.decision.order) == {f"node-{number}@lvm" for number in range(3)}
 
