@@ -26,7 +26,7 @@ class ServiceWriter:
         user = LOCAL if sender.user is None else f"{PLACEMENT}{sender.user}"
         write = PlacementWrite(command=command, project=_project_of(sender))
         order = Order(self._service.now(), user, write)
-        return await self._service.writer.submit(order)
+        return await self._service.writer.submit(order, lane=user if sender.user is not None else PLACEMENT)
 
 
 def _project_of(sender: Identity) -> str | None:

@@ -103,7 +103,7 @@ class Scheduler:
         self._service.check_backend(LOCAL, command)
         order = Order(self._service.now(), LOCAL, command)
         fingerprint = b"" if key is None else msgspec.msgpack.encode(command)
-        return await self._service.writer.submit(order, key=key, fingerprint=fingerprint)
+        return await self._service.writer.submit(order, key=key, fingerprint=fingerprint, lane=LOCAL)
 
     def ask(self, query: msgspec.Struct) -> Any:
         """The answer to a question of the RPC interface about the state as it is now. HostlerError as the question

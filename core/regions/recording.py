@@ -17,6 +17,7 @@ from ...placement.types.errors import (
 )
 from ..errors import KeyReused, LeadershipLost, NotLeader, Overloaded, RegionsUnavailable, Stopped, StorageFailed
 from ..machine.orders import AnyCommand, Order
+from ..region_commands import on_behalf_of
 from ..rpc.client import ConnectionLost
 from ..service import Service
 from ..tenancy.errors import NotAllowed, NotAuthenticated, QuotaExceeded
@@ -94,4 +95,5 @@ class Recorder:
 
     async def _submit(self, command: AnyCommand, user: str, key: str | None = None, fingerprint: bytes = b"") -> Any:
         order = Order(self._service.now(), user, command)
-        return await self._service.writer.submit(order, key=key, fingerprint=fingerprint)
+        lane = on_behalf_of(command, user)
+        return await self._service.writer.submit(order, key=key, fingerprint=fingerprint, lane=lane)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Final, Generic
+from collections.abc import Generator, Iterator, Sequence
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import trio
@@ -15,6 +15,7 @@ from ..machine.replicated import Command, Result
 from ..tracing import span
 from .command_queue import Pending
 
+T = TypeVar("T")
 SLICE: Final = 128
 """Commands applied at a time, in about a millisecond; between slices readers get their turn."""
 SLICE_COST: Final = 2_000
@@ -68,3 +69,14 @@ async def others_turn() -> None:
     skips."""
     await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
+
+
+async def in_turns(steps: Generator[None, None, T]) -> T:
+    """Take steps, with the turns of readers between them; returns what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        await others_turn()

@@ -262,8 +262,8 @@ class CommandQueue(Generic[Command, Result]):
 
     @property
     def next_alone(self) -> bool:
-        """True while one user's commands wait, for which no one else has to. O(1)."""
-        return self.count > 0 and not self.shared and not self.own_alone
+        """True if the commands that wait are one user's, for which no one else has to. O(1)."""
+        return not self.shared and not self.own_alone
 
     def _taken(self, pending: Pending[Command, Result], now: float) -> bool:
         """True for a command that is taken up now."""

@@ -26,8 +26,8 @@ from ..journal.protocol import CommandJournal
 from ..machine.replicated import Command, GuardedMachine, Machine, Replayed, Result, unpacked
 from ..tasks import background
 from ..tracing import span
-from .batch import Batch, others_turn, slices, write
-from .command_queue import BATCH_LIMIT, OWN_WAIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
+from .batch import Batch, in_turns, others_turn, slices, write
+from .command_queue import BATCH_LIMIT, OWN_LANE, OWN_WAIT, QUEUE_BYTES, QUEUE_LIMIT, USUAL_COST, CommandQueue, Pending
 from .idempotent_answers import Answers
 from .replaying import Replay, decoded, keep_answer, outcomes_of
 from .snapshotting import SnapshotCounts, Snapshotter
@@ -66,8 +66,7 @@ class Writer(Generic[Command, Result]):
         self.sequence = 0
         """Number of the last command that was applied."""
         self.observers: list[Callable[[int, Command, Result | HostlerError], None]] = []
-        """Called with sequence number, command and outcome of each command, right after it was applied. What one raises
-        is counted in ``failures``."""
+        """Called with number, command and outcome of each command once it was applied; their errors are counted."""
         self.batch_observers: list[Callable[[int, float, float], None]] = []
         """Called with the number of commands of each batch, and the seconds that journalling and applying it took."""
         self.writable = False
@@ -130,17 +129,25 @@ class Writer(Generic[Command, Result]):
     # submitting
 
     async def submit(
-        self, command: Command, *, key: str | None = None, fingerprint: bytes = b"", deadline: float | None = None
+        self,
+        command: Command,
+        *,
+        key: str | None = None,
+        fingerprint: bytes = b"",
+        deadline: float | None = None,
+        lane: str = OWN_LANE,
     ) -> Result:
         """Submit a command; returns its result, or raises the machine's refusal.
 
         ``key`` makes repetition safe: the same key gets the first answer, also after a recovery, or KeyReused if its
         ``fingerprint`` differs. ``deadline`` (trio's clock) limits the wait. Overloaded if the queue is full, Stopped,
         StorageFailed and DeadlineExceeded if nothing was done, or as they say. If the caller is cancelled, a command
-        that was journalled is still applied, any other is withdrawn.
+        that was journalled is still applied, any other is withdrawn. ``lane``: as in ``enqueue``.
         """
         event = trio.Event()
-        pending = self.enqueue(command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline)
+        pending = self.enqueue(
+            command, lambda _: event.set(), key=key, fingerprint=fingerprint, deadline=deadline, lane=lane
+        )
         try:
             with trio.CancelScope(deadline=float("inf") if deadline is None else deadline) as limit:
                 await event.wait()
@@ -162,7 +169,7 @@ class Writer(Generic[Command, Result]):
         key: str | None = None,
         fingerprint: bytes = b"",
         deadline: float | None = None,
-        lane: str = "",
+        lane: str = OWN_LANE,
         cost: int = USUAL_COST,
         body: bytes | None = None,
     ) -> Pending[Command, Result]:
@@ -320,7 +327,7 @@ class Writer(Generic[Command, Result]):
         batch: Batch[Command, Result] | None = await write(Batch(pendings, trio.Event()), self.journal)
         while batch is not None and batch.error is None:
             ahead = None
-            if self._queue.next_alone and self.journal is not None and not self._is_due():
+            if self._queue.count and self._queue.next_alone and self.journal is not None and not self._is_due():
                 ahead = Batch(pendings, trio.Event()) if (pendings := self._queue.take()) else None
             with trio.CancelScope(shield=True):  # until what was taken up is answered
                 if ahead is not None:
@@ -399,14 +406,7 @@ class Writer(Generic[Command, Result]):
         if under_way is not None:
             under_way.begin(self.sequence + 1, self.sequence + len(commands))
         try:
-            steps = outcomes_of(self.machine, commands)
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    outcomes: Sequence[Result | HostlerError] = end.value
-                    break
-                await others_turn()
+            outcomes = await in_turns(outcomes_of(self.machine, commands))
         except Exception as error:
             first, last = self.sequence + 1, self.sequence + len(commands)
             text = f"a command among {first} to {last} failed, and how far it got is unknown: {error!r}"

@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 import trio
 
+from hostler.core.engine_commands import AddHosts
 from hostler.core.errors import Overloaded
-from hostler.core.writer.command_queue import BATCH_COST, SHARED_BATCH_COST, CommandQueue, Pending
-from hostler.core.writer.writer import Writer
+from hostler.core.http.placement_writer import ServiceWriter
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.process.scheduler import Scheduler
+from hostler.core.service import Service
+from hostler.core.tenancy.tenants import LOCAL, PLACEMENT
+from hostler.core.writer.command_queue import BATCH_COST, OWN_LANE, SHARED_BATCH_COST, CommandQueue, Pending
+from hostler.core.writer.writer import Writer, open_writer
+from hostler.placement.api.commands import CreateTrait
 
 from ..patience import HANG_SECONDS
 from .ledgers import Ledger, Pay
+from .orders import hosts
 
 Queue = CommandQueue[Pay, int]
 
@@ -140,3 +148,19 @@ async def test_a_heavy_users_commands_do_not_delay_the_answers_of_others_in_the_
         await writer.run()
     assert order.index("modest") <= 1
     assert len(order) == 21
+
+
+async def test_those_who_wait_for_answers_have_a_lane_beside_the_services_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes, add = list[str](), CommandQueue.add
+
+    def seen(queue: CommandQueue[Any, Any], command: Pending[Any, Any]) -> None:
+        lanes.append(command.lane)
+        add(queue, command)
+
+    monkeypatch.setattr(CommandQueue, "add", seen)
+    async with open_writer(ServiceMachine()) as writer:
+        service = Service(writer.machine, writer)  # type: ignore[arg-type]  # it is a ServiceMachine
+        await ServiceWriter(service).submit(CreateTrait(now=1.0, name="CUSTOM_A"))
+        await Scheduler(service, None).submit(AddHosts(hosts=hosts(1)))
+    assert lanes == [PLACEMENT, LOCAL]
+    assert OWN_LANE not in lanes

@@ -33,6 +33,9 @@ from .service_row import ServiceRow, row_of
 from .waiting import age_of
 from .wire import NoValidHost, old_selections, read_request, selections
 
+LANE: Final = "@nova"
+"""The lane of the calls of Nova's conductors, which wait for their answers as users do."""
+
 log = logging.getLogger("hostler.nova")
 
 CONNECT_SECONDS: Final = 3.0
@@ -358,7 +361,7 @@ class NovaBus:
         order = Order(service.now(), LOCAL, command)
         self._following.claims.asked(request.instance_uuids)
         try:
-            decision: Decision = await service.writer.submit(order, key=key, deadline=deadline)
+            decision: Decision = await service.writer.submit(order, key=key, deadline=deadline, lane=LANE)
         except _OF_THE_TERM:
             with trio.move_on_after(TERM_SECONDS):  # else this member might take the call again, and again
                 await self._given_up.wait()
