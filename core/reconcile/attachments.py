@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import trio
-
 from ..backends.errors import Capacity, Conflict, DriverError, NotFound, Permanent, Quota, Transient, Unknown
 from ..backends.protocol import AttachingDriver, ComputeDriver, attaches
 from ..backends.values import Guest
@@ -60,11 +58,11 @@ class Attachments:
         try:
             if not attaches(driver):
                 raise Permanent(f"back end {self._backend.name} detaches no volumes")
-            gone = False
-            with trio.move_on_after(DETACH_WAIT):
-                # A driver whose detach returns nothing returns when the guest has let go.
-                gone = await self._backend.call("detach", lambda: driver.detach(uuid, leaving)) is not False
-            if gone:
+
+            async def let_go() -> bool:  # a driver whose detach returns nothing returns when the guest has let go
+                return await driver.detach(uuid, leaving) is not False
+
+            if await self._backend.call_within(DETACH_WAIT, "detach", let_go):
                 await self._confirm(life, leaving, attached=False)
                 return 0.0
         except (Permanent, NotFound) as caught:

@@ -9,8 +9,8 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -108,11 +108,24 @@ class Backend:
 
     async def call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         """``call_now`` once fewer calls than the driver allows are under way; that of a step that REMOVES something
-        goes before others. HeldBack if none is made by then."""
-        async with self._places.one(urgent=REMOVES.get()):
-            if self.held_back() > 0:
-                raise HeldBack(self.name)
+        goes before others. HeldBack if none is made by then, or the driver is not the one that it was."""
+        async with self._place():
             return await self.call_now(operation, work)
+
+    async def call_within(self, seconds: float, operation: str, work: Callable[[], Awaitable[T]]) -> T | None:
+        """The same; a call that has been made is given up after some seconds: then None."""
+        async with self._place():
+            with trio.move_on_after(seconds):
+                return await self.call_now(operation, work)
+        return None
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        driver = self.driver
+        async with self._places.one(urgent=REMOVES.get()):
+            if driver is None or self.driver is not driver or self.held_back() > 0:
+                raise HeldBack(self.name)
+            yield
 
     async def call_now(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         """One call on the driver, within its time limit, however many others are under way. DriverError of some class,

@@ -23,6 +23,14 @@ SAVED: Final = 0.01
 LOOK: Final = 0.005
 """Seconds between two looks whether it may go on."""
 _MANY_AT_ONCE: Final = MANY * HALF_LIFE / 0.693
+_OBJECTS: Final = ("requests", "uuids", "reports", "hosts")
+"""Fields of commands that hold what they are on."""
+
+
+def objects_of(command: object) -> int:
+    """On how many objects a command is; at least 1."""
+    held = (getattr(command, name, None) for name in _OBJECTS)
+    return max((len(each) for each in held if isinstance(each, tuple)), default=0) or 1
 
 
 class Pace:
@@ -36,13 +44,14 @@ class Pace:
         self._pressure = 0.0
         """Commands of others before, each the less the longer it is ago."""
 
-    def told(self) -> None:
-        """A command of someone else was carried out."""
-        self._others += 1
+    def told(self, weight: int = 1) -> None:
+        """A command of someone else was carried out, on so many objects."""
+        self._others += weight
 
     def spend(self, seconds: float) -> None:
-        """Note time of the loop that the reconciler has taken."""
-        self._left -= seconds
+        """Note time of the loop that the reconciler has taken. Of one long step, which may be a pause of the whole
+        process, no more than SAVED is made good."""
+        self._left = max(self._left - seconds, -SAVED)
 
     async def turn(self) -> None:
         """Return when the reconciler may take the next step: at once on a loop that has no other work."""

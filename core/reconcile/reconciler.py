@@ -42,7 +42,7 @@ from ..tenancy.tenants import RECONCILER
 from .backend import REMOVES, STEPS_A_CALL, Backend, BackendConfig, HeldBack
 from .guests import GuestSteps
 from .inventory import Inventory
-from .pace import Pace
+from .pace import Pace, objects_of
 from .snapshots import SnapshotSteps
 from .status import BackendStatus, ReconcileStatus, StrangerLine
 from .volumes import VolumeSteps
@@ -261,7 +261,7 @@ class Reconciler:
             self._changed.set()
             self._changed = trio.Event()
         elif self.pace is not None:
-            self.pace.told()
+            self.pace.told(objects_of(command))
         if isinstance(command, CreateGuest | AdoptGuest):
             if isinstance(outcome, Decision):
                 for selection in outcome.selections:

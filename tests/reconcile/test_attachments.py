@@ -107,3 +107,28 @@ async def test_one_that_was_attached_meanwhile_and_is_not_let_go_in_time_stays(
         cling(model, False)
         await life.submit(DetachVolume(**ON))
         await life.until(lambda: is_free(life, model))
+
+
+async def test_a_volume_is_let_go_in_time_though_its_call_waits_behind_long_ones(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ModelDriver.create_guest
+
+    async def slow(self: ModelDriver, *given: Any, **named: Any) -> Any:
+        await trio.sleep(8.0)  # longer than a call to detach may take
+        return await made(self, *given, **named)
+
+    async with ready(Model("a", nodes=20, pools=1, concurrency=1)) as life:
+        await life.submit(create(1, project="p"))
+        await life.submit(CreateVolume(request=volume(11, project="p").request))
+        await life.until(lambda: (life.status(1), life.volume_status(11)) == ("active", "available"))
+        await life.submit(AttachVolume(**ON))
+        guest = life.state.lives.guests[uuid_of(1)]
+        await life.until(lambda: guest.settled and guest.attached == [uuid_of(11)])
+        monkeypatch.setattr(ModelDriver, "create_guest", slow)
+        for number in range(100, 120):
+            await life.submit(create(number, vcpus=1, memory_mb=64))
+        await trio.sleep(1.0)
+        await life.submit(DetachVolume(**ON, seconds=100.0))
+        await life.until(lambda: guest.settled)
+        assert (guest.attached, guest.fault) == ([], None)

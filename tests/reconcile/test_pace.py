@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from hostler.core.backends.errors import Denied
+from hostler.core.engine_commands import Place, PlaceMany, Release
 from hostler.core.lifecycle_commands import DeleteGuest, SetBackend
-from hostler.core.reconcile.pace import LOOK, MANY, SAVED, SHARE, Pace
+from hostler.core.reconcile.backend import Backend, BackendConfig, HeldBack
+from hostler.core.reconcile.pace import LOOK, MANY, SAVED, SHARE, Pace, objects_of
 from hostler.core.reconcile.places import Places
 from hostler.core.writer.command_queue import BATCH_COST, CommandQueue, Pending
 from hostler.drivers.model.driver import Faults
 
-from ..core.orders import uuid_of
+from ..core.orders import asked, uuid_of
 from .cloud import Model, create, ready
 
 
@@ -64,6 +73,59 @@ def test_beside_few_commands_it_has_most_of_the_loop(monkeypatch: pytest.MonkeyP
     _taken(clock, pace, MANY / 5, 1.0)
     assert _taken(clock, pace, MANY / 5, 5.0) > 2.5
     assert pace._left <= SAVED
+
+
+def test_a_pause_of_the_process_is_not_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    pace = Pace()
+    _taken(clock, pace, MANY * 2, 1.0)
+    clock.now += 30.0
+    pace.spend(30.0)
+    assert _taken(clock, pace, MANY * 2, 1.0) > 0, "in a second, not in a quarter of an hour"
+
+
+def test_a_command_on_many_counts_as_many() -> None:
+    request = asked(1)
+    assert objects_of(PlaceMany(requests=(request,) * 100)) == 100
+    assert objects_of(Release(uuids=(uuid_of(1), uuid_of(2)))) == 2
+    assert objects_of(Place(request=request)) == objects_of(Release(uuids=())) == 1
+
+
+async def test_a_call_that_waited_for_its_place_is_not_made_on_a_driver_that_was_closed(
+    autojump_clock: MockClock,
+) -> None:
+    closes, told = trio.Event(), list[str]()
+
+    @asynccontextmanager
+    async def opened(options: Any, context: Any) -> AsyncIterator[Any]:
+        yield SimpleNamespace(facts=SimpleNamespace(timeout=60.0, concurrency=1))
+
+    async def until_denied() -> None:
+        await closes.wait()
+        raise Denied("the credentials are refused")
+
+    async def deny(_why: str) -> None:
+        """It is told elsewhere."""
+
+    async def call(seconds: float) -> None:
+        try:
+            await backend.call("console", partial(trio.sleep, seconds))
+            told.append("answered")
+        except HeldBack:
+            told.append("held back")
+
+    backend = Backend("a", BackendConfig(driver="x"), random.Random(0), opened)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(backend.keep_open, "i", until_denied, deny)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(call, 1.0)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(call, 0.0)
+        await wait_all_tasks_blocked()
+        closes.set()
+        await trio.sleep(2.0)
+        nursery.cancel_scope.cancel()
+    assert told == ["answered", "held back"]
 
 
 async def test_what_is_metered_returns_raises_and_is_cancelled_as_before() -> None:
