@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ...ext.tables import UuidTable, format_many
-from .doubled import DoubledClaims
+from .doubled import DoubledClaims, settle
 
 NONE: Final = -1
 """The position of the spec of a guest of which none is kept."""
@@ -111,7 +111,7 @@ class KeptRequests:
             for uuid in uuids:
                 self.moving.pop(uuid, None)
                 self.claims.pop(uuid, None)
-                self.doubled.pop(uuid, None)
+            settle(self.doubled, uuids)
         for index in self._of_guest.discard(uuids):
             if index != NONE:
                 self._drop(index)

@@ -124,17 +124,22 @@ def _with_hosts(
     removed: Sequence[str],
     now: float,
 ) -> Steps:
+    parts: list[CreatePool | SetPoolHosts | DeletePool] = []
     if isinstance(command, CreatePool):
-        change_tenants(state, msgspec.structs.replace(command, hosts=()), now, state.rules)
-        yield
-    for some in pieces(added, POOL_HOSTS):
-        change_tenants(state, SetPoolHosts(id=command.id, add=tuple(some)), now, state.rules)
-        yield
-    for some in pieces(removed, POOL_HOSTS):
-        change_tenants(state, SetPoolHosts(id=command.id, remove=tuple(some)), now, state.rules)
-        yield
+        parts.append(msgspec.structs.replace(command, hosts=()))
+    parts += [SetPoolHosts(id=command.id, add=tuple(some)) for some in pieces(added, POOL_HOSTS)]
+    parts += [SetPoolHosts(id=command.id, remove=tuple(some)) for some in pieces(removed, POOL_HOSTS)]
     if isinstance(command, DeletePool):
-        change_tenants(state, command, now, state.rules)
+        parts.append(command)
+    for number, part in enumerate(parts):
+        if number:
+            yield
+        try:
+            change_tenants(state, part, now, state.rules)
+        except HostlerError as error:
+            if not number:
+                raise
+            raise StateUnknown(f"{type(command).__name__} was refused half-way: {error}") from error
 
 
 def _of_volumes(

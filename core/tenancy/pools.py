@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from ...placement.filters.resource_pools import EXCLUSIVE
 from ...placement.fleet.fleet import Fleet
@@ -40,13 +41,14 @@ class Pools(msgspec.Struct):
         return tuple(sorted(pool.uuid for pool in self.pools.values() if not scopes.isdisjoint(pool.scopes)))
 
     def hosts(self, fleet: Fleet, name: str) -> list[str]:
-        """Node names of a pool's hosts, in row order. O(rows)."""
-        pool = self._pool(name)
-        return [
-            fleet.name(row)
-            for row in range(fleet.rows)
-            if any(fleet.aggregates[index].uuid == pool.uuid for index in fleet._host_class(row).aggregates)
+        """Node names of a pool's hosts, in row order. O(rows), in columns."""
+        pool, class_of = self._pool(name), fleet._store.row["class_of"][: fleet.rows]
+        _, firsts, of_row = np.unique(class_of, return_index=True, return_inverse=True)
+        inside = [
+            any(fleet.aggregates[index].uuid == pool.uuid for index in fleet._host_class(row).aggregates)
+            for row in firsts.tolist()
         ]
+        return [fleet.name(row) for row in np.flatnonzero(np.array(inside, np.bool_)[of_row]).tolist()]
 
     def create(self, fleet: Fleet, command: CreatePool) -> None:
         if command.id in self.pools:
