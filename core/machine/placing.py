@@ -208,7 +208,7 @@ class _Placing:
         for index, error in decisions.errors.items():
             self.errors[positions[index]] = checked_outcome(error)
         sizes = decisions.sizes()
-        if decisions.placed < len(requests):
+        if (decisions.rows < 0).any():
             placed = (decisions.rows >= 0).tolist()
             asked, requests = list(compress(asked, placed)), list(compress(requests, placed))
             uuids, sizes = list(compress(uuids, placed)), list(compress(sizes, placed))

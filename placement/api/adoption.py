@@ -20,9 +20,9 @@ FIGURED: Final = 3
 def adopt(
     fleet: Fleet, providers: Mapping[str, int], consumers: Mapping[str, tuple[int, str | None]], now: float
 ) -> None:
-    """Set the generations of providers, and generation and type of consumers (type None: as it is), by uuid; have the
-    inventories of these providers be as the API wrote them, also where it wrote none of a class. What the fleet does
-    not have is passed over. Not recorded for an undo. O(providers + consumers)."""
+    """Set the generations of providers, and generation and type of consumers (None: as it was written, or none), by
+    uuid; have the inventories of these providers be as the API wrote them, also where it wrote none of a class. What
+    the fleet does not have is passed over. Not recorded for an undo. O(providers + consumers)."""
     known = {find(fleet, uuid): given for uuid, given in providers.items()}
     known.pop(-1, None)
     rows, at = rows_array(*known), round(now * 1e6)
@@ -34,7 +34,10 @@ def adopt(
         if consumer < 0:
             continue
         before = note_of(fleet, consumer)
-        after = before._replace(generation=given, consumer_type=before.consumer_type if kind is None else kind)
+        noted = fleet._consumers.notes.get(consumer)
+        if kind is None and noted is not None:
+            kind = noted.consumer_type
+        after = before._replace(generation=given, consumer_type=kind)
         if after != before:
             fleet._consumers.put_note(consumer, after)
 

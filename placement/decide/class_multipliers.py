@@ -45,7 +45,7 @@ class ClassMultipliers:
 
     def _setting(self) -> set[int] | None:
         """The aggregates that may set a multiplier, by id; None where a weigher's own rule decides. O(aggregates)."""
-        if type(self.weigher).host_multiplier is not Weigher.host_multiplier:
+        option = getattr(self.weigher, "option", None)  # a weigher with a ``configured`` of its own needs none
+        if option is None or type(self.weigher).host_multiplier is not Weigher.host_multiplier:
             return None
-        option = self.weigher.option
         return {number for number, each in enumerate(self.fleet.aggregates) if option in each.metadata}

@@ -30,7 +30,7 @@ def test_the_allocations_of_evacuated_guests_on_the_dead_host_are_no_orphans(
 ) -> None:
     providers = {"resource_providers": [{"uuid": "rp-1", "name": "dead"}]}
     placement = SimpleNamespace(get=lambda path: SimpleNamespace(json=lambda: providers))
-    cloud: Any = SimpleNamespace(manage=lambda *words: (code, told), placement=placement)
+    cloud: Any = SimpleNamespace(manage=lambda *words: (code, told), placement=placement, stock=False)
     life = Life(cloud, lambda step: None)
     life._left["left"] = "dead"
     assert life._orphans() == (code, found)
