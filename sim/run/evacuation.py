@@ -74,7 +74,7 @@ class Population(Protocol):
         """A guest is on another host."""
         ...
 
-    def bound(self, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
+    def bound(self, request: Request, stage: str) -> str:
         """What bound a guest that was refused at a stage: the smallest change that would have placed it."""
         ...
 
@@ -169,7 +169,7 @@ class Evacuation:
             elif at_s + STEP_S - since > self.run.wait_s:
                 refusal = decisions[position].refusal
                 stage = refusal.stage if refusal is not None else ""
-                why = self.run.bound(self.run.spec_of(uuid), grouped=group is not None, stage=stage)
+                why = self.run.bound(Request(spec=self.run.spec_of(uuid), server_group=group), stage)
                 self._end(uuid, at_s, why)
 
     def _end(self, uuid: str, at_s: int, why: str) -> None:

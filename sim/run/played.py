@@ -19,6 +19,7 @@ from .host_columns import HostColumns
 from .observer import Observer
 from .outages import Outages
 from .outcome import Sample
+from .room import Then
 from .site import Site
 
 Whole = NDArray[np.int64]
@@ -78,7 +79,7 @@ class Played(Protocol):
     def _offered(self, requests: int, at_s: int) -> None: ...
     def _came(self, guests: Coming, uuids: list[str], rows: NDArray[np.integer[Any]], at_s: int | Whole) -> None: ...
     def _turned_away(
-        self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, used: Whole | None
+        self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, then: Then | None
     ) -> None: ...
     def _pass(self, at_s: int, seconds: int, guests: int) -> int: ...
     def _keep(self) -> None: ...

@@ -17,7 +17,7 @@ from ...placement.decide.batch_decisions import Decisions
 from ...placement.policy.policy import Policy
 from ...placement.types.request import Request, RequestSpec
 from ..trace.terms import Terms
-from ..trace.workload import ALONE, EPOCH_S, NEVER, STEP_S, Guests
+from ..trace.workload import EPOCH_S, NEVER, STEP_S, Guests
 from .binding import OUT, Binding
 from .coming import NOBODY, Arrivals, Coming
 from .contention import Contention
@@ -31,6 +31,7 @@ from .outages import Outages
 from .outcome import Outcome, Sample
 from .outcome_of_run import outcome_of
 from .preemption import Preemption
+from .room import Then
 from .site import Site, check_zones
 from .standing_state import StandingGuests
 from .stretch import Stretches
@@ -258,10 +259,10 @@ class Run:
             return -1
         return int(uuid[4:8] + uuid[9:13], 16)
 
-    def bound(self, spec: RequestSpec, *, grouped: bool, stage: str) -> str:
+    def bound(self, request: Request, stage: str) -> str:
         """What bound a guest of a failed host that was refused at a stage; that the host is out of service is known."""
         self._binding.renew(self._hosts.rows())
-        return self._binding.of(spec, grouped=grouped, stage=stage).removesuffix(OUT)
+        return self._binding.of(request, stage=stage).removesuffix(OUT)
 
     def lost(self, uuid: str) -> None:
         """Record that a guest which was taken off will not return."""
@@ -421,22 +422,23 @@ class Run:
             self.waited_s += int(waits.sum())
             self.longest_wait_s = max(self.longest_wait_s, int(waits.max()))
 
-    def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, used: Whole | None) -> None:
-        """Guests without a host wait, or are refused finally. ``used``: what hosts had given then, if not as now."""
+    def _turned_away(self, coming: Coming, which: Whole, decisions: Decisions, at_s: int, then: Then | None) -> None:
+        """Guests without a host wait, or are refused finally. ``then``: by what hosts had given then, if not as now."""
         waits = at_s + STEP_S - coming.arrived_s[which] <= self.wait_s
         if waits.any():
             self._queue = Coming(*map(np.concatenate, zip(self._queue, coming.of(which[waits]), strict=True)))
         refused = which[~waits]
-        self._binding.renew(self._hosts.rows(), used)
-        specs, groups, terms = coming.spec[refused].tolist(), coming.group[refused].tolist(), self.workload.terms
-        for position, number, group, arrived_s in zip(
-            refused.tolist(), specs, groups, coming.arrived_s[refused].tolist(), strict=True
-        ):
+        lost, terms = coming.of(refused), self.workload.terms
+        requests = self._requests(lost, [""] * len(refused), at_s)
+        # The engine as it is now tells the stages, before rules are tried on another.
+        stages = list(map(decisions.stage_of, refused.tolist()))
+        self._binding.renew(self._hosts.rows(), then)
+        for number, arrived_s, request, stage in zip(lost.spec, lost.arrived_s.tolist(), requests, stages, strict=True):
             domain = terms[number].fault_domain
-            stage = f"fault domain: {domain}" if domain else decisions.stage_of(position)
-            what = self._binding.of(self.workload.specs[number], grouped=group != ALONE, stage=stage)
+            what = self._binding.of(request, stage=f"fault domain: {domain}" if domain else stage)
             self._refused(what, at_s, arrived_s)
-        self._bought(coming.of(refused), at_s)
+        self._binding.forget()
+        self._bought(lost, at_s)
         self.groups.forget_empty(coming.group[which])
 
     def _refused(self, what: str, at_s: int, arrived_s: int) -> None:

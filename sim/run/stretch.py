@@ -20,11 +20,14 @@ from ...placement.weighers.base import Weigher
 from ..trace.workload import ALONE, EPOCH_S, STEP_S
 from .coming import Arrivals, Coming
 from .hardware import PCPU
-from .host_columns import GPU, RESOURCES, percent_of
+from .host_columns import GPU, percent_of
 from .played import Played
+from .room import Came, Then
 
 MOST_GUESTS: Final = 1024
 """Guests from which on no further step is taken in."""
+FEW_GUESTS: Final = 64
+"""The same where rules were tried on forks that the guests of later steps had left."""
 MOST_STEPS: Final = 4096
 WORTH: Final = 5
 """Steps from which on it takes less to play them together though guests come in one of them at most."""
@@ -42,6 +45,7 @@ class Stretches:
         quiet = run.wait_s < STEP_S and not run.observers and run.plan.burst_above_percent is None
         plain = not run._priority.any() and PCPU not in run.resources and all(map(_takes_alike, specs))
         self.may_be = bool(quiet and plain and not _reads_building(run.engine.policy, specs))
+        self._most = MOST_GUESTS
         self._takes: dict[int, Whole] = {}
         """What guests of a spec number take of each resource."""
 
@@ -57,7 +61,7 @@ class Stretches:
             return found
         for following in range(number + 1, min(len(steps), number + MOST_STEPS)):
             at_s = steps.start + following * STEP_S
-            if guests >= MOST_GUESTS or at_s >= min(run._until_s, least) or following in run._leaving:
+            if guests >= self._most or at_s >= min(run._until_s, least) or following in run._leaving:
                 break
             if run.site.next_event_hours <= (at_s - run.workload.start_s) / 3600:
                 break
@@ -86,10 +90,11 @@ class Stretches:
         here = rows >= 0
         placed = np.concatenate([np.zeros(1, np.int64), np.cumsum(here)])[ends]
         figures = _Figures(run, number, before, taken, rows, ends, alive + placed)
+        came = Came(run.engine, [])
         if placed[-1]:
             which = np.flatnonzero(here)
-            guests = coming.of(which)
-            run._came(guests, [uuids[at] for at in which.tolist()], rows[which], guests.arrived_s)
+            guests, came = coming.of(which), Came(run.engine, [uuids[at] for at in which.tolist()])
+            run._came(guests, came.uuids, rows[which], guests.arrived_s)
             # Those of the last step alone are still being built when the next one begins.
             built = int(placed[-2])
             run.engine.spawned(run._building[:built])
@@ -102,11 +107,11 @@ class Stretches:
             if len(each.number):
                 run.changed_s = run.now_s
             if decisions is not None and bounds[at] < bounds[at + 1]:
-                figures.advance(at)
                 mine = refused[bounds[at] : bounds[at + 1]]
-                run._turned_away(coming, mine, decisions, run.now_s, figures.used[: len(RESOURCES)])
+                run._turned_away(coming, mine, decisions, run.now_s, Then(came, int(placed[at])))
             if at < len(steps) - 1:
                 figures.note(at)
+        self._most = FEW_GUESTS if came.forked else MOST_GUESTS
         figures.sum_up()
 
     def _requests(self, coming: Coming, uuids: Sequence[str], first_s: int, ends: Whole) -> list[Request]:
@@ -156,12 +161,6 @@ class _Figures:
         self._reached = 0
         """Guests that ``used`` includes."""
         self._point: _Step | None = None
-
-    def advance(self, at: int) -> None:
-        """Let ``used`` be that after step ``at``. O(guests)."""
-        if self._point is not None:
-            self._make_point()
-        self._advance(at)
 
     def _advance(self, at: int) -> None:
         last = int(self._ends[at])

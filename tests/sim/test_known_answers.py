@@ -75,6 +75,51 @@ def test_what_binds_is_the_server_group_where_a_host_had_room(
     assert run(task(tmp_path, rows, more, hosts=hosts)).outcome.refusals == {"server group": 1}
 
 
+CELLS = "numa_cells = 2\nhuge_pages = {'1GiB' = 8}\n"
+PAGES = "hw:mem_page_size=1GB"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "rows", "bound"),
+    [
+        # Two cells of 32 GiB, 24 of each given: 12 are free on no cell, and 16 on the host.
+        (CELLS, ",extra_specs", ["0,,2,24,hw:numa_nodes=1"] * 2 + ["0,,2,12,hw:numa_nodes=1"], "NUMA cells"),
+        # Four pages on each cell, two of each given: four are left, but not on one cell.
+        (CELLS, ",extra_specs", [f"0,,2,2,{PAGES}"] * 2 + [f"0,,2,4,{PAGES}"], "NUMA cells"),
+        (CELLS, ",extra_specs", [f"0,,2,4,{PAGES}"] * 2 + [f"0,,2,1,{PAGES}"], "pages of 1GB"),
+        (
+            CELLS,
+            ",extra_specs",
+            ["0,,2,4,hw:mem_page_size=large"] * 2 + ["0,,2,1,hw:mem_page_size=large"],
+            "large pages",
+        ),
+        (
+            CELLS,
+            ",extra_specs,group",
+            [f"0,,2,4,{PAGES},g", f"0,,2,4,{PAGES},", f"0,,2,1,{PAGES},g"],
+            "pages of 1GB and server group",
+        ),
+        ("gpus = 2\n", ",gpus,gpu_milli", ["0,,1,1,1,600"] * 2 + ["0,,1,1,1,700"], "GPU (idle in parts)"),
+        ("gpus = 2\n", ",gpus,gpu_milli", ["0,,1,1,1,600"] * 2 + ["0,,1,1,1,1000"], "GPU"),
+        ("resources = {CUSTOM_FPGA = 2}\n", ",resources", ["0,,1,1,CUSTOM_FPGA=1"] * 3, "CUSTOM_FPGA"),
+        ("traits = ['CUSTOM_X']\n", ",traits", ["0,,16,1,CUSTOM_X", "0,,4,1,CUSTOM_X"], "VCPU with CUSTOM_X"),
+        ("zones = ['a', 'b']\n", ",zone", ["0,,16,1,b", "0,,4,1,b"], "VCPU in b"),
+    ],
+)
+def test_what_binds_is_the_least_that_would_have_to_change(
+    tmp_path: Path, kind: str, more: str, rows: list[str], bound: str
+) -> None:
+    """One host of 16 vCPUs and 64 GiB of the kind that the guests need; three of another have room for all but that."""
+    trace, fleet = tmp_path / "trace.csv", tmp_path / "fleet.toml"
+    trace.write_text("\n".join([PLAIN + more, *rows]) + "\n")
+    size = "vcpus = 16\nmemory_gb = 64\n"
+    others = '[[hardware]]\nname = "other"\ncount = 3\nzones = ["a"]\n' + size if "VCPU" in bound else ""
+    count = 2 if "zones" in kind else 1
+    fleet.write_text(f'[[hardware]]\nname = "h"\ncount = {count}\n{size}{kind}{others}')
+    asked = Task(plan=read_fleet(fleet), source=Source(trace=str(trace)))
+    assert run(asked).outcome.refusals == {bound: 1}
+
+
 def test_the_functions_have_a_name_that_stays() -> None:
     from hostler.sim import api
     from hostler.sim.questions import api as questions

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from hostler.placement.decide.engine import Engine
+from hostler.sim.run.binding import Binding, _Found
 from hostler.sim.run.coming import Coming
 from hostler.sim.run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, Outage
 from hostler.sim.run.policies import policy_of, typical_guests
+from hostler.sim.run.room import Came
 from hostler.sim.run.run import Run
 from hostler.sim.run.stretch import Stretches
 from hostler.sim.trace.files import read_trace
@@ -72,6 +78,74 @@ def test_steps_played_together_give_the_outcome_of_steps_one_by_one(
     assert [first.consumer(uuid) for uuid in uuids] == [second.consumer(uuid) for uuid in uuids]
     second.check()
     assert len(steps) < one_by_one.played / 2
+
+
+def wishes(tmp_path: Path, seed: int) -> Workload:
+    """Guests that stay, with wishes for which hosts that have room in sum refuse some of them."""
+    draw, at_s, rows = random.Random(seed), 0, "arrival_s,vcpus,memory_gb,gpus,gpu_milli,gpu_models,traits,resources\n"
+    for _ in range(90):
+        at_s += draw.choice([0, 40, 300, 900])
+        gpus, milli = draw.choice([(0, 0), (0, 0), (1, 600), (2, 400), (3, 300)])
+        model = draw.choice(["T4", "T4|V100", ""]) if gpus else ""
+        trait = draw.choice(["CUSTOM_X", "!CUSTOM_X", "", "", ""])
+        fpgas = draw.choice(["CUSTOM_FPGA=1", "CUSTOM_FPGA=2", "", "", ""])
+        rows += f"{at_s},{draw.choice([1, 2, 5])},{draw.choice([1, 2, 7])},{gpus},{milli},{model},{trait},{fpgas}\n"
+    return read_trace(Path(written(tmp_path, rows)))
+
+
+@pytest.mark.parametrize(("name", "seed"), [("fgd", 1), ("best-fit", 2), ("best-fit", 3)])
+def test_what_bound_guests_is_that_of_their_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, seed: int
+) -> None:
+    """Guests of five vCPUs are given none of the hosts of four, with over-commit; and no host takes more than six."""
+    trace, tried = wishes(tmp_path, seed), []
+    small = Hardware(name="a", count=4, vcpus=4, cpu_allocation_ratio=4.0, memory_gb=40, gpus=2, gpu_model="T4")
+    other = Hardware(name="b", count=3, vcpus=8, memory_gb=24, traits=("CUSTOM_X",), resources={"CUSTOM_FPGA": 3})
+    made = policy_of(name, typical_guests(dict.fromkeys(trace.specs, 1)), filters=["NumInstancesFilter"])
+    options = made.options.filter_scheduler
+    limited = msgspec.structs.replace(options, max_instances_per_host=6)
+    policy = replace(made, options=msgspec.structs.replace(made.options, filter_scheduler=limited))
+    one_by_one, together = (Run(FleetPlan(hardware=(small, other)), trace, policy, seed=3) for _ in range(2))
+    assert together._stretches.may_be
+    after = Came.engine_after
+
+    def noted(self: Came, number: int) -> Engine:
+        tried.append(len(self.uuids) - number)
+        found = after(self, number)
+        assert found.fleet._kernel.consumer_count == together.placed - tried[-1]
+        return found
+
+    monkeypatch.setattr(Came, "engine_after", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Binding, "_holds", lambda *_: False)
+        expected = one_by_one.play(every_step=True)
+    assert together.play() == expected
+    assert len(expected.refusals) > 5
+    # Rules were tried at a step after which more guests came that were placed with it.
+    assert max(tried) > 0
+
+
+def test_what_bound_guests_is_kept_while_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests of three sizes that leave again, on hosts that are full, of which some fail, are emptied and come."""
+    draw, at_s, rows = random.Random(5), 0, "arrival_s,lifetime_s,vcpus,memory_gb,gpus,gpu_milli,zone\n"
+    for _ in range(250):
+        at_s += draw.choice([0, 100, 300])
+        sizes = draw.choice(["3,4,0,0,", "1,14,0,0,zone-1", "3,9,0,0,zone-2", "1,1,2,700,"])
+        rows += f"{at_s},{draw.choice([1200, 4000, 30000])},{sizes}\n"
+    trace, holds, kept = read_trace(Path(written(tmp_path, rows))), Binding._holds, Counter[bool]()
+    again, afresh = (Run(plan(), trace, policy_of("best-fit"), seed=3, until_hours=40.0) for _ in range(2))
+
+    def noted(self: Binding, found: _Found) -> bool:
+        answer = holds(self, found)
+        kept[answer] += 1
+        return answer
+
+    monkeypatch.setattr(Binding, "_holds", noted)
+    found = again.play(every_step=True)
+    monkeypatch.setattr(Binding, "_holds", lambda *_: False)
+    assert found == afresh.play(every_step=True)
+    assert len(found.refusals) > 4
+    assert min(kept[True], kept[False]) > 2
 
 
 @pytest.mark.parametrize(("column", "wait_hours"), [("priority", 0.0), ("group", 0.0), ("gpus", 1.0)])
