@@ -44,7 +44,8 @@ class Stretches:
         specs = run.workload.specs
         quiet = run.wait_s < STEP_S and not run.observers and run.plan.burst_above_percent is None
         plain = not run._priority.any() and PCPU not in run.resources and all(map(_takes_alike, specs))
-        self.may_be = bool(quiet and plain and not _reads_building(run.engine.policy, specs))
+        alike = plain and not _is_elsewhere(run)
+        self.may_be = bool(quiet and alike and not _reads_building(run.engine.policy, specs))
         self._most = MOST_GUESTS
         self._takes: dict[int, Whole] = {}
         """What guests of a spec number take of each resource."""
@@ -214,6 +215,21 @@ def _takes_alike(spec: RequestSpec) -> bool:
     """True if all guests of a spec take the same of any host."""
     plain_image = spec.image is None or not spec.image.properties
     return plain_image and not any(key.startswith(_CPUS) for key in spec.flavor.extra_specs)
+
+
+def _is_elsewhere(run: Played) -> bool:
+    """True if guests may be given resources of other providers than those of which the figures are: VCPU, MEMORY_MB and
+    DISK_GB of the places' hosts, GPUs of providers below them. A fleet from a state may have pools that hosts share,
+    cells that are providers, or hosts without CPUs. O(providers)."""
+    fleet = run.engine.fleet
+    hosts, roots = fleet.is_host[: fleet.rows], fleet._store.row["root"][: fleet.rows]
+    total = fleet._store.inventory["total"][:, : fleet.rows]
+    if np.count_nonzero(hosts) != len(run.site.places) or total[: len(RESOURCES), ~hosts].any():
+        return True
+    if GPU not in run.resources or GPU_MILLI not in fleet.resource_classes:
+        return False
+    below = hosts[roots] & (roots != np.arange(fleet.rows))
+    return bool(total[fleet.resource_class(GPU_MILLI), ~below].any())
 
 
 def _reads_building(policy: Policy, specs: Sequence[RequestSpec]) -> bool:

@@ -12,12 +12,19 @@ import msgspec
 import pytest
 
 from hostler.placement.decide.engine import Engine
+from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.fleet.inventories import Inventory
+from hostler.placement.gpu.providers import GPU_MILLI, add_gpus
+from hostler.placement.load.bulk import add_hosts
+from hostler.placement.persist.file import save
+from hostler.placement.types.host import Aggregate, Host
 from hostler.sim.run.binding import Binding, _Found
 from hostler.sim.run.coming import Coming
 from hostler.sim.run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, Outage
 from hostler.sim.run.policies import policy_of, typical_guests
 from hostler.sim.run.room import Came
 from hostler.sim.run.run import Run
+from hostler.sim.run.standing_state import with_state
 from hostler.sim.run.stretch import Stretches
 from hostler.sim.trace.files import read_trace
 from hostler.sim.trace.workload import Workload
@@ -146,6 +153,51 @@ def test_what_bound_guests_is_kept_while_it_holds(tmp_path: Path, monkeypatch: p
     assert found == afresh.play(every_step=True)
     assert len(found.refusals) > 4
     assert min(kept[True], kept[False]) > 2
+
+
+def state(folder: Path, other: str) -> Path:
+    """Three hosts with GPUs in a file, and a provider beside or below them that may give what guests ask for."""
+    shared = Aggregate(uuid="6e750000-0000-4000-8000-0000000000aa", name="shared")
+    fleet = Fleet(seed=1)
+    hosts = [
+        Host(
+            host=f"n{number}",
+            vcpus_total=8 if number or other != "cells" else 0,
+            cpu_allocation_ratio=1.0,
+            total_usable_ram_mb=65536,
+            total_usable_disk_gb=0 if number and other == "pool" else 100,
+            aggregates=(shared,) if number else (),
+        )
+        for number in range(3)
+    ]
+    add_hosts(fleet, hosts)
+    if other == "pool":
+        fleet.add_provider("pool", traits=["MISC_SHARES_VIA_AGGREGATE"], aggregates=[shared])
+        fleet.set_inventory("pool", {"DISK_GB": Inventory(total=10000)})
+    if other == "cells":
+        fleet.add_provider("n0/cell", parent="n0")
+        fleet.set_inventory("n0/cell", {"VCPU": Inventory(total=8)})
+    if other == "GPUs":
+        add_gpus(fleet, {"n1": 2})
+        own = {name: inventory for name, (inventory, _) in fleet.inventory("n0").items()}
+        fleet.set_inventory("n0", own | {GPU_MILLI: Inventory(total=1000, max_unit=1000)})
+    save(fleet, folder / "fleet")
+    return folder / "fleet"
+
+
+@pytest.mark.parametrize(("other", "together"), [("", True), ("pool", False), ("cells", False), ("GPUs", False)])
+def test_what_other_providers_than_hosts_give_is_measured_as_one_by_one(
+    tmp_path: Path, other: str, together: bool
+) -> None:
+    gpus = 1 if other == "GPUs" else 0
+    rows = "".join(f"{300 * number},1,1,20,{gpus},{1000 * gpus}\n" for number in range(12))
+    trace = read_trace(Path(written(tmp_path, "arrival_s,vcpus,memory_gb,disk_gb,gpus,gpu_milli\n" + rows)))
+    stands = with_state(None, state(tmp_path, other))
+    one_by_one, run = (Run(stands, trace, policy_of("worst-fit"), seed=3) for _ in range(2))
+    expected = one_by_one.play(every_step=True)
+    assert run.play() == expected
+    assert expected.placed > 1
+    assert run._stretches.may_be is together
 
 
 @pytest.mark.parametrize(("column", "wait_hours"), [("priority", 0.0), ("group", 0.0), ("gpus", 1.0)])
