@@ -1,5 +1,6 @@
 """Steps in which guests only come, or nothing happens, played together: their requests in one call, and the figures of
-each step from what it placed. What comes of a run is the same, to the last bit, as if they were played one by one."""
+each step from what it placed. What comes of a run is the same, to the last bit, as if they were played one by one, but
+the busiest moment of the headroom, which is looked for at the end of each stretch."""
 
 from __future__ import annotations
 
@@ -90,6 +91,7 @@ class Stretches:
             rows, taken = decisions.rows, self._taken(coming, decisions)
         here = rows >= 0
         placed = np.concatenate([np.zeros(1, np.int64), np.cumsum(here)])[ends]
+        came = np.diff(placed, prepend=0)
         figures = _Figures(run, number, before, taken, rows, ends, alive + placed)
         came = Came(run.engine, [])
         if placed[-1]:
@@ -105,7 +107,7 @@ class Stretches:
         for at, each in enumerate(steps):
             run.now_s = first_s + at * STEP_S
             run._offered(len(each.number), run.now_s)
-            if len(each.number):
+            if came[at]:
                 run.changed_s = run.now_s
             if decisions is not None and bounds[at] < bounds[at + 1]:
                 mine = refused[bounds[at] : bounds[at + 1]]

@@ -21,6 +21,7 @@ from hostler.placement.types.host import Aggregate, Host
 from hostler.sim.run.binding import Binding, _Found
 from hostler.sim.run.coming import Coming
 from hostler.sim.run.fleet_plan import FleetPlan, Growth, Hardware, Maintenance, Outage
+from hostler.sim.run.headroom import Busiest
 from hostler.sim.run.policies import policy_of, typical_guests
 from hostler.sim.run.room import Came
 from hostler.sim.run.run import Run
@@ -198,6 +199,22 @@ def test_what_other_providers_than_hosts_give_is_measured_as_one_by_one(
     assert run.play() == expected
     assert expected.placed > 1
     assert run._stretches.may_be is together
+
+
+def test_the_busiest_moment_is_when_the_last_guest_came_and_not_when_others_were_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{300 * number},2,1\n" for number in range(30))
+    trace = read_trace(Path(written(tmp_path, "arrival_s,vcpus,memory_gb\n" + rows)))
+    hosts = FleetPlan(hardware=(Hardware(name="a", count=2, vcpus=8, memory_gb=24),))
+    moments = []
+    for every_step in (True, False):
+        run = Run(hosts, trace, policy_of("best-fit"))
+        busiest = Busiest(run)
+        outcome = run.play(busiest.look, every_step=every_step)
+        assert (outcome.placed, outcome.refused) == (8, 22)
+        moments.append(busiest.tried())
+    assert moments[0] is not None
+    assert moments[0].at_hours == round(7 * 300 / 3600, 4)
+    assert moments[0] == moments[1]
 
 
 @pytest.mark.parametrize(("column", "wait_hours"), [("priority", 0.0), ("group", 0.0), ("gpus", 1.0)])
