@@ -212,12 +212,9 @@ class Plan:
         if number >= 0:
             return number
         number = shapes.number(signature) if signature.simple else shapes.nested_number(signature)
-        if names_targets(request.spec):
-            pass  # which hosts there are decides of it, too
-        elif self.context.compiled.reads_project:
-            shapes.specs.specs.setdefault(spec, {})[request.project_id] = number
-        else:
-            shapes.specs.specs[spec] = number
+        # Of a spec that names targets, which hosts there are decides, too.
+        if not names_targets(request.spec):
+            shapes.remember(spec, number, request.project_id if self.context.compiled.reads_project else None)
         return number
 
 

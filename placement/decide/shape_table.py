@@ -43,6 +43,8 @@ from .spec_parts import (
 
 PARTS: Final = 16_384
 """Flavors, images and zones kept at most; beyond that a new table is made."""
+KEPT_BYTES: Final = 256 << 20
+"""Bytes of these, and of specs that are known as a whole, likewise."""
 RANKINGS: Final = 4_096
 """Rankings kept at most, likewise; and signatures that ``find`` makes of them, of which the oldest go first."""
 NESTED: Final = 1 << 30
@@ -100,7 +102,7 @@ class ShapeTable:
         self.nested_shapes = NestedShapes(fleet)
         self._nested: dict[int, int] = {}
         self._epochs: tuple[int, ...] = ()
-        self._parts = 0
+        self._parts = self._part_bytes = self._spec_bytes = 0
         self._fixed: dict[int, int] = {}
         self._owners: list[Signature] = []
         self._plain: dict[int, Signature | None] = {}
@@ -133,7 +135,8 @@ class ShapeTable:
     @property
     def full(self) -> bool:
         """True if a new table is to be made."""
-        return self._parts > PARTS or len(self.specs.specs) > RANKINGS or len(self.stage_names) > RANKINGS
+        many = self._parts > PARTS or len(self.specs.specs) > RANKINGS or len(self.stage_names) > RANKINGS
+        return many or self._part_bytes + self._spec_bytes > KEPT_BYTES
 
     def refresh(self) -> None:
         """Forget zones if hosts have come or gone, and the numbers of shapes if there are too many. O(1)."""
@@ -148,9 +151,20 @@ class ShapeTable:
             self.shapes.forget()
             self._fixed.clear()
             self.specs.specs.clear()
+            self._spec_bytes = 0
             self.specs.forget_objects()
 
     # signatures
+
+    def remember(self, spec: RequestSpec, number: int, project: str | None) -> None:
+        """Know the shape of a spec as a whole from now on; that of one project's if ``project`` is given. O(1)."""
+        known = self.specs.specs
+        if spec not in known:
+            self._spec_bytes += spec.nbytes
+        if project is None:
+            known[spec] = number
+        else:
+            known.setdefault(spec, {})[project] = number
 
     def number(self, signature: Signature) -> int:
         """The shape of a compiled signature's owner, a new one if it has none."""
@@ -218,12 +232,13 @@ class ShapeTable:
             if type(spec.is_bfv) is not bool or not (spec.prepare is None or type(spec.prepare) is bool):
                 return -1
             way = 3 * spec.is_bfv + _PREPARE.index(spec.prepare)
-            if spec.flavor not in self.specs.flavors[way]:
-                self._put(self.specs.flavors[way], spec.flavor, self._add_flavor(way, spec.flavor))
-            if spec.image not in self.specs.images[way]:
-                self._put(self.specs.images[way], spec.image, self._add_image(way, spec.image))
-            if spec.availability_zone not in self.specs.zones[way]:
-                self._put(self.specs.zones[way], spec.availability_zone, self._add_zone(way, spec.availability_zone))
+            flavor, image, zone = spec.flavor, spec.image, spec.availability_zone
+            if flavor not in self.specs.flavors[way]:
+                self._put(self.specs.flavors[way], flavor, self._add_flavor(way, flavor), flavor.nbytes)
+            if image not in self.specs.images[way]:
+                self._put(self.specs.images[way], image, self._add_image(way, image), image.nbytes if image else 0)
+            if zone not in self.specs.zones[way]:
+                self._put(self.specs.zones[way], zone, self._add_zone(way, zone), len(zone or ""))
             found = self._parts_of(spec)
             if found is None or self.dropped:
                 return -1
@@ -233,9 +248,10 @@ class ShapeTable:
             return -1
         return -1 if number < 0 or self.dropped else self.shapes.number(number, found[3])
 
-    def _put(self, table: dict[Hashable, int], key: Hashable, number: int) -> None:
+    def _put(self, table: dict[Hashable, int], key: Hashable, number: int, nbytes: int) -> None:
         table[key] = number
         self._parts += 1
+        self._part_bytes += nbytes
 
     def _parts_of(self, spec: RequestSpec) -> tuple[int, _Kind, tuple[Part, Part, Part], int] | None:
         """(way, flavor without its size, parts, size) of a spec; None if not all are known by themselves."""

@@ -62,6 +62,8 @@ class _Known:
     last_used: int
     looked: int
     """When it was last considered to be forgotten."""
+    met: int = 0
+    """Identity of the spec that is kept of those that were met, 0 if none was."""
 
 
 class Compiled:
@@ -115,9 +117,7 @@ class Compiled:
         if known is not None and known.epoch in (-1, self.fleet._topology_epoch):
             known.last_used = known.signature.owner.last_used = self._uses
             if not (self.custom or self.reads_project or candidates_given):
-                if len(self._met) >= MET:
-                    self._met.clear()
-                self._met[id(request.spec)] = request.spec, known
+                self._meet(request.spec, known, counted=spec is request.spec)
             return known.signature
         # A rule that may read the whole request has its answers made for this one alone.
         shareable = all(part is not request for part in read)
@@ -131,6 +131,17 @@ class Compiled:
         if shareable:
             self._remember(key, spec, signature)
         return signature
+
+    def _meet(self, spec: RequestSpec, known: _Known, *, counted: bool) -> None:
+        """Find the spec by its identity from now on, instead of the one by which ``known`` was found so far.
+        ``counted``: the bytes of ``known`` are those of the spec as well. O(1), amortised."""
+        if not counted and spec.nbytes > _SIGNATURE_BYTES:
+            return
+        if len(self._met) >= MET:
+            self._met.clear()
+        self._met.pop(known.met, None)
+        known.met = id(spec)
+        self._met[known.met] = spec, known
 
     def _nameless(self, spec: RequestSpec) -> RequestSpec:
         """A spec that stands for all that differ from ``spec`` in the hosts and instances that they name, where what is
@@ -181,6 +192,7 @@ class Compiled:
                 spared += 1
             else:
                 self._spec_bytes -= known.nbytes
+                self._met.pop(known.met, None)
 
     def _clear_specs(self) -> None:
         self.by_spec.clear()

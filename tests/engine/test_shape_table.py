@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostler import Decision, Engine, Flavor, Fleet, Host, Image, Policy, Request, RequestSpec, add_hosts
-from hostler.placement.decide import shape_table
+from hostler.placement.decide import shape_table, signature_cache
 from hostler.placement.decide.signature_cache import Compiled
 from hostler.placement.types.errors import HostlerError, UnknownName
 from hostler.placement.types.host import Aggregate
@@ -240,6 +240,25 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         kept = engine._context.compiled.shapes
         assert kept._parts <= 20 + 3
         assert max(len(kept.shapes), len(kept.stage_names), len(kept._made)) <= 20 + 3
+
+
+def test_large_specs_are_forgotten_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signature_cache, "SPEC_BYTES", 1 << 20)
+    monkeypatch.setattr(shape_table, "KEPT_BYTES", 8 << 20)
+    engine = Engine(fleet())
+    compiled, most = engine._context.compiled, 0
+    for number in range(60):
+        for again in range(2):  # those that are asked again are also found by their identity
+            wish = {"x:y": f"{number:06}" + "x" * (1 << 16), "trait:HW_CPU_X86_AVX2": "required"}
+            spec = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=1, extra_specs=wish), prepare=False)
+            engine.place_many([Request(spec=spec, instance_uuids=(f"{2 * number + again + 1:032x}",))])
+            most = max(most, len(compiled._met))
+        known = {id(each) for each in compiled.by_spec.values()}
+        assert {id(each) for _, each in compiled._met.values()} <= known
+        assert sum(spec.nbytes for spec in compiled.shapes.specs.specs) <= 9 << 20
+        assert sum(flavor.nbytes for flavors in compiled.shapes.specs.flavors for flavor in flavors) <= 9 << 20
+    assert 1 < len(compiled.by_spec) < 20
+    assert 1 < most <= 20
 
 
 def test_a_uuid_left_out_is_the_same_in_a_batch_as_alone() -> None:
