@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.decide.engine import Engine
+from ...placement.types.request import RequestSpec
 from ..trace.workload import Guests
 from .coming import Coming
 from .contention import Contention
@@ -30,6 +31,7 @@ class Played(Protocol):
 
     plan: FleetPlan
     workload: Guests
+    specs: tuple[RequestSpec, ...]
     seed: int
     wait_s: float
     site: Site

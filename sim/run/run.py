@@ -32,7 +32,7 @@ from .outcome import Outcome, Sample
 from .outcome_of_run import outcome_of
 from .preemption import Preemption
 from .room import Then
-from .site import Site, check_zones
+from .site import Site, completed
 from .standing_state import StandingGuests
 from .stretch import Stretches
 
@@ -71,7 +71,7 @@ class Run:
     ) -> None:
         self.plan, self.workload, self.seed, self.wait_s = plan, workload, seed, wait_hours * 3600
         self._until_s = NEVER if until_hours is None else workload.start_s + round(until_hours * 3600)
-        check_zones(plan, workload.specs)
+        self.specs = completed(plan, policy, workload.specs)
         self.site = Site(plan, policy, seed=seed)
         self.engine = self.site.engine
         self.standing = StandingGuests(self.site.fleet, Path(plan.state)) if plan.state else None
@@ -121,7 +121,7 @@ class Run:
         self._priority: Whole = np.array([each.priority for each in terms], np.int64)
         self._projects = [each.project for each in terms]
         used = any(each.usage is not None for each in terms)
-        self.contention = Contention(self.engine, terms, self.workload.specs) if used else None
+        self.contention = Contention(self.engine, terms, self.specs) if used else None
         self.domains = FaultDomains(self, terms) if any(each.fault_domain for each in terms) else None
         self.observers: list[Observer] = [e for e in (self.contention, self.preemption, self.domains) if e is not None]
         """Notified when guests get, change or leave a host."""
@@ -191,7 +191,7 @@ class Run:
                 return known
         if uuid in self.site.used:
             return self.site.used[uuid]
-        return self.workload.specs[self.spec_number(uuid)]
+        return self.specs[self.spec_number(uuid)]
 
     def project_of(self, uuid: str) -> str:
         """Whose a guest is; "" if that is not known."""
@@ -384,7 +384,7 @@ class Run:
         return [f"{begun[s]}{n:012x}" for s, n in zip(coming.spec.tolist(), coming.number.tolist(), strict=True)]
 
     def _requests(self, coming: Coming, uuids: list[str], at_s: int) -> list[Request]:
-        specs, now = self.workload.specs, float(EPOCH_S + at_s)
+        specs, now = self.specs, float(EPOCH_S + at_s)
         groups, projects = self.groups.kept(coming.group, coming.spec), self._projects
         return [
             Request(spec=specs[spec], instance_uuids=(uuid,), server_group=group, now=now, project_id=projects[spec])

@@ -20,6 +20,9 @@ from ...placement.fleet.inventories import Inventory
 from ...placement.gpu.providers import add_gpus, model_trait
 from ...placement.load.bulk import add_hosts
 from ...placement.policy.policy import Policy
+from ...placement.request.checks import check_spec
+from ...placement.request.preparation import rules_of
+from ...placement.request.prepare import complete
 from ...placement.types.errors import InvalidValue, UnknownName
 from ...placement.types.host import Aggregate, Host, RunningInstance
 from ...placement.types.request import Flavor, RequestSpec
@@ -287,6 +290,20 @@ def check_zones(plan: FleetPlan, specs: Iterable[RequestSpec]) -> None:
     for spec in specs:
         if spec.availability_zone and spec.availability_zone not in zones:
             raise UnknownName.among("zone in the trace:", spec.availability_zone, zones, field="trace.zone")
+
+
+def completed(plan: FleetPlan, policy: Policy, specs: Sequence[RequestSpec]) -> tuple[RequestSpec, ...]:
+    """The specs as a site's engine is to be asked with them: those that want it completed as nova-api does, before any
+    guest comes. Zones that have no hosts yet and names of other clouds' hosts are left as the trace has them.
+    InvalidValue or UnknownName for what the policy cannot judge, and as ``check_zones``. O(specs)."""
+    check_zones(plan, specs)
+    rules, made = rules_of(policy), dict[int, RequestSpec]()
+    for spec in specs:
+        if spec.prepare and id(spec) not in made:
+            check_spec(spec)
+            made[id(spec)] = replace(complete(spec, policy, rules), prepare=False)
+    check_zones(plan, made.values())
+    return tuple(made.get(id(spec), spec) for spec in specs)
 
 
 @dataclass(frozen=True, slots=True)

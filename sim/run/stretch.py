@@ -42,7 +42,7 @@ class Stretches:
 
     def __init__(self, run: Played) -> None:
         self.run = run
-        specs = run.workload.specs
+        specs = run.specs
         quiet = run.wait_s < STEP_S and not run.observers and run.plan.burst_above_percent is None
         plain = not run._priority.any() and PCPU not in run.resources and all(map(_takes_alike, specs))
         alike = plain and not _is_elsewhere(run)
@@ -118,7 +118,7 @@ class Stretches:
         figures.sum_up()
 
     def _requests(self, coming: Coming, uuids: Sequence[str], first_s: int, ends: Whole) -> list[Request]:
-        specs, projects = self.run.workload.specs, self.run._projects
+        specs, projects = self.run.specs, self.run._projects
         times = np.repeat(np.arange(len(ends)) * STEP_S + (EPOCH_S + first_s), np.diff(ends, prepend=0))
         columns = zip(uuids, coming.spec.tolist(), times.astype(np.float64).tolist(), strict=True)
         return [

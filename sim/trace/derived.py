@@ -18,7 +18,7 @@ def is_derived(flavor: Flavor) -> bool:
 
 
 def derived(spec: RequestSpec) -> RequestSpec:
-    """The spec, completed where it is judged if its flavor asks for that and the spec leaves it open."""
+    """The spec, to be completed before it is judged if its flavor asks for that and the spec leaves it open."""
     return replace(spec, prepare=True) if spec.prepare is None and is_derived(spec.flavor) else spec
 
 

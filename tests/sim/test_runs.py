@@ -51,6 +51,33 @@ def test_what_finds_no_host_may_wait(tmp_path: Path) -> None:
     assert outcome.mean_wait_hours <= outcome.longest_wait_hours
 
 
+@pytest.mark.parametrize("zone", ["zone-1", "zone-2"])
+@pytest.mark.parametrize("extra_specs", ["", "hw:watchdog_action=reset", "hw:numa_nodes=1"])
+def test_guests_may_ask_for_a_zone_whose_hosts_come_later(tmp_path: Path, zone: str, extra_specs: str) -> None:
+    """Whatever follows from their flavors."""
+    trace = written(
+        tmp_path, f"arrival_s,vcpus,memory_gb,extra_specs,zone\n0,1,1,,zone-1\n300,2,4,{extra_specs},{zone}\n"
+    )
+    kinds = [
+        Hardware(name=name, count=count, vcpus=8, memory_gb=24, numa_cells=2, zones=(zone,))
+        for name, count, zone in (("a", 2, "zone-1"), ("b", 0, "zone-2"))
+    ]
+    fleet = FleetPlan(hardware=tuple(kinds), growth=(Growth(hardware="b", add=2, at_hours=1.0),))
+    policy = policy_of("nova", filters=["NUMATopologyFilter"])
+    outcome = Run(fleet, read_trace(Path(trace)), policy, wait_hours=3.0).play()
+    assert (outcome.placed, outcome.refused, outcome.waited) == (2, 0, int(zone == "zone-2"))
+    assert Run(fleet, read_trace(Path(trace)), policy).play().refused == int(zone == "zone-2")
+
+
+@pytest.mark.parametrize(
+    ("extra_specs", "named"), [("pci_passthrough:alias=gpu:1", "gpu"), ("hw:numa_nodes=1", "NUMATopologyFilter")]
+)
+def test_guests_that_a_policy_cannot_judge_are_told_before_a_run(tmp_path: Path, extra_specs: str, named: str) -> None:
+    trace = written(tmp_path, f"arrival_s,vcpus,memory_gb,extra_specs\n0,1,1,\n900000,2,4,{extra_specs}\n")
+    with pytest.raises(HostlerError, match=named):
+        Run(FleetPlan(hardware=plan().hardware), read_trace(Path(trace)), policy_of("nova"))
+
+
 def test_costs_follow_hosts_and_hours(tmp_path: Path) -> None:
     outcome = execute(task(written(tmp_path)))
     assert outcome.cost == pytest.approx(3 * 2.0 * outcome.hours, abs=0.01)
