@@ -66,13 +66,15 @@ class ImportReport(msgspec.Struct, kw_only=True):
 
 @dataclass(kw_only=True)
 class HostDraft:
-    """A host. Memory in MiB, disk in GiB; ``zone``: its availability zone."""
+    """A host. Memory in MiB, disk in GiB; ``zone``: its availability zone; ``cpus``: of the machine, where the export
+    tells that there are others than those that guests share."""
 
     name: str
     line: Line
     vcpus: int
     memory_mb: int
     disk_gb: int = 0
+    cpus: int = 0
     zone: str = ""
     cpu_ratio: float | None = None
     memory_ratio: float = 1.0
@@ -171,6 +173,8 @@ class CloudDraft:
         requests: dict[str, RequestSpec] = {}
         specs: dict[RequestSpec, RequestSpec] = {}
         made = 0
+        for each in self.hosts.values():
+            _check_unit(each.line, each.name, max(each.cpus, each.vcpus), each.memory_mb)
         for guest in self.guests:
             host = self.known_host(guest.host)
             if host is None:
@@ -183,6 +187,7 @@ class CloudDraft:
             if name in requests:
                 self.report.drop(guest.line, guest.key, "a guest of that identity came before")
                 continue
+            _check_unit(guest.line, guest.key, guest.flavor.vcpus, guest.flavor.memory_mb)
             made += name != guest.key.lower()
             spec = RequestSpec(
                 flavor=guest.flavor,
@@ -202,10 +207,6 @@ class CloudDraft:
             guests = "1 guest has" if made == 1 else f"{made} guests have"
             self.report.note(f"{guests} no uuid in the export: theirs is made from their identity")
         self._note_units(requests.values())
-        for each in self.hosts.values():
-            _check_unit(each.line, each.name, each.vcpus, each.memory_mb)
-        for guest in self.guests:
-            _check_unit(guest.line, guest.key, guest.flavor.vcpus, guest.flavor.memory_mb)
         return instances, requests
 
     def _note_units(self, requests: Iterable[RequestSpec]) -> None:

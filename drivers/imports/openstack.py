@@ -129,8 +129,10 @@ def _hypervisor(cloud: CloudDraft, line: Line, inventories: _OfHosts, traits: _O
     except ValueError as error:
         cloud.report.drop(line, name, str(error))
         return
-    for each in inventories.lines(name):
-        _inventory(cloud, host, each)
+    # Beside shared CPUs, of which VCPU is, a host may have dedicated ones.
+    listed = host.vcpus
+    dedicated = sum(_inventory(cloud, host, each) for each in inventories.lines(name))
+    host.cpus = max(listed, host.vcpus + dedicated)
     host.traits = frozenset(_traits(cloud, traits.lines(name)))
     if not host.vcpus or not host.memory_mb:
         why = "vCPUs or Memory MB is empty: list with --os-compute-api-version 2.87, or give its inventories"
@@ -139,15 +141,15 @@ def _hypervisor(cloud: CloudDraft, line: Line, inventories: _OfHosts, traits: _O
     cloud.add_host(host)
 
 
-def _inventory(cloud: CloudDraft, host: HostDraft, line: Line) -> None:
-    """A line of the inventories of a host."""
+def _inventory(cloud: CloudDraft, host: HostDraft, line: Line) -> int:
+    """A line of the inventories of a host; returns how many dedicated CPUs it tells of."""
     name = line.text("resource_class")
     try:
         total, reserved = size(line, "total"), size(line, "reserved")
         ratio = line.number("allocation_ratio") or 1.0
     except ValueError as error:
         cloud.report.drop(line, name, str(error))
-        return
+        return 0
     if name == "VCPU":
         host.vcpus, host.reserved_vcpus, host.cpu_ratio = total, reserved, ratio
     elif name == "MEMORY_MB":
@@ -156,6 +158,7 @@ def _inventory(cloud: CloudDraft, host: HostDraft, line: Line) -> None:
         host.disk_gb, host.reserved_disk_gb, host.disk_ratio = total, reserved, ratio
     else:
         cloud.report.drop(line, name, "only VCPU, MEMORY_MB and DISK_GB of hosts are taken")
+    return total if name == "PCPU" else 0
 
 
 def _traits(cloud: CloudDraft, lines: Sequence[Line]) -> Iterator[str]:

@@ -119,3 +119,33 @@ def test_memory_in_another_unit_than_its_column_says_is_an_error_with_the_line(
         return
     with pytest.raises(InvalidValue, match=words):
         _read("powercli", (hosts, guests), None, None, False, [], [])
+
+
+def test_guests_that_are_dropped_are_not_looked_at_for_their_unit(tmp_path: Path) -> None:
+    hosts, guests = tmp_path / "hosts.csv", tmp_path / "guests.csv"
+    hosts.write_text("Name,NumCpu,MemoryTotalGB,ConnectionState,Parent\nesx1,64,512,Connected,C\n")
+    guests.write_text(
+        "Name,PowerState,NumCpu,MemoryGB,VMHost\nvm1,PoweredOn,1,2048,elsewhere\nvm2,PoweredOn,1,4,esx1\n"
+    )
+    _, requests, report = _read("powercli", (hosts, guests), None, None, False, [], [])
+    assert (len(requests), [each.line for each in report.dropped]) == (1, [2])
+
+
+@pytest.mark.parametrize(("listed", "dedicated", "taken"), [("128", 126, True), ("", 126, True), ("", 0, False)])
+def test_memory_of_a_host_is_held_against_its_dedicated_cpus_as_well(
+    tmp_path: Path, listed: str, dedicated: int, taken: bool
+) -> None:
+    hypervisors, inventories = tmp_path / "hypervisors.csv", tmp_path / "cmp0.csv"
+    hypervisors.write_text(
+        f"ID,Hypervisor Hostname,Hypervisor Type,State,vCPUs,Memory MB\n1,cmp0,QEMU,up,{listed},2097152\n"
+    )
+    inventories.write_text(
+        "resource_class,allocation_ratio,min_unit,max_unit,reserved,step_size,total\n"
+        f"VCPU,4.0,1,2,0,1,2\nPCPU,1.0,1,126,0,1,{dedicated}\nMEMORY_MB,1.0,1,2097152,512,1,2097152\n"
+    )
+    if not taken:
+        with pytest.raises(InvalidValue, match=r"cmp0 has 2,048 GiB of memory for 2 CPUs"):
+            _read("openstack", (hypervisors, inventories), None, None, False, [], [])
+        return
+    fleet, _, _ = _read("openstack", (hypervisors, inventories), None, None, False, [], [])
+    assert fleet.inventory("cmp0")["VCPU"][0].total == 2
