@@ -21,7 +21,7 @@ from ...placement.weighers.base import Weigher
 from ..trace.workload import ALONE, EPOCH_S, STEP_S
 from .coming import Arrivals, Coming
 from .hardware import PCPU
-from .host_columns import GPU, percent_of
+from .host_columns import GPU, RESOURCES, percent_of
 from .played import Played
 from .room import Came, Then
 
