@@ -58,7 +58,8 @@ CREATE TABLE pci_devices ({TIMES}, id INTEGER PRIMARY KEY, uuid VARCHAR(36), com
   label VARCHAR(255), status VARCHAR(36), request_id VARCHAR(36), extra_info TEXT, instance_uuid VARCHAR(36),
   numa_node INTEGER, parent_addr VARCHAR(12));
 CREATE TABLE migrations ({TIMES}, id INTEGER PRIMARY KEY, uuid VARCHAR(36), instance_uuid VARCHAR(36),
-  source_compute VARCHAR(255), dest_compute VARCHAR(255), status VARCHAR(255));
+  source_compute VARCHAR(255), dest_compute VARCHAR(255), dest_node VARCHAR(255), status VARCHAR(255),
+  migration_type VARCHAR(255));
 """
 API_TABLES = """
 CREATE TABLE cell_mappings (created_at DATETIME, updated_at DATETIME, id INTEGER PRIMARY KEY, uuid VARCHAR(36),

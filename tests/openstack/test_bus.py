@@ -336,21 +336,58 @@ async def test_an_evacuation_that_is_asked_for_again_holds_what_the_lost_answer_
         assert usages["VCPU"] == 0
 
 
+def evacuation(cloud: Cloud, **changes: str) -> None:
+    """The row of Nova's API of an instance's evacuation from cmp1, or with what became of it."""
+    values = {"source_compute": "cmp1", "status": "accepted", "migration_type": "evacuation", **changes}
+    cloud.write(cloud.cell, "migrations", instance_uuid=instance_uuid(1), **values)
+
+
 @pytest.mark.parametrize("deleted", [0, 7])
 async def test_what_an_evacuation_was_given_is_given_back_once_nova_moves_the_instance_no_longer(
     cloud: Cloud, exchange: str, monkeypatch: pytest.MonkeyPatch, deleted: int
 ) -> None:
     monkeypatch.setattr("hostler.drivers.openstack.bus.following.SEEK_SECONDS", 0.05)
     cloud.instance(1, 1, None, task_state="rebuilding")
+    evacuation(cloud)
+    evacuation(cloud, status="done", dest_node="cmp2")
+    evacuation(cloud, status="confirmed", dest_node="cmp2", migration_type="resize")
     async with running(cloud, exchange) as it:
         await claim(it, instance_uuid(1), node_uuid(1), HELD)
-        target = await evacuated(it)
+        target = await evacuated(it, beside="cmp3")
         read = it.bus._following.claims.release
         assert await read() == 0, "Nova is still about it"
         assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, target: HELD}
         cloud.change(cloud.cell, "UPDATE instances SET task_state = NULL, deleted = ?", deleted)
         await it.until(lambda: it.allocations(instance_uuid(1)) == {node_uuid(1): HELD})
         await it.until(lambda: released(it) == 1)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [({"task_state": None},), ({"task_state": "powering-off"}, {"task_state": None, "vm_state": "stopped"})],
+    ids=["active", "stopped"],
+)
+async def test_an_evacuation_without_a_task_that_the_new_host_knows_keeps_both_hosts(
+    cloud: Cloud, exchange: str, states: tuple[dict[str, str | None], ...]
+) -> None:
+    """Nova 34's rebuild_instance ends the task, and stops the guest if it was stopped, before finish_evacuation names
+    the new host."""
+    cloud.instance(1, 1, None, task_state="rebuilding")
+    evacuation(cloud)
+    async with running(cloud, exchange) as it:
+        await claim(it, instance_uuid(1), node_uuid(1), HELD)
+        target = await evacuated(it, beside="cmp3")
+        # _claim_existing_migration
+        cloud.change(cloud.cell, "UPDATE migrations SET status = 'pre-migrating', dest_node = 'cmp2'")
+        for each in states:
+            for name, value in each.items():
+                cloud.change(cloud.cell, f"UPDATE instances SET {name} = ?", value)
+            assert await it.bus._following.claims.release() == 0
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD, target: HELD}
+        # _set_migration_status of an evacuation that failed there
+        cloud.change(cloud.cell, "UPDATE migrations SET status = 'failed'")
+        assert await it.bus._following.claims.release() == 1
+        assert it.allocations(instance_uuid(1)) == {node_uuid(1): HELD}
 
 
 async def test_an_evacuation_that_has_come_keeps_both_hosts(

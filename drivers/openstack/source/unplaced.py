@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from .changed_rows import chunks_of, column_among, instances_by_uuid
-from .databases import Database
+from .databases import Database, Reading
 from .nova_databases import CELL0, Cell
+
+_EVACUATION: Final = "evacuation"
+"""Type of a migration (Nova 34 objects.fields.MigrationType)."""
+_OVER: Final = ("done", "completed", "failed", "error")
+"""States of an evacuation's migration that is over: ``completed`` once the old host has cleaned up."""
+_OF_MIGRATIONS: Final = ("instance_uuid", "dest_node", "status", "migration_type")
 
 
 def unplaced(api: Database, cells: Sequence[Cell], uuids: Collection[str]) -> list[str]:
@@ -22,14 +28,31 @@ def unplaced(api: Database, cells: Sequence[Cell], uuids: Collection[str]) -> li
 
 
 def unmoved(cells: Sequence[Cell], nodes: Mapping[str, str]) -> list[str]:
-    """Of instances (by uuid, the node that each was to come to) those that Nova moves no longer and that are elsewhere,
-    or deleted. SourceFailed if a database fails. O(instances)."""
+    """Of instances (by uuid, the node that each was to be evacuated to) those that Nova moves no longer and that are
+    elsewhere, or deleted. A node that has received one counts as moving it until its migration is over: Nova 34's
+    rebuild_instance saves the instance without a task, still with the old host, before finish_evacuation, which waits
+    for the lock of the resource tracker, saves the new one. SourceFailed if a database fails. O(instances)."""
     found = list[str]()
     for cell in cells:
         with cell.database.reading() as reading:
+            received = _received(reading, nodes)
             for row in instances_by_uuid(reading, nodes):
-                if row.deleted or (row.task_state is None and row.node != nodes[row.uuid]):
+                is_left = row.task_state is None and row.node != nodes[row.uuid] and row.uuid not in received
+                if row.deleted or is_left:
                     found.append(row.uuid)
+    return found
+
+
+def _received(reading: Reading, nodes: Mapping[str, str]) -> set[str]:
+    """Those whose evacuation to the node is known there and not over: Nova's API makes the row of ``migrations``
+    without a node, which the resource tracker of the target writes with its claim (_claim_existing_migration)."""
+    found = set[str]()
+    for some in chunks_of(nodes):
+        where = column_among(reading, "instance_uuid", some)
+        for row in reading.rows("migrations", _OF_MIGRATIONS, alive=True, where=where, order=None):
+            is_evacuation = row.migration_type == _EVACUATION and row.status not in _OVER
+            if is_evacuation and row.dest_node == nodes[row.instance_uuid]:
+                found.add(row.instance_uuid)
     return found
 
 
