@@ -19,6 +19,7 @@ from hostler.drivers.openstack.bus.follower import Changes, Follower
 from hostler.drivers.openstack.bus.known_rows import CellState
 from hostler.drivers.openstack.bus.window import LONGEST, OVERLAP, Window
 from hostler.drivers.openstack.source import changed_rows as rows
+from hostler.drivers.openstack.source.compute_nodes import instances_counted
 from hostler.drivers.openstack.source.databases import Database, Reading, SourceFailed
 from hostler.drivers.openstack.source.nova_databases import cells_of
 
@@ -141,6 +142,22 @@ def test_instances_of_a_node_that_counts_them_are_not_read_again(it: Followed, m
     it.sql("UPDATE compute_nodes SET stats = ?, updated_at = ? WHERE id = 2", '{"num_instances": "2"}', it.ago(-0.5))
     assert it.guests() == {"cmp2": ["1", "2"]}
     assert asked == [[], ["cmp2"]]
+
+
+@pytest.mark.parametrize(
+    ("stats", "count"),
+    [
+        ('{"num_instances": "3"}', 3),
+        ('{"failed_builds": "0"}', 0),
+        ("{}", 0),
+        (None, None),
+        ("?", None),
+        ('{"num_instances": "?"}', None),
+    ],
+)
+def test_statistics_that_do_not_name_a_count_of_instances_name_none(stats: str | None, count: int | None) -> None:
+    """As Nova's HostState reads them."""
+    assert instances_counted(stats) == count
 
 
 def test_a_clock_that_is_ahead_hides_no_change_of_others(it: Followed) -> None:

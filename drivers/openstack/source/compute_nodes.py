@@ -135,9 +135,10 @@ def _metrics(text: str | None) -> dict[str, Any]:
 
 
 def instances_counted(stats: str | None) -> int | None:
-    """How many instances a compute node counts as its own, by the text of its statistics; None if that is not told."""
+    """How many instances a compute node counts as its own, by the text of its statistics, of which one that it does not
+    name is 0, as in Nova; None where it has none, or they cannot be read."""
     try:
-        return int(_stats(stats)["num_instances"])
+        return None if stats is None else int(_stats(stats).get("num_instances", 0))
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
