@@ -199,8 +199,12 @@ class VsphereVolumes(VsphereReader):
         machine, known = await self._machine(uuid)
         if volume.volume in known.volumes:
             return
-        await self._check_unused(volume.volume, but=machine.ref)
-        await self._change_devices(machine, lambda: disk_added(machine.ref.config.hardware.device, volume.address))
+
+        async def add() -> None:
+            await self._check_unused(volume.volume, but=machine.ref)
+            await self._change_devices(machine, lambda: disk_added(machine.ref.config.hardware.device, volume.address))
+
+        await self._ongoing.run(volume.volume, add)  # no other guest is given it meanwhile, and it is not removed
 
     async def detach(self, uuid: str, volume: str) -> bool:
         """Take the disk of a volume from a machine, running or not."""
