@@ -16,8 +16,9 @@ from .vsphere_specs import CONFIGURED
 from .vsphere_values import CLUSTER, DATASTORE, HOST, MACHINE, Cluster, Known, Version, version_of
 
 VOLUME: Final = "hostler-volume-"
-"""What the names of machines begin with that hold a volume each, and their folders on a datastore; its uuid follows."""
-_VOLUME_FILE: Final = re.compile(rf"\[[^\]]*\] {VOLUME}([0-9a-f-]{{36}})(?:_\d+)?/")
+"""What the names of machines begin with that hold a volume each, and their files on a datastore; its uuid follows."""
+_VOLUME_FILE: Final = re.compile(rf"\[[^\]]*\] (?:.*/)?{VOLUME}([0-9a-f-]{{36}})(?:_\d+)?(?:/|(?:-\d{{6}})?\.vmdk$)")
+"""A file in the folder of such a machine, or with its name: vSAN and virtual volumes name folders by ids of objects."""
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

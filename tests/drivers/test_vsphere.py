@@ -11,12 +11,13 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import trio
 
 pytest.importorskip("pyVmomi", reason="pyvmomi is not installed")
 
@@ -24,7 +25,7 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
 from hostler.bench.free_ports import free_ports
-from hostler.drivers.compute import vsphere, vsphere_api, vsphere_volumes
+from hostler.drivers.compute import vsphere, vsphere_api, vsphere_reading, vsphere_volumes
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import OURS, all_of, new_uuid
 from hostler.drivers.protocol import (
@@ -419,6 +420,101 @@ async def test_a_volume_outlasts_its_guest_and_is_in_no_snapshot_of_it(bench: Co
         await driver.delete_volume(volume.volume)
         await driver.delete_guest(other.mark.uuid)
         assert all(each.mark is None or each.mark.uuid != volume.volume for each in await all_of(driver.guests()))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "hostler-volume-{0}/hostler-volume-{0}.vmdk",
+        "hostler-volume-{0}_1/disk.vmdk",
+        "3c0b5b5e-6a3c-17e1-0b2a-020012345678/hostler-volume-{0}.vmdk",  # vSAN: the id of an object
+        "naa.600a098000aef3b2/hostler-volume-{0}_1-000002.vmdk",
+        "hostler-volume-{0}.vmdk",
+        "customers/a/hostler-volume-{0}/hostler-volume-{0}-000001.vmdk",
+    ],
+)
+def test_the_file_of_a_volume_is_known_by_its_folder_or_its_name(path: str) -> None:
+    uuid, backing = new_uuid(), vim.vm.device.VirtualDisk.FlatVer2BackingInfo
+    disk = vim.vm.device.VirtualDisk(backing=backing(fileName=f"[vsanDatastore] {path.format(uuid)}"))
+    assert vsphere_reading.volume_of(disk) == uuid
+
+
+def test_other_files_are_no_volumes() -> None:
+    uuid, backing = new_uuid(), vim.vm.device.VirtualDisk.FlatVer2BackingInfo
+    for path in (
+        f"hostler-{uuid}/hostler-{uuid}.vmdk",
+        f"my-hostler-volume-{uuid}.vmdk",
+        f"x/hostler-volume-{uuid}-copy.vmdk",
+    ):
+        disk = vim.vm.device.VirtualDisk(backing=backing(fileName=f"[store] {path}"))
+        assert vsphere_reading.volume_of(disk) is None
+
+
+async def test_a_volume_in_the_folder_of_an_object_outlasts_its_guest(
+    bench: ComputeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vSAN and virtual volumes name the folder of a machine by the id of an object, which no client chooses: the folder
+    of another machine stands for it."""
+    new_disk = vsphere_volumes.new_disk
+
+    def disk_in_object(size: int, pool: str) -> list[Any]:
+        changes = new_disk(size, pool)
+        changes[1].device.backing.fileName = f"[{pool}] DC0_C0_RP0_VM0/hostler-volume-{made.mark.uuid}.vmdk"
+        return changes
+
+    made = VolumeSpec(Mark(OURS, new_uuid(), 1), "volume", STORE, 1)
+    monkeypatch.setattr(vsphere_volumes, "new_disk", disk_in_object)
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        await driver.create_volume(made)
+        volume = await driver.connect(made.mark.uuid, CLUSTER)
+        first, second = bench.spec()._replace(power="off"), bench.spec()._replace(power="off", volumes=(volume,))
+        await driver.create_guest(first)
+        for _ in range(2):
+            await driver.attach(first.mark.uuid, volume)
+        assert (await driver.get_guest(first.mark.uuid)).volumes == (volume.volume,)
+        await driver.delete_guest(first.mark.uuid)
+        assert (await driver.create_guest(second)).volumes == (volume.volume,), "its file is there"
+        await driver.delete_guest(second.mark.uuid)
+        await driver.delete_volume(volume.volume)
+
+
+async def test_a_volume_is_not_looked_at_while_another_change_of_it_is_under_way(
+    bench: ComputeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.make_volume is not None
+    volume = await bench.make_volume()
+    refused = list[str]()
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        check, looked = driver._check_unused, trio.Event()
+
+        async def slow_check(uuid: str, *, but: Any = None) -> None:
+            await check(uuid, but=but)
+            looked.set()
+            await trio.sleep(0.2)  # others go on meanwhile
+
+        async def noted(name: str, change: Awaitable[Any]) -> None:
+            try:
+                await change
+            except Conflict:
+                refused.append(name)
+
+        monkeypatch.setattr(driver, "_check_unused", slow_check)
+        guests = [bench.spec()._replace(power="off") for _ in range(2)]
+        for guest in guests:
+            await driver.create_guest(guest)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(noted, "first", driver.attach(guests[0].mark.uuid, volume))
+            await looked.wait()
+            nursery.start_soon(noted, "second", driver.attach(guests[1].mark.uuid, volume))
+            nursery.start_soon(noted, "extension", driver.extend_volume(volume.volume, 2))
+            nursery.start_soon(noted, "deletion", driver.delete_volume(volume.volume))
+        assert sorted(refused) == ["deletion", "extension", "second"]
+        assert [(await driver.get_guest(each.mark.uuid)).volumes for each in guests] == [(volume.volume,), ()]
+        for guest in guests:
+            await driver.delete_guest(guest.mark.uuid)
+        await driver.delete_volume(volume.volume)
 
 
 async def test_other_volumes_than_its_own_are_refused(bench: ComputeBench) -> None:
