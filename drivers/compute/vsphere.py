@@ -44,13 +44,14 @@ from .vsphere_specs import disk_grown, new_machine, resized
 from .vsphere_values import (
     GIB,
     MACHINE,
+    Cluster,
     Version,
     as_node,
     guest_of,
     node_of,
     version_of,
 )
-from .vsphere_volumes import VsphereVolumes
+from .vsphere_volumes import VsphereVolumes, check_protocol
 
 TIMEOUT: Final = 1_800.0
 """Seconds for one change; copies of large templates take long."""
@@ -120,6 +121,8 @@ class VsphereDriver(VsphereVolumes):
 
     async def _create(self, want: GuestSpec) -> Guest:
         uuid, size = want.mark.uuid, f"{want.vcpus}x{want.memory_mb}"
+        for volume in want.volumes:
+            check_protocol(volume)
         try:
             guest, machine, made_for = await self._found(uuid)
         except NotFound:
@@ -143,22 +146,22 @@ class VsphereDriver(VsphereVolumes):
         cluster = (await self._clusters()).get(want.node)
         if cluster is None:
             raise NotFound(f"there is no cluster {want.node}")
-        stores = [each for each in cluster.datastores if each.get("summary.accessible")]
-        if not cluster.usable or not stores:
-            raise Capacity(f"cluster {want.node} has no host that is up, or no datastore")
-        store = max(stores, key=lambda each: int(each.get("summary.freeSpace", 0)))
+        place = cluster.host_and_store(await self._datastores_of(want.volumes))
+        if place is None:
+            beside = " and those of its volumes" if want.volumes else ""
+            raise Capacity(f"cluster {want.node} has no host that is up and reaches a datastore{beside}")
+        host, store = place
         if want.disk_gb * GIB > int(store.get("summary.freeSpace", 0)):
             raise Capacity(f"datastore {store.get('name')} has no room for {want.disk_gb} GiB")
         template = await self._template(want.image) if want.image else None
-        host, guest_id = await self._host_for(cluster, want.volumes), self._options.guest_id
-        pool = cluster.found.get("resourcePool")
+        guest_id, pool = self._options.guest_id, cluster.found.get("resourcePool")
 
         def begin() -> Any:
             folder = datacenter_of(cluster.found.ref).vmFolder
             spec = new_machine(want, store.get("name"), guest_id, cluster.found.get("network", ()), template is None)
             if template is None:
-                return folder.CreateVM_Task(config=spec, pool=pool, host=host)
-            where = vim.vm.RelocateSpec(pool=pool, host=host, datastore=store.ref)
+                return folder.CreateVM_Task(config=spec, pool=pool, host=host.ref)
+            where = vim.vm.RelocateSpec(pool=pool, host=host.ref, datastore=store.ref)
             copy = vim.vm.CloneSpec(location=where, config=spec, powerOn=False, template=False)
             return template.ref.CloneVM_Task(folder=folder, name=spec.name, spec=copy)
 
@@ -234,15 +237,7 @@ class VsphereDriver(VsphereVolumes):
         if cluster is None:
             raise NotFound(f"there is no cluster {node}")
         if guest.node != node:
-            if not cluster.usable or not cluster.datastores:
-                raise Capacity(f"cluster {node} has no host that is up, or no datastore")
-            where = vim.vm.RelocateSpec(pool=cluster.found.get("resourcePool"), host=cluster.usable[0].ref)
-            now = await self._session.read(lambda: list(machine.ref.datastore))
-            reached = set(cluster.found.get("datastore", ()))
-            if guest.volumes and not set(now) <= reached:
-                raise Permanent(f"cluster {node} does not reach all volumes of guest {uuid}")
-            if not set(now) & reached:
-                where.datastore = max(cluster.datastores, key=lambda each: int(each.get("summary.freeSpace", 0))).ref
+            where = await self._destination(guest, machine, cluster)
             was_on = guest.state == "on"
             if was_on and not live:
                 await self._switch_off(guest, machine)
@@ -252,6 +247,25 @@ class VsphereDriver(VsphereVolumes):
                 if was_on and not live:
                     await self._switch_on_again(machine)
         return await self.get_guest(uuid)
+
+    async def _destination(self, guest: Guest, machine: Found, cluster: Cluster) -> Any:
+        """The host of a cluster that a guest moves to; and a datastore, if none reaches those that it is on."""
+        uuid, name = machine.get("config.instanceUuid"), cluster.found.get("name")
+        stores = set(await self._session.read(lambda: list(machine.ref.datastore)))
+        where = vim.vm.RelocateSpec(pool=cluster.found.get("resourcePool"))
+        host = cluster.host(stores)
+        if host is not None:
+            where.host = host.ref
+            return where
+        if guest.volumes and not stores <= set(cluster.found.get("datastore", ())):
+            raise Permanent(f"cluster {name} does not reach all volumes of guest {uuid}")
+        if guest.volumes and cluster.usable:
+            raise Permanent(f"no host of cluster {name} that is up reaches all volumes of guest {uuid}")
+        place = None if guest.volumes else cluster.host_and_store(())
+        if place is None:
+            raise Capacity(f"cluster {name} has no host that is up and reaches a datastore")
+        where.host, where.datastore = place[0].ref, place[1].ref
+        return where
 
     async def _switch_on_again(self, machine: Found) -> None:
         """Switch a guest on that was stopped for a move, once the move has ended, however it did."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..protocol import Guest, GuestState, Mark, Node, NodeState
@@ -76,6 +76,19 @@ class Cluster(NamedTuple):
             if host.get("runtime.connectionState") == "connected" and not host.get("runtime.inMaintenanceMode")
         ]
         return sorted(up, key=lambda host: -free_memory(host))
+
+    def host(self, stores: Collection[Any]) -> Found | None:
+        """The host that runs guests and reaches these datastores, of several the one with the most free memory."""
+        return next((each for each in self.usable if set(stores) <= set(each.get("datastore", ()))), None)
+
+    def host_and_store(self, stores: Collection[Any]) -> tuple[Found, Found] | None:
+        """The datastore with the most room, and a host that reaches it and these others."""
+        accessible = [each for each in self.datastores if each.get("summary.accessible")]
+        for store in sorted(accessible, key=lambda each: -int(each.get("summary.freeSpace", 0))):
+            host = self.host({store.ref, *stores})
+            if host is not None:
+                return host, store
+        return None
 
 
 def version_of(machine: Found) -> Version:

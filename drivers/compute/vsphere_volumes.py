@@ -14,7 +14,7 @@ from ..storage.wanted import same_volume
 from .vsphere_api import Found
 from .vsphere_reading import VOLUME, VsphereReader, datacenter_of, volume_of
 from .vsphere_specs import CONFIGURED, new_disk, printable
-from .vsphere_values import DATASTORE, GIB, KIB_A_GIB, LOST, MACHINE, Cluster, Known, version_of
+from .vsphere_values import DATASTORE, GIB, KIB_A_GIB, LOST, MACHINE, Known, version_of
 
 PROTOCOL: Final = "vmdk"
 """Of connections to these volumes; the address is the path of a disk on its datastore."""
@@ -194,8 +194,7 @@ class VsphereVolumes(VsphereReader):
         await self._ongoing.run(uuid, lambda: self._attach(uuid, volume))
 
     async def _attach(self, uuid: str, volume: Connection) -> None:
-        if volume.protocol != PROTOCOL:
-            raise Permanent(f"a vCenter attaches disks of its own datastores, no {volume.protocol}")
+        check_protocol(volume)
         machine, known = await self._machine(uuid)
         if volume.volume in known.volumes:
             return
@@ -235,17 +234,19 @@ class VsphereVolumes(VsphereReader):
         finally:
             self._known.pop(version_of(machine), None)
 
-    async def _host_for(self, cluster: Cluster, volumes: Sequence[Connection]) -> Any:
-        """The host of a cluster with the most free memory that reaches the datastores of all volumes."""
+    async def _datastores_of(self, volumes: Sequence[Connection]) -> set[Any]:
+        """The datastores that volumes are on."""
         if not volumes:
-            return cluster.usable[0].ref
-        names = {each.address.partition("]")[0].removeprefix("[") for each in volumes if each.protocol == PROTOCOL}
+            return set()
         stores = await self._datastores()
-        needed = {stores[name].ref for name in names if name in stores}
-        for host in cluster.usable:
-            if needed <= set(host.get("datastore", ())):
-                return host.ref
-        raise Capacity(f"no host of the cluster that is up reaches the datastores {', '.join(sorted(names))}")
+        names = {each.address.partition("]")[0].removeprefix("[") for each in volumes}
+        return {stores[name].ref for name in names if name in stores}
+
+
+def check_protocol(volume: Connection) -> None:
+    """Permanent for a volume that is no disk of a vCenter."""
+    if volume.protocol != PROTOCOL:
+        raise Permanent(f"a vCenter attaches disks of its own datastores, no {volume.protocol}")
 
 
 def disk_added(devices: Iterable[Any], path: str) -> list[Any]:

@@ -25,7 +25,9 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
 from hostler.bench.free_ports import free_ports
-from hostler.drivers.compute import vsphere, vsphere_api, vsphere_reading, vsphere_volumes
+from hostler.drivers.compute import vsphere, vsphere_api, vsphere_reading, vsphere_specs, vsphere_volumes
+from hostler.drivers.compute.vsphere_api import Found
+from hostler.drivers.compute.vsphere_values import Cluster
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import OURS, all_of, new_uuid
 from hostler.drivers.protocol import (
@@ -455,10 +457,9 @@ async def test_a_volume_in_the_folder_of_an_object_outlasts_its_guest(
 ) -> None:
     """vSAN and virtual volumes name the folder of a machine by the id of an object, which no client chooses: the folder
     of another machine stands for it."""
-    new_disk = vsphere_volumes.new_disk
 
     def disk_in_object(size: int, pool: str) -> list[Any]:
-        changes = new_disk(size, pool)
+        changes = vsphere_specs.new_disk(size, pool)
         changes[1].device.backing.fileName = f"[{pool}] DC0_C0_RP0_VM0/hostler-volume-{made.mark.uuid}.vmdk"
         return changes
 
@@ -517,13 +518,83 @@ async def test_a_volume_is_not_looked_at_while_another_change_of_it_is_under_way
         await driver.delete_volume(volume.volume)
 
 
-async def test_other_volumes_than_its_own_are_refused(bench: ComputeBench) -> None:
+async def test_other_volumes_than_its_own_are_refused_before_anything_is_made(
+    bench: ComputeBench, proxy: FaultProxy
+) -> None:
+    assert bench.make_volume is not None
+    own = await bench.make_volume()
     other = Connection(volume=new_uuid(), protocol="iscsi", address="10.0.0.1:3260")
     async with bench.driver() as driver:
-        spec = bench.spec()._replace(volumes=(other,))
+        assert isinstance(driver, vsphere.VsphereDriver)
+        spec, before = bench.spec()._replace(volumes=(own, other)), len(proxy.requests)
         with pytest.raises(Permanent, match="no iscsi"):
             await driver.create_guest(spec)
+        assert not [each for each in proxy.requests[before:] if changes(each)]
+        with pytest.raises(NotFound):
+            await driver.get_guest(spec.mark.uuid)
+        await driver.delete_volume(own.volume)
+
+
+async def test_a_guest_moves_to_a_host_that_reaches_its_volumes(
+    bench: ComputeBench, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All hosts of the simulator reach all datastores."""
+    assert bench.make_volume is not None
+    volume = await bench.make_volume()
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        clusters, less = driver._clusters, 1
+
+        async def clusters_of_which_hosts_reach_none() -> dict[str, Any]:
+            found = await clusters()
+            cut = {each.ref for each in found[CLUSTER].usable[:less]}
+            hosts = [
+                each._replace(properties={**each.properties, "datastore": []}) if each.ref in cut else each
+                for each in found[CLUSTER].hosts
+            ]
+            return {**found, CLUSTER: found[CLUSTER]._replace(hosts=hosts)}
+
+        spec = bench.spec()._replace(node=HOST, volumes=(volume,))
+        await driver.create_guest(spec)
+        monkeypatch.setattr(driver, "_clusters", clusters_of_which_hosts_reach_none)
+        less = 3
+        with pytest.raises(Permanent, match=f"no host of cluster {CLUSTER} that is up reaches all volumes"):
+            await driver.move_guest(spec.mark.uuid, CLUSTER, live=False)
+        with pytest.raises(Capacity, match="reaches a datastore"):
+            await driver.create_guest(bench.spec())
+        assert (await driver.get_guest(spec.mark.uuid)).state == "on"
+        less = 1
+        unfit = (await clusters())[CLUSTER].usable[0].ref
+        moved = await driver.move_guest(spec.mark.uuid, CLUSTER, live=False)
+        assert (moved.node, moved.state, moved.volumes) == (CLUSTER, "on", (volume.volume,))
+        assert machine(client, spec.mark.uuid).runtime.host._moId != unfit._moId
         await driver.delete_guest(spec.mark.uuid)
+        await driver.delete_volume(volume.volume)
+
+
+def test_a_host_is_chosen_with_the_datastore_that_it_reaches() -> None:
+    def host(name: str, *stores: str, used: int = 0) -> Found:
+        up = {"runtime.connectionState": "connected", "runtime.inMaintenanceMode": False, "datastore": list(stores)}
+        return Found(name, {**up, "summary.hardware.memorySize": 2**33, "summary.quickStats.overallMemoryUsage": used})
+
+    def store(name: str, free: int, accessible: bool = True) -> Found:
+        return Found(name, {"summary.freeSpace": free, "summary.accessible": accessible})
+
+    def chosen(*needed: str) -> tuple[str, str] | None:
+        found = cluster.host_and_store(needed)
+        return None if found is None else (found[0].ref, found[1].ref)
+
+    hosts = [host("idle", "shared"), host("busy", "shared", "large", "lost", used=4_096)]
+    cluster = Cluster(Found("cluster", {}), hosts, [store("shared", 5), store("large", 9), store("lost", 99, False)])
+    assert chosen() == ("busy", "large")
+    assert chosen("shared") == ("busy", "large")
+    assert chosen("elsewhere") is None
+    assert cluster.host(["shared"]) == hosts[0]
+    assert cluster.host(["shared", "large"]) == hosts[1]
+    assert cluster._replace(datastores=[store("none", 50), store("shared", 5)]).host_and_store(()) == (
+        hosts[0],
+        store("shared", 5),
+    )
 
 
 def test_a_disk_is_added_where_a_controller_has_room() -> None:
