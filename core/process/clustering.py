@@ -22,7 +22,7 @@ from ..etcd.telling import OnceInAWhile
 from ..failures import Failures
 from ..journal.etcd_journal import EtcdJournal
 from ..machine.machine import ServiceMachine
-from ..rpc.tls import client_context, renew
+from ..rpc.tls import client_context, renewal
 from ..service import Service
 from ..tasks import Aside, in_thread
 from .settings import Config, EtcdTable
@@ -122,12 +122,11 @@ class Clustered:
         for new connections. InvalidValue if one of them cannot be used."""
         stamps = await in_thread(self._stamped)
         password = await in_thread(partial(password_of, self._table))
-        for _, files in self._contexts:
-            await in_thread(partial(client_context, *files))
+        renewals = [await in_thread(partial(renewal, context, *files)) for context, files in self._contexts]
 
         def take() -> None:
-            for context, files in self._contexts:
-                renew(context, *files)
+            for renew in renewals:
+                renew()
             self._etcd.renew(password)
             self._stamps = stamps
 
@@ -145,10 +144,10 @@ class Clustered:
             return
         try:
             take = await self.read_again()
+            take()
         except InvalidValue as error:
             self._warnings.warning("files have changed, and are not taken into use: %s", error)
             return
-        take()
         log.info("etcd's password and the certificates were read again")
 
     def trouble(self) -> EtcdError | None:

@@ -90,11 +90,11 @@ class Cascade:
     async def read_again(self) -> Callable[[], None]:
         """Read the files of tokens and authorities as they are now; what is returned takes them into use for new
         connections. InvalidValue if one of them cannot be used."""
-        tokens = {name: await in_thread(link.read_files) for name, link in self.links.items()}
+        read = [await in_thread(link.read_again) for link in self.links.values()]
 
         def take() -> None:
-            for name, link in self.links.items():
-                link.renew(tokens[name])
+            for each in read:
+                each()
 
         return take
 

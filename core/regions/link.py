@@ -14,7 +14,7 @@ import trio
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..machine.region_summary import RegionSummary, problem_of
 from ..rpc.client import Client, ConnectionLost
-from ..rpc.tls import client_context, renew
+from ..rpc.tls import client_context, renewal
 from .choice import Known
 from .options import RegionOptions
 
@@ -66,7 +66,7 @@ class Link:
         """True once it turned out that the parent is among this region's own regions; for good."""
         self._ca = None if options.ca is None else Path(options.ca)
         self._ask_seconds, self._changed = ask_seconds, changed
-        self._token = self.read_files()
+        self._token = self._read_token()
         self._tls: ssl.SSLContext | None = None
         if any(each.startswith("tls:") for each in options.addresses):
             self._tls = client_context(self._ca)
@@ -86,21 +86,24 @@ class Link:
         self._ignored: str | None = None
         """What is wrong with the last one, if it was ignored."""
 
-    def read_files(self) -> str | None:
-        """The token as the file or the variable has it now. InvalidValue if that, or the authorities, cannot be
-        used."""
+    def _read_token(self) -> str | None:
         token = self.options.token
-        if any(each.startswith("tls:") for each in self.options.addresses):
-            client_context(self._ca)
         return None if token is None else secret_of(token, f"regions.{self.name}.token")
 
-    def renew(self, token: str | None) -> None:
-        """Use a token, and the file of authorities as it is now, for new connections. InvalidValue."""
-        if self._tls is not None:
-            renew(self._tls, self._ca)
-        self._token = token
-        if self._client is not None:
-            self._client.renew(token)
+    def read_again(self) -> Callable[[], None]:
+        """Read the token, from its file or variable, and the file of authorities as they are now, which may take time;
+        what is returned uses them for new connections. InvalidValue if one of them cannot be used."""
+        token = self._read_token()
+        renew = None if self._tls is None else renewal(self._tls, self._ca)
+
+        def take() -> None:
+            if renew is not None:
+                renew()
+            self._token = token
+            if self._client is not None:
+                self._client.renew(token)
+
+        return take
 
     @property
     def age(self) -> float | None:

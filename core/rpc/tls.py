@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final, Literal
 
 from ...placement.types.errors import HostlerError, InvalidValue
@@ -66,14 +69,50 @@ def client_context(ca: Path | None = None, certificate: Path | None = None, key:
     return context
 
 
-def renew(context: ssl.SSLContext, ca: Path | None, certificate: Path | None = None, key: Path | None = None) -> None:
-    """Have a client's context use files as they are now, for new connections; what it trusted it trusts still.
-    InvalidValue, with nothing changed, for files that cannot be used."""
-    client_context(ca, certificate, key)  # a pair that does not match would spoil the context
-    if ca is not None:
-        _trust(context, ca)
-    if certificate is not None:
-        _load(context, certificate, key)
+def renewal(
+    context: ssl.SSLContext, ca: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> Callable[[], None]:
+    """Read the files of a client's context, which may take time; InvalidValue for those that cannot be used. What is
+    returned has the context use for new connections what was read, and reads no file; what the context trusted it
+    trusts still."""
+    authorities = None if ca is None else _Content(ca)
+    own = None if certificate is None else _Content(certificate)
+    its_key = None if key is None else _Content(key)
+
+    def load(into: ssl.SSLContext) -> None:
+        if authorities is not None:
+            with authorities.file() as file:
+                _trust(into, file, named=authorities.path)
+        if own is not None:
+            with own.file() as file, nullcontext() if its_key is None else its_key.file() as key_file:
+                _load(into, file, key_file, named=(own.path, key))
+
+    load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # a pair that does not match would spoil the one in use
+    return partial(load, context)
+
+
+class _Content:
+    """What a file has when it is read. InvalidValue if it cannot be."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                self._content = file.read()
+        except OSError as error:
+            raise InvalidValue(f"{path} cannot be read: {error}", field="tls") from None
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """A file in memory with the same: a context loads certificates with their key from files only."""
+        try:
+            number = os.memfd_create("tls")
+        except OSError as error:
+            raise InvalidValue(f"{self.path} cannot be used: {error}", field="tls") from None
+        with open(number, "wb") as file:
+            file.write(self._content)
+            file.flush()
+            yield f"/proc/self/fd/{number}"
 
 
 def failure(error: ssl.SSLError) -> TlsFailed | None:
@@ -118,15 +157,21 @@ def names_of(certificate: Any) -> tuple[str, ...]:
     return (*subject, *(value for kind, value in certificate.get("subjectAltName", ()) if kind != "IP Address"))
 
 
-def _load(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+def _load(
+    context: ssl.SSLContext,
+    certificate: Path,
+    key: Path | None,
+    named: tuple[Path, Path | None] | None = None,
+) -> None:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        raise InvalidValue(f"certificate {certificate} with key {key} cannot be used: {error}", field="tls") from None
+        of, its_key = named or (certificate, key)
+        raise InvalidValue(f"certificate {of} with key {its_key} cannot be used: {error}", field="tls") from None
 
 
-def _trust(context: ssl.SSLContext, ca: Path) -> None:
+def _trust(context: ssl.SSLContext, ca: Path, named: Path | None = None) -> None:
     try:
         context.load_verify_locations(ca)
     except (OSError, ssl.SSLError) as error:
-        raise InvalidValue(f"the authority {ca} cannot be used: {error}", field="tls") from None
+        raise InvalidValue(f"the authority {named or ca} cannot be used: {error}", field="tls") from None

@@ -3,6 +3,11 @@ passwords, tokens and certificates that have been exchanged."""
 
 from __future__ import annotations
 
+import errno
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,7 @@ from hostler.core.process.daemon import Daemon
 from hostler.core.regions.cascade import Cascade
 from hostler.core.regions.options import CascadeOptions, RegionOptions
 from hostler.core.rpc.client import open_client
-from hostler.core.rpc.tls import client_context, renew
+from hostler.core.rpc.tls import client_context, renewal
 from hostler.core.service import Service
 from hostler.core.tasks import at_once
 from hostler.core.tenancy.commands import CreateDomain, CreateUser, Grant, RevokeToken
@@ -71,11 +76,24 @@ def test_a_client_s_context_takes_a_pair_that_matches_and_stays_as_it_was_otherw
     certificate, key = authority.sign("ann.example")
     context = client_context(authority.ca, certificate, key)
     authority.sign("ann.example")  # into the same files
-    renew(context, authority.ca, certificate, key)
-    with pytest.raises(InvalidValue):
-        renew(context, authority.ca, certificate, authority.sign("bob.example")[1])
-    with pytest.raises(InvalidValue):
-        renew(context, tmp_path / "none", certificate, key)
+    renewal(context, authority.ca, certificate, key)()
+    with pytest.raises(InvalidValue, match=f"certificate {certificate} with key"):
+        renewal(context, authority.ca, certificate, authority.sign("bob.example")[1])
+    with pytest.raises(InvalidValue, match="none"):
+        renewal(context, tmp_path / "none", certificate, key)
+    with pytest.raises(InvalidValue, match=f"the authority {key}"):
+        renewal(context, key)
+
+
+def test_what_was_read_of_certificates_is_used_whatever_became_of_the_files_meanwhile(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("ann.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    renew = renewal(context, authority.ca, certificate, key)
+    for file in (authority.ca, certificate, key):
+        file.unlink()
+    renew()
+    assert len(context.get_ca_certs()) == 1
 
 
 async def test_a_client_calls_with_the_token_that_it_was_given_last() -> None:
@@ -113,26 +131,36 @@ async def test_a_parent_reads_tokens_again_and_keeps_them_all_where_one_is_missi
         assert [link._token for link in cascade.links.values()] == ["second of eu", "second of us"]
 
 
-async def test_a_member_reads_the_password_of_etcd_and_its_certificates_again(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    certificate, key = authority.sign("localhost")
-    password, file = tmp_path / "password", tmp_path / "hostler.toml"
-    password.write_text("first\n")
+@asynccontextmanager
+async def member_with(password: Path, ca: Path, certificate: Path, key: Path) -> AsyncIterator[Clustered]:
+    """One that reaches etcd by these files."""
+    file = password.parent / "hostler.toml"
     file.write_text(
         f"""[data]
 store = "etcd"
-folder = "{tmp_path / "data"}"
+folder = "{password.parent / "data"}"
 [data.etcd]
 endpoints = ["https://localhost:1"]
 user = "hostler"
 password_file = "{password}"
-ca = "{authority.ca}"
+ca = "{ca}"
 certificate = "{certificate}"
 key = "{key}"
 """
     )
     clustered = Clustered(load(file, {}).config, aside=at_once, committed=lambda seconds: None)
     try:
+        yield clustered
+    finally:
+        await clustered.journal.close()
+
+
+async def test_a_member_reads_the_password_of_etcd_and_its_certificates_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("localhost")
+    password = tmp_path / "password"
+    password.write_text("first\n")
+    async with member_with(password, authority.ca, certificate, key) as clustered:
         password.write_text("second\n")
         (await clustered.read_again())()
         assert clustered.journal.etcd._password == "second"
@@ -141,5 +169,59 @@ key = "{key}"
         with pytest.raises(InvalidValue):
             await clustered.read_again()
         assert clustered.journal.etcd._password == "second"
-    finally:
-        await clustered.journal.close()
+
+
+async def test_a_member_goes_on_while_a_certificate_is_newer_than_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("localhost")
+    newer, newer_key = authority.sign("newer")
+    password = tmp_path / "password"
+    password.write_text("first\n")
+    async with member_with(password, authority.ca, certificate, key) as clustered:
+        read_again = clustered.read_again
+
+        async def read_before_the_certificate_is_replaced() -> Callable[[], None]:
+            take = await read_again()
+            newer.replace(certificate)
+            return take
+
+        password.write_text("second\n")
+        with monkeypatch.context() as patched:
+            patched.setattr(clustered, "read_again", read_before_the_certificate_is_replaced)
+            await clustered._take_up_changes()
+        assert clustered.journal.etcd._password == "second"
+        password.write_text("third\n")
+        await clustered._take_up_changes()
+        assert clustered.journal.etcd._password == "second", "the certificate is not the key's"
+        newer_key.replace(key)
+        await clustered._take_up_changes()
+        assert clustered.journal.etcd._password == "third"
+
+
+async def test_a_member_tries_again_what_could_not_be_taken_into_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    password = tmp_path / "password"
+    password.write_text("first\n")
+
+    def full(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with member_with(password, authority.ca, *authority.sign("localhost")) as clustered:
+        read_again = clustered.read_again
+
+        async def read_before_no_file_can_be_opened() -> Callable[[], None]:
+            take = await read_again()
+            patched.setattr(os, "memfd_create", full)
+            return take
+
+        password.write_text("second\n")
+        with monkeypatch.context() as patched:
+            patched.setattr(clustered, "read_again", read_before_no_file_can_be_opened)
+            await clustered._take_up_changes()
+        assert clustered.journal.etcd._password == "first"
+        await clustered._take_up_changes()
+        assert clustered.journal.etcd._password == "second"
