@@ -162,8 +162,8 @@ class Digests:
         sequence = self._writer.sequence
         if not self._theirs.get(sequence) or sequence in self._made or self._tried == sequence:
             return False
-        if self._making is not None and self._making.sequence == sequence:
-            return False
+        if self._making is not None:
+            return False  # asked again once that one is made
         self._tried = sequence
         return True
 

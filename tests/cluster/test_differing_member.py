@@ -74,7 +74,6 @@ def test_a_follower_whose_state_differs_stops_and_takes_up_the_leaders_state_at_
     daemon.kill()
     give_other_snapshot(daemon.folder / "data", sequence)
     daemon.start()
-    assert hosts_of(members, follower) == ["of-another-state"]
     process = daemon.process
     assert process is not None
     add_hosts(members, "while-", EVERY)

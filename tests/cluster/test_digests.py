@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hostler.core.cluster import digests as digests_module
 from hostler.core.cluster.digests import COMPARABLE, Digests
 from hostler.core.failures import Failures
 from hostler.core.journal.etcd_keys import DigestValue
@@ -42,3 +49,33 @@ def test_a_digest_that_is_made_after_the_leader_has_made_later_ones_is_compared(
     digests._made |= {3: "d3", 4: "another"}
     assert digests.difference() == 4
     assert digests.compared == 2
+
+
+async def test_a_digest_at_rest_is_made_once_an_older_one_is(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly(
+        work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> bytes:
+        made = work()
+        task_status.started()
+        await trio.sleep(60)
+        return made
+
+    monkeypatch.setattr(digests_module, "in_child", slowly)
+    machine = ServiceMachine()
+    writer = Writer(machine)
+    digests = Digests(machine, writer, Failures(), 10)
+    async with trio.open_nursery() as nursery:
+        writer.sequence = 10
+        await nursery.start(digests.make, 0)
+        writer.sequence = 12  # the last command
+        digests.note(DigestValue(12, "theirs", COMPARABLE))
+        asked = []
+        for _ in range(200):  # as a follower does
+            if digests.is_wanted():
+                asked.append(trio.current_time())
+                await nursery.start(digests.make, 0)
+            await trio.sleep(1)
+    assert len(asked) == 1
+    assert digests.difference() == 12
