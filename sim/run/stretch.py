@@ -91,7 +91,7 @@ class Stretches:
             rows, taken = decisions.rows, self._taken(coming, decisions)
         here = rows >= 0
         placed = np.concatenate([np.zeros(1, np.int64), np.cumsum(here)])[ends]
-        came = np.diff(placed, prepend=0)
+        more = np.diff(placed, prepend=0)
         figures = _Figures(run, number, before, taken, rows, ends, alive + placed)
         came = Came(run.engine, [])
         if placed[-1]:
@@ -107,7 +107,7 @@ class Stretches:
         for at, each in enumerate(steps):
             run.now_s = first_s + at * STEP_S
             run._offered(len(each.number), run.now_s)
-            if came[at]:
+            if more[at]:
                 run.changed_s = run.now_s
             if decisions is not None and bounds[at] < bounds[at + 1]:
                 mine = refused[bounds[at] : bounds[at + 1]]
