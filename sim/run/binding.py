@@ -11,7 +11,9 @@ which it was found: what any other host lacks has become no less."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -60,8 +62,9 @@ class Binding:
     """The binding constraints of guests that were refused by a site's engine, at the moment of the last ``renew``: call
     it when anything has changed."""
 
-    def __init__(self, site: Site) -> None:
-        self._site, self._room = site, Room(site.engine.fleet)
+    def __init__(self, site: Site, wished: Mapping[int, RequestSpec] = MappingProxyType({})) -> None:
+        """``wished``: specs as the trace has them, by the identities of those that were completed for the engine."""
+        self._site, self._room, self._wished = site, Room(site.engine.fleet), wished
         self._rows: Whole | slice = slice(0, 0)
         self._every: Whole = np.empty(0, np.int64)
         """The row of each host."""
@@ -104,7 +107,8 @@ class Binding:
         if self._asked is None:
             engine = self._site.engine
             self._asked = engine if self._then is None else self._then.came.engine_after(self._then.number)
-        return binding_rule(self._asked, request, stage)
+        wished = self._wished.get(id(request.spec))
+        return binding_rule(self._asked, request if wished is None else replace(request, spec=wished), stage)
 
     def _by_amounts(self, spec: RequestSpec) -> _Found:
         self._catch_up()

@@ -100,7 +100,8 @@ class Run:
         self.expected_steps = max(1, -(-(min(self._ends_s, self._until_s) - workload.steps.start) // STEP_S))
         """About how many steps the run has."""
         self._hosts = HostColumns(self.site)
-        self.outages, self._binding = Outages(plan), Binding(self.site)
+        wished = {id(each): spec for each, spec in zip(self.specs, workload.specs, strict=True) if each is not spec}
+        self.outages, self._binding = Outages(plan), Binding(self.site, wished)
         self._sums = np.zeros(len(self.resources))
         self._peaks = np.zeros(len(self.resources))
         self.percent = np.zeros(len(self.resources))
