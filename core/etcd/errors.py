@@ -7,7 +7,10 @@ import ssl
 from collections.abc import Iterator
 from typing import Any, Final
 
+import httpx
+
 from ...placement.types.errors import HostlerError
+from ..tls_failures import cause, words
 
 _COMPACTED: Final = re.compile(r"required revision has been compacted")
 _FULL: Final = re.compile(r"database space exceeded|no space")
@@ -38,8 +41,8 @@ class EtcdUnavailable(EtcdError):
 
 
 class EtcdUntrusted(EtcdUnavailable):
-    """TLS with an endpoint fails: its certificate is not trusted, is out of date or is another host's, or it refuses
-    this client's, or speaks no TLS."""
+    """TLS with an endpoint fails: its certificate is not trusted, is out of date or is another host's, or it does not
+    accept this client's, or refuses the connection, or speaks no TLS, or no version of it that this client does."""
 
     code = "etcd_untrusted"
 
@@ -81,18 +84,29 @@ class EtcdRefused(EtcdError):
 
 def error_of_no_answer(url: str, error: BaseException) -> EtcdUnavailable:
     """The error for a request to an endpoint that has failed without an answer."""
-    refused = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
-    if refused is None or isinstance(refused, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    failed = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+    why = _why_no_tls(failed, isinstance(error, httpx.ReadError | httpx.WriteError)) if failed is not None else ""
+    if not why:
         return EtcdUnavailable(f"no answer of etcd at {url}: {said(error)}")
-    why = refused.reason or str(refused)
-    if isinstance(refused, ssl.SSLCertVerificationError):
-        why = f"its certificate is not accepted: {refused.verify_message.rstrip('.')}"
-    elif "ALERT" in why:
-        why = f"it does not accept this member's certificate: {why.partition('ALERT_')[2].lower().replace('_', ' ')}"
-    else:
-        why = why.lower().replace("_", " ")
     hint = "see ca, certificate and key in [data.etcd], and etcd's own certificate"
     return EtcdUntrusted(f"no TLS with etcd at {url}: {why}", field="data.etcd.ca", hint=hint)
+
+
+def _why_no_tls(error: ssl.SSLError, after_handshake: bool) -> str:
+    """Why there can be no TLS with an endpoint; empty where only the connection was lost."""
+    match cause(error, after_handshake=after_handshake):
+        case "its certificate":
+            return f"its certificate is not accepted: {words(error)}"
+        case "own certificate":
+            return f"it does not accept this member's certificate: {words(error)}"
+        case "version":
+            return "it speaks no version of TLS that this member does"
+        case "refusal":
+            return f"it refuses the connection: {words(error)}"
+        case "no TLS":
+            return "it speaks no TLS there"
+        case "lost":
+            return ""
 
 
 def said(error: BaseException) -> str:

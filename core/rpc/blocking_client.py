@@ -201,7 +201,7 @@ class BlockingClient(Caller):
         """Drop the connection; returns the error with the reason."""
         self._drop()
         # With TLS 1.3 the client's handshake ends before the service has checked the client's certificate.
-        failed = failure(error) if isinstance(error, ssl.SSLError) else None
+        failed = failure(error, after_handshake=True) if isinstance(error, ssl.SSLError) else None
         return failed or wire.lost(f"the connection broke: {error}")
 
     def _send(self, made: socket.socket, data: memoryview) -> int:

@@ -273,7 +273,7 @@ class Client(Caller):
         except trio.BrokenResourceError as error:
             # With TLS 1.3 the client's handshake ends before the service has checked the client's certificate.
             if isinstance(error.__cause__, ssl.SSLError) and link.wire.dismissal is None:
-                link.wire.dismissal = failure(error.__cause__)
+                link.wire.dismissal = failure(error.__cause__, after_handshake=True)
             raise
 
     async def _read(self, link: _Link) -> None:

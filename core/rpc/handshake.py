@@ -9,7 +9,8 @@ from typing import Any, Final, cast
 
 import trio
 
-from .tls import HANDSHAKE, TlsFailed, cause_of, failure
+from ..tls_failures import words
+from .tls import HANDSHAKE, TlsFailed, failure
 
 READ_SECONDS: Final = 2.0
 """For a peer to read why it is not served."""
@@ -51,7 +52,10 @@ async def secured(
         if not isinstance(error.__cause__, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLEOFError):
             raise
         if service is None:
-            raise TlsFailed(f"no TLS with a client: {cause_of(error.__cause__)}", field="tls") from error
+            why = words(error.__cause__)
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                why = f"its certificate is invalid: {why}"
+            raise TlsFailed(f"no TLS with a client: {why}", field="tls") from error
         raise failure(error.__cause__) or error from error.__cause__
     return stream
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from ...placement.types.errors import HostlerError, InvalidValue
+from ..tls_failures import alert_of, cause, words
 
 Path = str | os.PathLike[str]
 TlsVersion = Literal["1.2", "1.3"]
@@ -22,7 +23,6 @@ HANDSHAKE: Final = b"\x16"
 _UNTRUSTED: Final = (2, 7, 18, 19, 20, 21)
 _OUT_OF_DATE: Final = (9, 10)
 """OpenSSL's X509_V_ERR_ numbers."""
-_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _ALERTS: Final = {
     "UNKNOWN_CA": "the service does not trust the authority of the client certificate",
     "DECRYPT_ERROR": "the service does not trust the authority of the client certificate, or its key is another",
@@ -30,9 +30,8 @@ _ALERTS: Final = {
     "CERTIFICATE_EXPIRED": "the client certificate has expired",
     "CERTIFICATE_REVOKED": "the client certificate was revoked",
     "CERTIFICATE_REQUIRED": "the service requires a client certificate",
-    "PROTOCOL_VERSION": "the service speaks no version of TLS that this end does",
 }
-"""Explanations of TLS alerts from the peer, by the suffix of OpenSSL's names."""
+"""Explanations of alerts about certificates from the peer, as ``alert_of`` names them."""
 
 
 class TlsFailed(HostlerError):
@@ -115,20 +114,23 @@ class _Content:
             yield f"/proc/self/fd/{number}"
 
 
-def failure(error: ssl.SSLError) -> TlsFailed | None:
+def failure(error: ssl.SSLError, *, after_handshake: bool = False) -> TlsFailed | None:
     """Explanation of a client's TLS error; None if it only says that the connection was lost."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _distrusted(error)
-    reason = error.reason or ""
-    _, is_alert, alert = reason.partition("ALERT_")
-    if is_alert:
-        text = _ALERTS.get(alert, f"the service refuses it: {cause_of(error)}")
-        return TlsFailed(text, field="tls", hint="see the client certificate and its authority")
-    if reason in _NO_TLS:
-        return TlsFailed("the service speaks no TLS there", field="address", hint="is tcp: meant, or another port?")
-    if reason in ("UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"):
-        return TlsFailed("the service speaks no version of TLS that this end does", field="tls")
-    return None
+    match cause(error, after_handshake=after_handshake):
+        case "own certificate":
+            text = _ALERTS.get(alert_of(error), f"the service does not accept the client certificate: {words(error)}")
+            return TlsFailed(text, field="tls", hint="see the client certificate and its authority")
+        case "version":
+            return TlsFailed("the service speaks no version of TLS that this end does", field="tls")
+        case "refusal":
+            return TlsFailed(f"the service refuses the connection: {words(error)}", field="tls")
+        case "no TLS":
+            hint = "is tcp: meant, or another port?"
+            return TlsFailed("the service speaks no TLS there", field="address", hint=hint)
+        case "its certificate" | "lost":
+            return None
 
 
 def _distrusted(error: ssl.SSLCertVerificationError) -> TlsFailed:
@@ -140,13 +142,6 @@ def _distrusted(error: ssl.SSLCertVerificationError) -> TlsFailed:
         return TlsFailed(text, field="tls", hint="is it to be renewed, or is this machine's clock wrong?")
     text = f"the service's certificate is invalid: {error.verify_message.rstrip('.')}"
     return TlsFailed(text, field="tls", hint="use a name that the certificate has")
-
-
-def cause_of(error: ssl.SSLError) -> str:
-    """Why a handshake failed, in OpenSSL's words."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is invalid: {error.verify_message}"
-    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 def names_of(certificate: Any) -> tuple[str, ...]:
