@@ -13,6 +13,7 @@ from hostler.bench.nova_following import empty
 from hostler.bench.nova_tables import CELL, fill, metadata_of
 from hostler.drivers.openstack.bus.follower import Changes, Follower
 from hostler.drivers.openstack.source import changed_rows as rows
+from hostler.drivers.openstack.source.compute_nodes import NODE_COLUMNS
 from hostler.drivers.openstack.source.databases import Database
 from hostler.drivers.openstack.source.nova_databases import Cell
 from hostler.drivers.openstack.source.unplaced import unmoved
@@ -107,7 +108,7 @@ def test_nodes_that_are_deleted_removed_and_made_again_are_told(it: Followed) ->
     it.sql("DELETE FROM compute_nodes WHERE id = 3")
     assert it.look().gone == [names[2]]
     it.sql(deletion + "4")
-    columns = ", ".join(name for name in rows.cn.NODE_COLUMNS if name not in ("id", "uuid", "updated_at"))
+    columns = ", ".join(name for name in NODE_COLUMNS if name not in ("id", "uuid", "updated_at"))
     it.sql(
         f"INSERT INTO compute_nodes (uuid, deleted, updated_at, {columns})"
         f" SELECT 'another', 0, utc_timestamp(), {columns} FROM compute_nodes WHERE id = 4"
