@@ -138,8 +138,11 @@ class Inventories:
 
     def put(self, row: int, changes: Mapping[int, Inventory | None], updated: float = 0.0) -> None:
         """Write checked inventories by class index; None removes one. ``updated``: time of the write in seconds since
-        the epoch. Increments the generation; of a host, totals, free amounts and ratios follow. O(changes)."""
+        the epoch. Increments the generation; of a host, totals, free amounts and ratios follow. What is known of
+        provider trees by the classes that their providers have is read again where these are others. O(changes)."""
         change_log = self._change_log
+        totals = change_log.store.inventory["total"]
+        others = any((totals[index, row] > 0) != (inventory is not None) for index, inventory in changes.items())
         is_host = self.figures_follow and change_log.host_class(row).is_host
         before = self.of(row) if is_host else {}
         known = {index: before.get(self.classes[index], (None, 0))[0] for index in changes}
@@ -151,6 +154,8 @@ class Inventories:
                 host_totals.follow(
                     change_log, row, {index: (known[index], inventory) for index, inventory in changes.items()}
                 )
+        if others:
+            change_log.topology_epoch += 1
         if is_host and not np.array_equal(ratios, change_log.store.ratio[:, row]):
             host_totals.follow_cells(change_log, self._numa, row)
 

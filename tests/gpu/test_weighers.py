@@ -11,7 +11,7 @@ import pytest
 from hostler import Engine, InvalidValue, Policy
 from hostler.placement.fleet.host_view import HostView
 from hostler.placement.gpu.guest_kinds import GuestKinds
-from hostler.placement.gpu.providers import GPU_MILLI, gpu_wish
+from hostler.placement.gpu.providers import GPU_MILLI, GpuTable, gpu_wish
 
 from .values import NodeValues, engine, policy, request
 
@@ -142,3 +142,23 @@ def test_counts_of_guests_by_kind_are_those_of_a_new_count_after_any_changes(see
         assert kinds.of(rows, 3).tolist() == GuestKinds(trial.fleet).of(rows, 3).tolist()
     assert kinds.of(rows, 3).sum() == len(held)
     assert np.count_nonzero(kinds.of(rows, 3).sum(axis=0)) > 2
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_inventories_of_gpus_that_a_provider_is_given_later_count(asked_before: bool) -> None:
+    trial = engine([(8, 1, "T4"), (8, 0, "T4")], "GpuFragmentationWeigher")
+    fleet = trial.fleet
+    fleet.add_provider("n1/gpu-0", parent="n1")
+    table, rows = GpuTable(fleet), np.array([fleet.row("n0"), fleet.row("n1")])
+    if asked_before:
+        assert trial.place(request(1, 300, 1)).host == "n0"
+        assert (table.below(rows) >= 0).tolist() == [[True], [False]]
+    fleet.set_inventory("n1/gpu-0", {GPU_MILLI: fleet.inventory("n0/gpu-0")[GPU_MILLI][0]})
+    assert (table.below(rows) >= 0).tolist() == [[True], [True]]
+    assert trial.place_many([request(1, 1000, 1)] * (2 - asked_before)).rows.tolist().count(-1) == 0
+    if asked_before:
+        fork = trial.what_if()
+        fork.fleet.add_provider("n0/gpu-1", parent="n0")
+        fork.fleet.set_inventory("n0/gpu-1", {GPU_MILLI: fleet.inventory("n0/gpu-0")[GPU_MILLI][0]})
+        assert (GpuTable(fork.fleet).below(rows) >= 0).sum() == 3
+        assert (table.below(rows) >= 0).sum() == 2
