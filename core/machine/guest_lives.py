@@ -216,7 +216,7 @@ def _start(state: ServiceState, life: GuestLife, now: float) -> GuestChange:
             decision = _place_again(state, life, now)
             if not decision.placed:
                 assert decision.refusal is not None
-                told = state.rules >= OWN_PLACES  # whoever asks: an error is not made for one who may see more
+                told = state.rules >= OWN_PLACES  # an error is the same for all users
                 refusal = without_places(decision.refusal) if told else decision.refusal
                 raise InvalidValue(refusal.sentence, field="uuid", hint=refusal.hint)
     life.desired = "active"

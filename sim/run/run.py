@@ -102,8 +102,7 @@ class Run:
         self._hosts = HostColumns(self.site)
         wished = {id(each): spec for each, spec in zip(self.specs, workload.specs, strict=True) if each is not spec}
         self.outages, self._binding = Outages(plan), Binding(self.site, wished)
-        self._sums = np.zeros(len(self.resources))
-        self._peaks = np.zeros(len(self.resources))
+        self._sums, self._peaks = np.zeros(len(self.resources)), np.zeros(len(self.resources))
         self.percent = np.zeros(len(self.resources))
         """What is given of each resource now."""
         self._busiest: Sample | None = None
