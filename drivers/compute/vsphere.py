@@ -307,11 +307,16 @@ class VsphereDriver(VsphereVolumes):
             if made.mark != mark:
                 raise Conflict(f"snapshot {mark.uuid} exists with another claim")
             return made
-        ref = (await self._found(guest))[1].ref
-        await vsphere_snapshots.check_disk(self._session.read(lambda: ref.config.hardware.device), guest)
-        with suppress(Conflict):  # it was made meanwhile
+
+        async def begin() -> Any:
+            ref = (await self._found(guest))[1].ref
+            await vsphere_snapshots.check_disk(self._session.read(lambda: ref.config.hardware.device), guest)
             folder = partial(_folder_of, ref)
-            await self._session.done(lambda: vsphere_snapshots.begin(ref, folder, mark, name))
+            return await self._session.change(lambda: vsphere_snapshots.begin(ref, folder, mark, name))
+
+        with suppress(Conflict):  # it was made meanwhile
+            # Until the copy has begun, the guest is given no volume, which would be copied too.
+            await self._session.ended(await self._ongoing.run(guest, begin))
         return await self.get_snapshot(mark.uuid)
 
     async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:

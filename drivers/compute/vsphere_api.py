@@ -134,7 +134,10 @@ class Session:
 
     async def done(self, begin: Callable[[], Any]) -> Any:
         """Begin a task, and return its result once it has ended; its fault is raised."""
-        task = await self.change(begin)
+        return await self.ended(await self.change(begin))
+
+    async def ended(self, task: Any) -> Any:
+        """The result of a task, once it has ended; its fault is raised."""
         while True:
             state, result, fault = await self.read(lambda: _state_of(task))
             if state == "success":

@@ -25,7 +25,14 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
 from hostler.bench.free_ports import free_ports
-from hostler.drivers.compute import vsphere, vsphere_api, vsphere_reading, vsphere_specs, vsphere_volumes
+from hostler.drivers.compute import (
+    vsphere,
+    vsphere_api,
+    vsphere_reading,
+    vsphere_snapshots,
+    vsphere_specs,
+    vsphere_volumes,
+)
 from hostler.drivers.compute.vsphere_api import Found
 from hostler.drivers.compute.vsphere_values import Cluster
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance
@@ -515,6 +522,37 @@ async def test_a_volume_is_not_looked_at_while_another_change_of_it_is_under_way
         assert [(await driver.get_guest(each.mark.uuid)).volumes for each in guests] == [(volume.volume,), ()]
         for guest in guests:
             await driver.delete_guest(guest.mark.uuid)
+        await driver.delete_volume(volume.volume)
+
+
+async def test_a_volume_that_is_attached_while_a_snapshot_begins_is_not_in_it(
+    bench: ComputeBench, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.make_volume is not None
+    volume, begin, looked = await bench.make_volume(), vsphere_snapshots.begin, trio.Event()
+
+    def slow_begin(ref: Any, folder: Callable[[], Any], mark: Mark, name: str) -> Any:
+        def folder_soon() -> Any:
+            """What is asked for last before the copy begins, in a thread."""
+            trio.from_thread.run_sync(looked.set)
+            time.sleep(0.2)  # others go on meanwhile
+            return folder()
+
+        return begin(ref, folder_soon, mark, name)
+
+    monkeypatch.setattr(vsphere_snapshots, "begin", slow_begin)
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        spec, mark = bench.spec()._replace(disk_gb=1, power="off"), Mark(OURS, new_uuid(), 1)
+        await driver.create_guest(spec)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(driver.snapshot_guest, spec.mark.uuid, mark, "image")
+            await looked.wait()
+            await driver.attach(spec.mark.uuid, volume)
+        assert len(disks(machine(client, spec.mark.uuid).config.hardware.device)) == 2
+        assert len(disks(machine(client, mark.uuid).config.hardware.device)) == 1
+        await driver.delete_snapshot(mark.uuid)
+        await driver.delete_guest(spec.mark.uuid)
         await driver.delete_volume(volume.volume)
 
 
