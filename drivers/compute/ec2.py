@@ -195,6 +195,10 @@ class Ec2Driver:
         return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
 
     async def _create(self, want: GuestSpec) -> Guest:
+        for volume in want.volumes:
+            _check_protocol(volume)
+        if len(want.volumes) > len(DEVICES):
+            raise Permanent(f"an instance is given at most {len(DEVICES)} volumes", field="volumes")
         found = await self._instances(want.mark.uuid)
         if found:
             guest = await self._as_guest(found[0])
@@ -326,7 +330,11 @@ class Ec2Driver:
             if made.mark != mark:
                 raise Conflict(f"snapshot {mark.uuid} exists with another claim")
             return made
-        return await ec2_images.make(self._api, await self._instance(guest), mark, name)
+
+        async def make() -> Snapshot:
+            return await ec2_images.make(self._api, await self._instance(guest), mark, name)
+
+        return await self._ongoing.run(guest, make)  # no volume is attached meanwhile, which would be copied
 
     async def delete_snapshot(self, uuid: str, claim: int | None = None) -> None:
         """Remove an image with its EBS snapshots."""
@@ -341,8 +349,7 @@ class Ec2Driver:
     async def _attach(self, uuid: str, volume: Connection, given: Sequence[str] = ()) -> str:
         """Returns the device name, which is none of those that were ``given`` to volumes before: the instance may be
         listed without these for some seconds."""
-        if volume.protocol != "ebs":
-            raise Permanent(f"EC2 attaches EBS volumes, no {volume.protocol}")
+        _check_protocol(volume)
         item, key = await self._instance(uuid), volume.address
         device = _attached(item).get(key, "")
         if not device:
@@ -378,6 +385,11 @@ class Ec2Driver:
     async def _attachment(self, key: str) -> str | None:
         tree = await self._api.call("DescribeVolumes", {"VolumeId": [key]})
         return tree.findtext("volumeSet/item/attachmentSet/item/status")
+
+
+def _check_protocol(volume: Connection) -> None:
+    if volume.protocol != "ebs":
+        raise Permanent(f"EC2 attaches EBS volumes, no {volume.protocol}")
 
 
 def _attached(item: ElementTree.Element) -> dict[str, str]:

@@ -300,6 +300,20 @@ async def test_a_guest_is_given_a_volume_and_gives_it_back(proxy: FaultProxy, mo
         await guests.delete_guest(spec.mark.uuid)
 
 
+async def test_volumes_that_cannot_be_attached_are_refused_before_an_instance_runs(
+    proxy: FaultProxy, moto: tuple[str, int]
+) -> None:
+    compute = compute_bench(proxy, moto)
+    own = Connection(volume=new_uuid(), protocol="ebs", address="vol-1")
+    other = Connection(volume=new_uuid(), protocol="iscsi", address="10.0.0.1:3260")
+    async with compute.driver() as guests:
+        for volumes, why in (((own, other), "no iscsi"), ((own,) * 12, "at most 11")):
+            spec, before = compute.spec()._replace(volumes=volumes), len(proxy.requests)
+            with pytest.raises(Permanent, match=why):
+                await guests.create_guest(spec)
+            assert "RunInstances" not in [action_of(each) for each in proxy.requests[before:]]
+
+
 async def test_the_cheapest_type_that_fits_is_taken(proxy: FaultProxy, moto: tuple[str, int]) -> None:
     bench, client = compute_bench(proxy, moto), client_of(moto)
     async with bench.driver() as driver:
