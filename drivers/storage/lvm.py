@@ -196,9 +196,10 @@ class LvmDriver:
         if volume.size_gb > size_gb:
             raise Conflict(f"volume {uuid} is larger than {size_gb} GiB")
         if volume.size_gb < size_gb:
-            if volume.state != "available":
-                raise Conflict(f"volume {uuid} is {volume.state}: it is extended while it is available")
             async with self._changing:
+                state = (await self.get_volume(uuid)).state
+                if state != "available":
+                    raise Conflict(f"volume {uuid} is {state}: it is extended while it is available")
                 if not self._options.metadata_only:
                     (line,) = await self._report("lvs", "lv", "lv_size", self._path(volume))
                     await self._lvm("lvchange", "-q", "--addtag", _uncleared(int(line["lv_size"])), self._path(volume))

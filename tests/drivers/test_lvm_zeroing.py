@@ -113,6 +113,31 @@ async def test_a_volume_in_use_is_not_extended(options: dict[str, Any], quick: N
             await driver.extend_volume(made.mark.uuid, 2)
 
 
+async def test_a_volume_that_is_opened_while_others_change_is_not_extended(
+    options: dict[str, Any], quick: None
+) -> None:
+    """An extension waits for its turn, and looks then."""
+    async with opened(options) as driver:
+        made = await driver.create_volume(bench_of(options).spec())
+        assert made.mark is not None
+        uuid, refused = made.mark.uuid, list[Conflict]()
+
+        async def extend() -> None:
+            try:
+                await driver.extend_volume(uuid, 2)
+            except Conflict as error:
+                refused.append(error)
+
+        async with trio.open_nursery() as nursery, driver._changing:
+            nursery.start_soon(extend)
+            with trio.fail_after(HANG_SECONDS):
+                while not driver._changing.statistics().tasks_waiting:
+                    await driver.get_volume(uuid)
+            (Path(options["system_dir"]) / f"{made.name}.open").touch()
+        assert [each.text for each in refused] == [f"volume {uuid} is in_use: it is extended while it is available"]
+        assert (await driver.get_volume(uuid)).size_gb == 1
+
+
 async def test_until_it_is_zeroed_a_volume_is_building_and_not_connected(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
