@@ -19,9 +19,14 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
 def check_spec(want: GuestSpec) -> None:
-    """Permanent for a guest that no domain can be."""
+    """Permanent for a guest that no domain can be: before disks are made for it."""
     if any("\0" in name for name in (want.image, *want.networks)):  # which the library takes for the end of a text
         raise Permanent("names of images and networks have no NUL")
+    disk, seed = "disk" if want.image or want.disk_gb else None, "seed" if want.user_data else None
+    try:
+        ElementTree.fromstring(domain_xml(want, kind="kvm", machine=None, disk=disk, seed=seed, real=True))
+    except (ElementTree.ParseError, UnicodeEncodeError) as error:
+        raise Permanent(f"names of networks and addresses of volumes are text of XML: {error}") from error
 
 
 def domain_xml(

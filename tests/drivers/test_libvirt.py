@@ -22,7 +22,7 @@ from hostler.drivers.compute import libvirt as driver_module  # noqa: E402  # af
 from hostler.drivers.compute import libvirt_host as host_module  # noqa: E402  # after the skip
 from hostler.drivers.compute.libvirt_domain import console_of  # noqa: E402  # after the skip
 from hostler.drivers.compute.libvirt_snapshots import image_name  # noqa: E402  # after the skip
-from hostler.drivers.compute.libvirt_xml import disk_xml, domain_xml, volume_xml, volumes_of  # noqa: E402  # after the skip
+from hostler.drivers.compute.libvirt_xml import check_spec, disk_xml, domain_xml, volume_xml, volumes_of  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
     Capacity,
@@ -359,6 +359,23 @@ async def test_root_disks_are_volumes_of_a_pool_and_go_with_their_guest() -> Non
         assert pool.storageVolLookupByName(name).info()[1] == 2 * 2**30
         await driver.delete_guest(spec.mark.uuid)
         assert not [each for each in pool.listVolumes() if spec.mark.uuid in each]
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ({"networks": ("a\x01b",)}, "text of XML"),
+        ({"networks": ("a\ud800b",)}, "text of XML"),
+        ({"volumes": (Connection(volume=VOLUME, protocol="vmdk", address="[store] a.vmdk"),)}, "by vmdk"),
+        ({"volumes": (Connection(volume=VOLUME, protocol="file", address="/srv/\x02"),)}, "text of XML"),
+        ({"volumes": (Connection(volume=VOLUME, protocol="file", address="/srv/a"),) * 25}, "at most 26 disks"),
+    ],
+)
+def test_what_no_domain_can_be_is_refused_before_disks_are_made(part: dict[str, Any], why: str) -> None:
+    spec = ComputeBench(open=Shared({}).open, node="host").spec()._replace(disk_gb=1, user_data="#cloud-config")
+    check_spec(spec)
+    with pytest.raises(Permanent, match=why):
+        check_spec(spec._replace(**part))
 
 
 async def test_without_a_pool_a_guest_with_a_disk_is_refused() -> None:
