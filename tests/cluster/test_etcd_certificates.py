@@ -13,11 +13,11 @@ import pytest
 from hostler.core.errors import NotLeader
 from hostler.placement.types.errors import HostlerError
 
-from ..daemon.processes import Daemon, http_of, metrics
+from ..daemon.processes import Daemon, http_of
 from ..etcd.servers import NEEDS_ETCD, EtcdServers
 from ..rpc.serving import Authority
 from .members import until
-from .test_etcd_refuses import begun, check_goes_on, check_waits
+from .test_etcd_refuses import begun, check_goes_on, check_waits, troubles
 
 pytestmark = [NEEDS_ETCD, pytest.mark.xdist_group("etcd")]
 
@@ -109,7 +109,7 @@ def test_a_member_names_what_is_wrong_with_certificates_and_goes_on_once_they_ar
             etcd.kill(0)
             etcd.start(0)
             until(lambda fault=fault: FAULTS[fault] in trouble(daemon))  # type: ignore[misc]
-            assert metrics(daemon)["hostler_etcd_trouble", "untrusted"] == 1
+            until(lambda: troubles(daemon) == {"untrusted"})
             with pytest.raises(HostlerError) as caught, daemon.client(within=1) as client:
                 client.call("remove_host", {"name": "h0"})
             assert isinstance(caught.value, NotLeader) or caught.value.code in ("deadline_exceeded", "storage_failed")
@@ -118,6 +118,6 @@ def test_a_member_names_what_is_wrong_with_certificates_and_goes_on_once_they_ar
             files.have("")
             until(lambda: httpx.get(f"{http_of(daemon)}/readyz").status_code == 200)
             add_host(daemon, f"later-{number}")
-            until(lambda: metrics(daemon)["hostler_etcd_trouble", "untrusted"] == 0)
+            until(lambda: "untrusted" not in troubles(daemon))
         assert "this member's entry in etcd could not be refreshed: no TLS with etcd" in daemon.log()
         assert "Traceback" not in daemon.log()

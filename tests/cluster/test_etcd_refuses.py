@@ -52,6 +52,11 @@ def begun(folder: Path, etcd: EtcdServers, more: str = "", scheme: str = "http")
         daemon.process.stdout.close()
 
 
+def troubles(daemon: Daemon) -> set[str]:
+    """The reasons in its metrics; on a busy machine an attempt may end for lack of time, and the next one tell more."""
+    return {name[1] for name, value in metrics(daemon).items() if name[0] == "hostler_etcd_trouble" and value}
+
+
 def check_waits(daemon: Daemon, reason: str, text: str) -> None:
     """It runs, is not ready, and names the reason in one line of its log, in /readyz and in its metrics."""
     until(lambda: any("this member waits for etcd" in line and text in line for line in daemon.log().splitlines()))
@@ -59,9 +64,7 @@ def check_waits(daemon: Daemon, reason: str, text: str) -> None:
     answer = httpx.get(f"{http_of(daemon)}/readyz")
     assert answer.status_code == 503
     assert answer.json()["state"] == "recovering"
-    measured = metrics(daemon)
-    assert measured["hostler_etcd_trouble", reason] == 1
-    assert sum(value for name, value in measured.items() if name[0] == "hostler_etcd_trouble") == 1
+    until(lambda: troubles(daemon) == {reason})
     assert "Traceback" not in daemon.log()
 
 
@@ -72,8 +75,8 @@ def check_goes_on(daemon: Daemon) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("ready"), daemon.log()[-2000:]
     until(lambda: httpx.get(f"{http_of(daemon)}/readyz").status_code == 200)
-    assert "trouble" not in httpx.get(f"{http_of(daemon)}/readyz").json()
-    assert sum(value for name, value in metrics(daemon).items() if name[0] == "hostler_etcd_trouble") == 0
+    until(lambda: "trouble" not in httpx.get(f"{http_of(daemon)}/readyz").json())
+    until(lambda: not troubles(daemon))
     with daemon.client() as client:
         client.call("add_hosts", {"hosts": [{"host": "h0", "vcpus_total": 8, "total_usable_ram_mb": 8_192}]})
 
@@ -109,14 +112,14 @@ def test_a_member_with_a_wrong_password_waits_for_the_right_one_as_it_starts_and
             token = etcd.ask("/v3/auth/authenticate", change | {"password": "secret"})["token"]
             headers = {"authorization": str(token)}
             httpx.post(f"{etcd.endpoints[0]}/v3/auth/user/changepw", json=change, headers=headers).raise_for_status()
-            until(lambda: metrics(daemon)["hostler_etcd_trouble", "denied"] == 1)
-            assert "etcd denies it" in httpx.get(f"{http_of(daemon)}/readyz").json()["trouble"]
+            until(lambda: troubles(daemon) == {"denied"})
+            until(lambda: "etcd denies it" in httpx.get(f"{http_of(daemon)}/readyz").json().get("trouble", ""))
             with daemon.client() as client:
                 assert [line.node for line in client.call("hosts")] == ["h0"]
                 with pytest.raises(HostlerError):
                     client.call("remove_host", {"name": "h0"}, within=2)
             password.write_text("another")
-            until(lambda: metrics(daemon)["hostler_etcd_trouble", "denied"] == 0)
+            until(lambda: "denied" not in troubles(daemon))
             until(lambda: httpx.get(f"{http_of(daemon)}/readyz").status_code == 200)
             with daemon.client() as client:
                 client.call("remove_host", {"name": "h0"})
