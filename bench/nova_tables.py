@@ -74,6 +74,7 @@ def metadata_of(kind: str) -> Any:
         sa.Column("disabled", sa.Boolean),
         deleted=False,
     )
+    table("instance_faults", *texts("instance_uuid", "message"), *numbers("code"))
     table("migrations", *texts("uuid", "instance_uuid", "dest_node", "status", "migration_type"))
     table("aggregates", *texts("uuid", "name"), deleted=False)
     table("aggregate_hosts", *texts("host"), *numbers("aggregate_id"), deleted=False)

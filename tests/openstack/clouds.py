@@ -53,6 +53,8 @@ CREATE TABLE instances ({TIMES}, id INTEGER PRIMARY KEY, uuid VARCHAR(36), user_
   instance_type_id INTEGER, availability_zone VARCHAR(255), display_name VARCHAR(255));
 CREATE TABLE instance_extra ({TIMES}, id INTEGER PRIMARY KEY, instance_uuid VARCHAR(36), numa_topology TEXT,
   pci_requests TEXT, flavor TEXT, vcpu_model TEXT);
+CREATE TABLE instance_faults ({TIMES}, id INTEGER PRIMARY KEY, instance_uuid VARCHAR(36), code INTEGER,
+  message VARCHAR(255));
 CREATE TABLE pci_devices ({TIMES}, id INTEGER PRIMARY KEY, uuid VARCHAR(36), compute_node_id INTEGER,
   address VARCHAR(12), vendor_id VARCHAR(4), product_id VARCHAR(4), dev_type VARCHAR(8), dev_id VARCHAR(255),
   label VARCHAR(255), status VARCHAR(36), request_id VARCHAR(36), extra_info TEXT, instance_uuid VARCHAR(36),

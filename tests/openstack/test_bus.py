@@ -266,7 +266,10 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(
         for uuid in (*waiting, lost):
             await it.select(uuid)
         if states is not None:
-            cloud.instance(1, None, None, **states)
+            at = moment(time.time())
+            cloud.instance(1, None, None, updated_at=at, **states)
+            if states["vm_state"] == "error":
+                cloud.write(cloud.cell, "instance_faults", instance_uuid=lost, code=500, created_at=at, deleted=0)
         cloud.change(cloud.api, "UPDATE instance_mappings SET cell_id = ? WHERE instance_uuid = ?", mapped_to, lost)
         cloud.change(cloud.api, "DELETE FROM build_requests WHERE instance_uuid = ?", lost)
         await it.until(lambda: not it.allocations(lost))
@@ -279,11 +282,21 @@ async def test_a_claim_whose_answer_was_lost_is_given_back(
 def in_flight(cloud: Cloud) -> list[str]:
     """Instances for which a host may be awaited: Nova's own in each state, and one that Nova does not know."""
     cloud.write(cloud.api, "build_requests", instance_uuid=instance_uuid(2))
-    for number, cell in ((2, None), (3, 2), (4, 2)):
+    for number, cell in ((2, None), (3, 2), (4, 2), (6, 2)):
         cloud.write(cloud.api, "instance_mappings", instance_uuid=instance_uuid(number), cell_id=cell)
     cloud.instance(3, None, None, vm_state="building")
     cloud.instance(4, None, None, vm_state="shelved_offloaded", task_state="unshelving")
-    return [instance_uuid(number) for number in (2, 3, 4, 5)]
+    # nova reset-state while a compute has not begun with it, and once failed before
+    cloud.instance(6, None, None, vm_state="error", updated_at=moment(time.time()))
+    cloud.write(
+        cloud.cell,
+        "instance_faults",
+        instance_uuid=instance_uuid(6),
+        code=500,
+        created_at=moment(time.time() - 3_600),
+        deleted=0,
+    )
+    return [instance_uuid(number) for number in (2, 3, 4, 5, 6)]
 
 
 def released(it: Running) -> float:

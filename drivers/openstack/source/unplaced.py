@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from .changed_rows import chunks_of, column_among, instances_by_uuid
@@ -13,18 +14,42 @@ _EVACUATION: Final = "evacuation"
 """Type of a migration (Nova 34 objects.fields.MigrationType)."""
 _OVER: Final = ("done", "completed", "failed", "error")
 """States of an evacuation's migration that is over: ``completed`` once the old host has cleaned up."""
+_FAULT: Final = timedelta(seconds=10)
+"""By which a fault may be older than the change of state that it is the reason of: they are written one after another,
+in either order."""
 _OF_MIGRATIONS: Final = ("instance_uuid", "dest_node", "status", "migration_type")
 
 
 def unplaced(api: Database, cells: Sequence[Cell], uuids: Collection[str]) -> list[str]:
     """Of ``uuids`` those of instances that Nova is done with: in cell0, where conductors put those without a host;
-    deleted, also before a cell had them; in state ``error`` without a host; or shelved, with no task. All others, also
-    those that Nova does not know, may be on their way. SourceFailed if a database fails. O(uuids)."""
+    deleted, also before a cell had them; failed, without a host; or shelved, with no task. All others, also those that
+    Nova does not know, may be on their way. SourceFailed if a database fails. O(uuids)."""
     found, elsewhere = _without_a_cell(api, uuids)
     for cell in cells if elsewhere else ():
         with cell.database.reading() as reading:
-            found += [row.uuid for row in instances_by_uuid(reading, elsewhere) if _is_done(row)]
+            errors = dict[str, Any]()
+            for row in instances_by_uuid(reading, elsewhere):
+                if _is_done(row):
+                    found.append(row.uuid)
+                elif row.host is None and row.vm_state == "error":
+                    errors[row.uuid] = row.updated_at
+            found += _failed(reading, errors)
     return found
+
+
+def _failed(reading: Reading, errors: Mapping[str, datetime | None]) -> list[str]:
+    """Of instances in state ``error`` (by uuid, the last changes of their rows) those that Nova has put there, with a
+    fault. ``nova reset-state`` records none: a compute that the instance waits for goes on with it. O(faults)."""
+    found = set[str]()
+    for some in chunks_of(errors):
+        where = column_among(reading, "instance_uuid", some)
+        for row in reading.rows(
+            "instance_faults", ("instance_uuid", "created_at"), alive=True, where=where, order=None
+        ):
+            changed = errors[row.instance_uuid]
+            if changed is None or (row.created_at is not None and row.created_at >= changed - _FAULT):
+                found.add(row.instance_uuid)
+    return sorted(found)
 
 
 def unmoved(cells: Sequence[Cell], nodes: Mapping[str, str]) -> list[str]:
@@ -76,12 +101,10 @@ def _without_a_cell(api: Database, uuids: Collection[str]) -> tuple[list[str], l
 
 
 def _is_done(row: Any) -> bool:
-    """True for an instance of a cell, with its states, that has no host and waits for none."""
+    """True for an instance of a cell that is deleted, or shelved and waits for no host."""
     if row.deleted:
         return True
-    if row.host is not None:
-        return False
-    return row.vm_state == "error" or (row.vm_state == "shelved_offloaded" and row.task_state is None)
+    return row.host is None and row.vm_state == "shelved_offloaded" and row.task_state is None
 
 
 __all__ = ["unmoved", "unplaced"]
