@@ -310,7 +310,7 @@ class VsphereDriver(VsphereVolumes):
 
         async def begin() -> Any:
             ref = (await self._found(guest))[1].ref
-            await vsphere_snapshots.check_disk(self._session.read(lambda: ref.config.hardware.device), guest)
+            await vsphere_snapshots.check_disk(self._session.read(lambda: ref.config), guest)
             folder = partial(_folder_of, ref)
             return await self._session.change(lambda: vsphere_snapshots.begin(ref, folder, mark, name))
 

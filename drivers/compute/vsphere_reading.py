@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
@@ -91,7 +92,7 @@ class VsphereReader:
             disks = [
                 disk for disk in each.get("config.hardware.device", ()) if isinstance(disk, vim.vm.device.VirtualDisk)
             ]
-            volumes = tuple(sorted(uuid for uuid in map(volume_of, disks) if uuid is not None))
+            volumes = tuple(sorted(uuid for _, uuid in volumes_among(disks, values)))
             known = Known(mark, values.get(CONFIGURED.name, ""), values.get(CONFIGURED.size, ""), volumes)
             if CONFIGURED.pool in values:
                 kib = disks[0].capacityInKB if disks else 0
@@ -110,12 +111,31 @@ class VsphereReader:
         raise NotFound(f"there is no virtual machine of guest {uuid}")
 
 
-def volume_of(device: Any) -> str | None:
-    """The uuid of the volume that a disk is; None of any other device. An added disk keeps its file's name."""
-    if not isinstance(device, vim.vm.device.VirtualDisk):
-        return None
-    found = _VOLUME_FILE.match(str(getattr(device.backing, "fileName", "")))
-    return None if found is None else found[1]
+def volumes_among(devices: Iterable[Any], extra: Mapping[str, str]) -> list[tuple[Any, str]]:
+    """The disks of a machine that are volumes, with the uuids of these. An added disk keeps its file's name, until a
+    vCenter moves it to another datastore, and its uuid, which the machine's ``extra`` configuration notes."""
+    notes = [
+        (key.removeprefix(CONFIGURED.disk), disk) for key, disk in extra.items() if key.startswith(CONFIGURED.disk)
+    ]
+    noted = {disk: uuid for uuid, disk in notes if disk}
+    found = list[tuple[Any, str]]()
+    for device in devices:
+        if isinstance(device, vim.vm.device.VirtualDisk):
+            named = _VOLUME_FILE.match(str(getattr(device.backing, "fileName", "")))
+            uuid = noted.get(disk_uuid(device)) if named is None else named[1]
+            if uuid is not None:
+                found.append((device, uuid))
+    return found
+
+
+def disk_uuid(device: Any) -> str:
+    """The uuid of a disk, which its file keeps wherever it is; "" where its kind has none."""
+    return str(getattr(device.backing, "uuid", None) or "")
+
+
+def extra_of(config: Any) -> dict[str, str]:
+    """What a configuration says besides, by its keys."""
+    return {option.key: str(option.value) for option in config.extraConfig}
 
 
 def datacenter_of(ref: Any) -> Any:

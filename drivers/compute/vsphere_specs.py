@@ -23,9 +23,11 @@ class Configured(NamedTuple):
     name: str
     size: str
     pool: str
+    disk: str
+    """Followed by the uuid of a volume that the machine was given: the uuid of the volume's disk."""
 
 
-CONFIGURED: Final = Configured("hostler.mark", "hostler.name", "hostler.size", "hostler.pool")
+CONFIGURED: Final = Configured("hostler.mark", "hostler.name", "hostler.size", "hostler.pool", "hostler.disk.")
 
 
 def printable(name: str) -> str:

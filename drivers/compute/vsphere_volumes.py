@@ -3,8 +3,10 @@ which has the uuid and mark of the volume; guests use its file beside that machi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from pyVmomi import vim
@@ -12,7 +14,7 @@ from pyVmomi import vim
 from ..protocol import Capacity, Conflict, Connection, NotFound, Page, Permanent, Pool, Volume, VolumeSpec
 from ..storage.wanted import same_volume
 from .vsphere_api import Found
-from .vsphere_reading import VOLUME, VsphereReader, datacenter_of, volume_of
+from .vsphere_reading import VOLUME, VsphereReader, datacenter_of, disk_uuid, extra_of, volumes_among
 from .vsphere_specs import CONFIGURED, new_disk, printable
 from .vsphere_values import DATASTORE, GIB, KIB_A_GIB, LOST, MACHINE, Known, version_of
 
@@ -178,14 +180,16 @@ class VsphereVolumes(VsphereReader):
     async def connect(self, uuid: str, node: str) -> Connection:
         """The path of the volume's disk, which hosts attach that reach its datastore."""
         _, machine = await self._found_volume(uuid)
-        return Connection(volume=uuid, protocol=PROTOCOL, address=await self._path(machine))
+        path = str(getattr((await self._disk(machine)).backing, "fileName", ""))
+        return Connection(volume=uuid, protocol=PROTOCOL, address=path)
 
-    async def _path(self, machine: Found) -> str:
+    async def _disk(self, machine: Found) -> Any:
+        """The disk of a machine that holds a volume."""
         devices = await self._session.read(lambda: machine.ref.config.hardware.device)
         disk = next((each for each in devices if isinstance(each, vim.vm.device.VirtualDisk)), None)
         if disk is None:
             raise Permanent(f"{machine.get('name')} has no disk")
-        return str(getattr(disk.backing, "fileName", ""))
+        return disk
 
     # volumes of guests
 
@@ -201,7 +205,10 @@ class VsphereVolumes(VsphereReader):
 
         async def add() -> None:
             await self._check_unused(volume.volume, but=machine.ref)
-            await self._change_devices(machine, lambda: disk_added(machine.ref.config.hardware.device, volume.address))
+            disk = await self._disk((await self._found_volume(volume.volume))[1])
+            note = {f"{CONFIGURED.disk}{volume.volume}": disk_uuid(disk)} if disk_uuid(disk) else {}
+            added = partial(disk_added, path=volume.address)
+            await self._change_devices(machine, lambda: added(machine.ref.config.hardware.device), note)
 
         await self._ongoing.run(volume.volume, add)  # no other guest is given it meanwhile, and it is not removed
 
@@ -218,19 +225,25 @@ class VsphereVolumes(VsphereReader):
         """Take the disks of volumes from a machine; their files stay."""
         if not volumes:
             return
-        devices = await self._session.read(lambda: machine.ref.config.hardware.device)
-        changes = [
-            vim.vm.device.VirtualDeviceSpec(operation="remove", device=each)
-            for each in devices
-            if volume_of(each) in volumes
-        ]
-        await self._change_devices(machine, lambda: changes)
+        config = await self._session.read(lambda: machine.ref.config)
+        extra = extra_of(config)
+        found = [each for each in volumes_among(config.hardware.device, extra) if each[1] in volumes]
+        changes = [vim.vm.device.VirtualDeviceSpec(operation="remove", device=device) for device, _ in found]
+        gone = dict.fromkeys((f"{CONFIGURED.disk}{uuid}" for _, uuid in found), "")  # an empty value removes a key
+        await self._change_devices(machine, lambda: changes, {key: gone[key] for key in gone if key in extra})
 
-    async def _change_devices(self, machine: Found, changes: Callable[[], list[Any]]) -> None:
-        """Change the devices of a machine. What its configuration says is read again, also if its version is the same:
-        simulators count no versions."""
+    async def _change_devices(
+        self, machine: Found, changes: Callable[[], list[Any]], extra: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Change the devices of a machine, and its ``extra`` configuration with them. What its configuration says is
+        read again, also if its version is the same: simulators count no versions."""
+        values = [vim.option.OptionValue(key=key, value=value) for key, value in extra.items()]
+
+        def begin() -> Any:
+            return machine.ref.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=changes(), extraConfig=values))
+
         try:
-            await self._session.done(lambda: machine.ref.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=changes())))
+            await self._session.done(begin)
         finally:
             self._known.pop(version_of(machine), None)
 

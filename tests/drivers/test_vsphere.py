@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -445,7 +446,7 @@ async def test_a_volume_outlasts_its_guest_and_is_in_no_snapshot_of_it(bench: Co
 def test_the_file_of_a_volume_is_known_by_its_folder_or_its_name(path: str) -> None:
     uuid, backing = new_uuid(), vim.vm.device.VirtualDisk.FlatVer2BackingInfo
     disk = vim.vm.device.VirtualDisk(backing=backing(fileName=f"[vsanDatastore] {path.format(uuid)}"))
-    assert vsphere_reading.volume_of(disk) == uuid
+    assert vsphere_reading.volumes_among([disk], {}) == [(disk, uuid)]
 
 
 def test_other_files_are_no_volumes() -> None:
@@ -456,7 +457,7 @@ def test_other_files_are_no_volumes() -> None:
         f"x/hostler-volume-{uuid}-copy.vmdk",
     ):
         disk = vim.vm.device.VirtualDisk(backing=backing(fileName=f"[store] {path}"))
-        assert vsphere_reading.volume_of(disk) is None
+        assert not vsphere_reading.volumes_among([disk], {"hostler.disk.x": "6000c29a"})
 
 
 async def test_a_volume_in_the_folder_of_an_object_outlasts_its_guest(
@@ -484,6 +485,43 @@ async def test_a_volume_in_the_folder_of_an_object_outlasts_its_guest(
         await driver.delete_guest(first.mark.uuid)
         assert (await driver.create_guest(second)).volumes == (volume.volume,), "its file is there"
         await driver.delete_guest(second.mark.uuid)
+        await driver.delete_volume(volume.volume)
+
+
+async def test_a_volume_whose_file_was_renamed_is_known_by_the_uuid_of_its_disk(
+    bench: ComputeBench, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vCenter renames files that it moves to another datastore; the simulator does not, so no name is looked at. Its
+    disks have no uuids: their files stand for these."""
+
+    def file_of(device: Any) -> str:
+        return str(device.backing.fileName)
+
+    assert bench.make_volume is not None
+    volume, snapshot = await bench.make_volume(), Mark(OURS, new_uuid(), 1)
+    async with bench.driver() as driver:
+        assert isinstance(driver, vsphere.VsphereDriver)
+        for module in (vsphere_reading, vsphere_volumes):
+            monkeypatch.setattr(module, "disk_uuid", file_of)
+        spec = bench.spec()._replace(disk_gb=1, power="off", volumes=(volume,))
+        await driver.create_guest(spec)
+        monkeypatch.setattr(vsphere_reading, "_VOLUME_FILE", re.compile("(?!)"))
+        driver._known.clear()
+        assert (await driver.get_guest(spec.mark.uuid)).volumes == (volume.volume,)
+        await driver.snapshot_guest(spec.mark.uuid, snapshot, "image")
+        assert len(disks(machine(client, snapshot.uuid).config.hardware.device)) == 1
+        with pytest.raises(Conflict, match="in use"):
+            await driver.delete_volume(volume.volume)
+        other = bench.spec()._replace(power="off")
+        await driver.create_guest(other)
+        await driver.delete_guest(spec.mark.uuid)
+        await driver.attach(other.mark.uuid, volume)  # its file is there
+        await driver.detach(other.mark.uuid, volume.volume)
+        for uuid in (other.mark.uuid, snapshot.uuid):
+            extra = {each.key: each.value for each in machine(client, uuid).config.extraConfig}
+            assert not [key for key, value in extra.items() if key.startswith("hostler.disk.") and value]
+        await driver.delete_snapshot(snapshot.uuid)
+        await driver.delete_guest(other.mark.uuid)
         await driver.delete_volume(volume.volume)
 
 
