@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -106,8 +107,12 @@ class _Content:
         """A file in memory with the same: a context loads certificates with their key from files only."""
         try:
             number = os.memfd_create("tls")
-        except OSError as error:
-            raise InvalidValue(f"{self.path} cannot be used: {error}", field="tls") from None
+        except (AttributeError, OSError):  # none here: a private one on the disk, while it is loaded
+            with tempfile.NamedTemporaryFile() as other:
+                other.write(self._content)
+                other.flush()
+                yield other.name
+            return
         with open(number, "wb") as file:
             file.write(self._content)
             file.flush()

@@ -85,7 +85,12 @@ def test_a_client_s_context_takes_a_pair_that_matches_and_stays_as_it_was_otherw
         renewal(context, key)
 
 
-def test_what_was_read_of_certificates_is_used_whatever_became_of_the_files_meanwhile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_what_was_read_of_certificates_is_used_whatever_became_of_the_files_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    if not in_memory:  # as on systems that have no such files
+        monkeypatch.delattr(os, "memfd_create")
     authority = Authority(tmp_path)
     certificate, key = authority.sign("ann.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
