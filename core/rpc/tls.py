@@ -3,6 +3,7 @@ trio's streams are in handshake.py."""
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 import tempfile
@@ -91,6 +92,10 @@ def renewal(
     return partial(load, context)
 
 
+_NO_MEMFD: Final = (errno.ENOSYS, errno.EACCES, errno.EPERM)
+"""Errors where the system, or its settings, know no files in memory."""
+
+
 class _Content:
     """What a file has when it is read. InvalidValue if it cannot be."""
 
@@ -107,7 +112,10 @@ class _Content:
         """A file in memory with the same: a context loads certificates with their key from files only."""
         try:
             number = os.memfd_create("tls")
-        except (AttributeError, OSError):  # none here: a private one on the disk, while it is loaded
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_MEMFD:
+                raise InvalidValue(f"{self.path} cannot be used: {error}", field="tls") from None
+            # A private one on the disk, while it is loaded.
             with tempfile.NamedTemporaryFile() as other:
                 other.write(self._content)
                 other.flush()
