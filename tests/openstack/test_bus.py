@@ -299,6 +299,28 @@ def in_flight(cloud: Cloud) -> list[str]:
     return [instance_uuid(number) for number in (2, 3, 4, 5, 6)]
 
 
+@pytest.mark.parametrize(("hours", "kept"), [(23, True), (25, False)])
+async def test_a_claim_is_kept_for_as_long_as_a_compute_may_begin_with_its_guest(
+    cloud: Cloud, exchange: str, monkeypatch: pytest.MonkeyPatch, hours: int, kept: bool
+) -> None:
+    """Builds wait for others of their host, without a host in Nova's databases."""
+    waiting = in_flight(cloud)
+    async with running(cloud, exchange) as it:
+        for uuid in waiting:
+            await it.select(uuid)
+        begun = it.service.now()
+        for at in (begun + 1, begun + 2 + hours * 3_600):
+            await reported(it, monkeypatch, at)
+        assert [bool(it.allocations(uuid)) for uuid in waiting] == [kept] * len(waiting)
+
+
+async def reported(it: Running, monkeypatch: pytest.MonkeyPatch, at: float) -> None:
+    """Have all hosts report at a time."""
+    monkeypatch.setattr(it.service, "now", lambda: at)
+    it.bus._following.note_all()
+    await it.until(lambda: bool((it.service.state.fleet._store.row["reported"][:3] >= at).all()))
+
+
 def released(it: Running) -> float:
     """Claims that were given back, as metrics say."""
     families = {family.name: family for family in it.bus.metrics.collect()}

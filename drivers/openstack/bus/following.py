@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import trio
 
@@ -32,6 +33,10 @@ log = logging.getLogger("hostler.nova")
 
 CHUNK: Final = 200
 """Hosts of one report, so that calls have their turns between them."""
+CLAIM_SECONDS: Final = 86_400.0
+"""After which claims that no report has had are released, though Nova may not be done with their guests. A compute
+begins with a guest, and is named as its host, as late as its other builds (max_concurrent_builds) or its absence have
+it."""
 GONE: Final = "its compute node is gone"
 _NOT_OF_THE_HOST: Final = (DeadlineExceeded, NotLeader, Overloaded, Stopped, StorageFailed)
 """Errors for which the service, and not a host's report, is the reason."""
@@ -200,7 +205,8 @@ class Following:
         now = self._service.now()
         given = self._with_inventories(hosts)
         try:
-            await self._submit(columns_of(HostReport(host=host, at=now, service=host.service) for host in given))
+            reports = columns_of(HostReport(host=host, at=now, service=host.service) for host in given)
+            await self._submit(msgspec.structs.replace(reports, claim_timeout=CLAIM_SECONDS))
         except _NOT_OF_THE_HOST:
             raise
         except HostlerError as error:
