@@ -30,6 +30,7 @@ cdef inline int known(dict table, object key) except -2:
 
 cdef enum:
     SEEN = 4096   # spec objects whose numbers are at hand
+    LARGE = 4096  # bytes of the encoding of a spec, or of its flavor or image, from which on its number is not
     NO_ENTRY = -1
     UNKNOWN = -2
 
@@ -37,6 +38,12 @@ cdef enum:
 cdef struct seen_t:
     PyObject* spec         # NULL: none yet; a reference is held
     int number
+
+
+cdef inline bint is_large(object value) except -1:
+    """True if the value is known to have an encoding of LARGE bytes or more."""
+    cdef object content = None if value is None else getattr(value, "_content", None)
+    return isinstance(content, bytes) and len(<bytes>content) >= LARGE
 
 
 cdef inline int64_t entry(object table, object key) except -3:
@@ -117,6 +124,10 @@ cdef class SpecTable:
             if PyDict_CheckExact(<object>found):
                 return known(<dict>found, project)
             number = <int>(<object>found)
+            if is_large(spec):
+                return number
+        elif is_large(spec.flavor) or is_large(spec.image):
+            return number
         if place.spec != NULL:
             Py_DECREF(<object>place.spec)
         Py_INCREF(spec)

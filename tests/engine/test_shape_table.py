@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -259,6 +260,18 @@ def test_large_specs_are_forgotten_by_their_bytes(monkeypatch: pytest.MonkeyPatc
         assert sum(flavor.nbytes for flavors in compiled.shapes.specs.flavors for flavor in flavors) <= 9 << 20
     assert 1 < len(compiled.by_spec) < 20
     assert 1 < most <= 20
+
+
+@pytest.mark.parametrize("by_parts", [True, False])
+def test_objects_of_large_specs_are_not_kept(by_parts: bool) -> None:
+    engine, image = Engine(fleet()), Image(properties={"os_distro": "x" * (1 << 16)})
+    flavor = Flavor(name="f", vcpus=1, memory_mb=1, extra_specs={} if by_parts else {"x:y": "1"})
+    first, spec = (RequestSpec(flavor=flavor, image=image, prepare=False) for _ in range(2))
+    assert engine.place_many([Request(spec=first, instance_uuids=("1" * 32,))]).rows[0] >= 0
+    references = sys.getrefcount(spec)
+    number = engine._context.compiled.shapes.specs.find(spec)
+    more = sys.getrefcount(spec) - references
+    assert (number >= 0, more) == (True, 0)
 
 
 def test_a_uuid_left_out_is_the_same_in_a_batch_as_alone() -> None:
