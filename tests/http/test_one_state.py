@@ -125,8 +125,9 @@ def test_who_is_no_service_and_no_admin_claims_for_the_project_of_the_token(
     orders: list[Order] = []
 
     class Told:
-        async def submit(self, given: Order) -> None:
+        async def submit(self, given: Order, *, lane: str) -> None:
             orders.append(given)
+            assert lane
 
     async def main() -> None:
         SENDER.set(sender)
