@@ -289,7 +289,8 @@ def place_run(
     placing.decide()
     outcomes: list[PackedDecision | Decision | HostlerError | None] = [None] * len(asked)
     for positions, requests, decisions, _ in placing.decided:
-        refused = (decisions.rows < 0).tolist() if decisions.placed < len(positions) else _NONE_REFUSED
+        unplaced = decisions.rows < 0
+        refused = unplaced.tolist() if unplaced.any() else _NONE_REFUSED
         if wanted is None:
             for position, decision in zip(positions, decisions._to_pass_on(), strict=True):
                 outcomes[position] = decision

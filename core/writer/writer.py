@@ -228,7 +228,7 @@ class Writer(Generic[Command, Result]):
                     elif self._at_rest:
                         self._rest()
                     elif self._queue.count:
-                        if self._queue.own_alone and self.journal is not None:
+                        if self.journal is not None and self._queue.own_alone:
                             await self._gather()
                         await self._serve(nursery)
                     else:

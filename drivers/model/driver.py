@@ -4,6 +4,7 @@ has given up may still be carried out later."""
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -39,7 +40,7 @@ from ..protocol import (
     VolumeSpec,
     read_options,
 )
-from .world import ModelGuest, ModelSnapshot, ModelVolume, World, provisioned_gb, reachable, used_on
+from .world import GIVEN_UP, ModelGuest, ModelSnapshot, ModelVolume, World, provisioned_gb, reachable, used_on
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -171,7 +172,13 @@ class ModelDriver:
         if self._threads is None:
             self._wire.settle()
             return work()
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        given_up = threading.Event()
+        GIVEN_UP.set(given_up)
+        try:
+            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        except trio.Cancelled:
+            given_up.set()  # or the thread would do it behind later calls
+            raise
 
     async def check(self) -> None:
         """Check that the model answers."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,6 +24,7 @@ from ..protocol import (
     Permanent,
     Power,
     Transient,
+    Unknown,
     VolumeSpec,
 )
 
@@ -105,6 +108,10 @@ IMAGES_BROKEN: Final = "broken-image"
 """The name of an image from which guests and volumes are made that are in error."""
 
 
+GIVEN_UP: Final[ContextVar[threading.Event | None]] = ContextVar("given_up", default=None)
+"""Set once the caller of an operation has gone: it is not to be done any more, as later ones may have been."""
+
+
 class World:
     """One back end. With a ``file`` it is kept there, and processes may share it; else in memory.
 
@@ -126,6 +133,9 @@ class World:
             return
         with (self._file.with_suffix(".lock")).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            given_up = GIVEN_UP.get()
+            if given_up is not None and given_up.is_set():
+                raise Unknown("the call was given up before its turn")
             content = Content()
             if self._file.exists():
                 content = msgspec.json.decode(self._file.read_bytes(), type=Content)

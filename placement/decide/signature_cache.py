@@ -230,7 +230,7 @@ class Compiled:
 
     def _keep_up(self) -> None:
         """Drop what does not hold any more, and judge host classes that are new."""
-        if self._freed:
+        if self._freed.parts:
             self._freed.free(FREED)
         epoch = (self.fleet._store.capacity, self.fleet._static_epoch)
         if epoch != self.epoch:

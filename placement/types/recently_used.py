@@ -46,7 +46,7 @@ class RecentlyUsed(dict[Key, Value]):
             self._older, self._older_sizes = dict(self), self._sizes
             super().clear()
             self._sizes, self._held = {}, 0
-        if self._freed:
+        if self._freed.parts:
             self._freed.free(FREED)
         return value
 

@@ -6,21 +6,18 @@ from typing import Any
 
 
 class SlowlyFreed:
-    """What is not needed any more, until it has been freed. True while there is some."""
+    """What is not needed any more, ``parts``, until it has been freed."""
 
     def __init__(self) -> None:
-        self._parts: list[dict[Any, Any] | list[Any]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._parts)
+        self.parts: list[dict[Any, Any] | list[Any]] = []
 
     def add(self, *parts: dict[Any, Any] | list[Any]) -> None:
         """Take over containers that are used nowhere else: they are emptied. O(containers)."""
-        self._parts += filter(None, parts)
+        self.parts += filter(None, parts)
 
     def free(self, most: int) -> None:
         """Free so many entries at most. O(``most``)."""
-        parts = self._parts
+        parts = self.parts
         for _ in range(most):
             if not parts:
                 return
@@ -34,4 +31,4 @@ class SlowlyFreed:
 
     def clear(self) -> None:
         """Free everything."""
-        self._parts.clear()
+        self.parts.clear()

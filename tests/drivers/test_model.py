@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from hostler.drivers.model.driver import Faults, ModelDriver, Options, Wire
 from hostler.drivers.model.world import World
 from hostler.drivers.protocol import Connection, DriverContext, Mark, Transient, Unknown, computes, find_driver
 
+from ..patience import HANG_SECONDS
 from .outages import Outages
 
 FORMS = ("memory", "file", "slow")
@@ -150,3 +152,19 @@ async def test_lost_requests_are_transient_and_lost_answers_unknown(
     async with bench.driver() as driver:
         with pytest.raises(error):
             await driver.create_guest(bench.spec())
+
+
+async def test_a_call_on_a_file_that_was_given_up_before_its_turn_is_not_made_behind_later_ones(tmp_path: Path) -> None:
+    made = Bench("file", tmp_path)
+    bench = ComputeBench(open=made.open, node="node-0")
+    spec = bench.spec()
+    async with bench.driver() as driver:
+        await driver.create_guest(spec)
+        with (tmp_path / "model.lock").open("a") as lock:  # as another process has it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with trio.move_on_after(0.05):
+                await driver.set_power(spec.mark.uuid, "off")
+        with trio.fail_after(HANG_SECONDS):
+            while driver._threads.borrowed_tokens:  # type: ignore[attr-defined]  # noqa: ASYNC110  # its thread has no event
+                await trio.sleep(0.01)
+        assert (await driver.get_guest(spec.mark.uuid)).state == "on"

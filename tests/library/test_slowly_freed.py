@@ -26,7 +26,7 @@ def test_entries_are_freed_a_few_at_a_time_whatever_holds_them() -> None:
     freed.add({}, [], dict(enumerate(values[:5])), values[5:])
     values.clear()
     left = []
-    while freed:
+    while freed.parts:
         freed.free(3)
         left.append(sum(each() is not None for each in there))
     assert left == [7, 4, 1, 0]
