@@ -133,8 +133,7 @@ class World:
             return
         with (self._file.with_suffix(".lock")).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            given_up = GIVEN_UP.get()
-            if given_up is not None and given_up.is_set():
+            if (given_up := GIVEN_UP.get()) is not None and given_up.is_set():
                 raise Unknown("the call was given up before its turn")
             content = Content()
             if self._file.exists():
