@@ -1,8 +1,6 @@
-"""Contract of the device kernel: a request's scores of hosts, read from the columns."""
+"""Contract of the device kernel: the rules by which nodes are scored."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-
-from ._fleet cimport Columns
 
 cdef enum:
     BEST_FIT = 0
@@ -14,7 +12,6 @@ cdef enum:
     MOST = 64              # devices of a node: they fit the bits of a mask
     WHOLE = 1000           # thousandths of a device
     NO_ROOM = -2147483648  # score of a node that the request does not fit
-    NOT_KEPT = -1          # class of a row of which nothing is kept
 
 cdef struct shape_t:
     int64_t cpu            # thousandths
@@ -32,28 +29,11 @@ cdef struct rule_t:
     double largest_cpu, largest_gpu
     mix_t mix
 
-cdef class KeptFragments:  # by row, the fragmentation of a host as it was seen last; all scores by one mix share it
-    cdef double* lost
-    cdef int64_t* cpu          # of what it is: thousandths of CPUs,
-    cdef int32_t* host_class   # its class,
-    cdef int32_t* idle         # [capacity][width] and of each device
-    cdef int64_t capacity
-    cdef int32_t width
-
-    cdef double of(self, mix_t* mix, int32_t row, int32_t host_class, int64_t cpu, const int32_t* idle) noexcept nogil
-
-cdef class HostScores:
-    cdef Columns columns
-    cdef const int32_t[:, ::1] below
-    cdef const uint8_t[:, ::1] allowed
-    cdef rule_t rule
-    cdef shape_t asked
-    cdef uint64_t key
-    cdef int64_t capacity, cpu_milli
-    cdef int32_t cpu, device, width
-    cdef tuple kept
-    cdef KeptFragments fragments
-
-    cdef bint alike(self, HostScores other, Columns columns) noexcept
-    cdef int check(self) except -1
-    cdef double score(self, int32_t row, const int32_t* tags, uint64_t* taken) noexcept nogil
+cdef double fragments(mix_t* mix, int64_t node, int64_t cpu, const int32_t* idle, int32_t width) noexcept nogil
+cdef uint64_t pick(int32_t policy, shape_t* asked, const int32_t* idle, int32_t width, uint64_t key,
+                   int64_t row) noexcept nogil
+cdef int64_t score_node(rule_t* rule, shape_t* asked, int64_t node, int64_t row, int64_t cpu, const int32_t* idle,
+                        const int32_t* tags, int32_t width, double before, uint64_t key, uint64_t* taken) noexcept nogil
+cdef int set_rule(rule_t* rule, int policy, double largest_cpu, double largest_gpu, const int64_t[:, ::1] typical,
+                  const double[::1] share, const uint8_t[:, ::1] allowed, Py_ssize_t nodes) except -1
+cdef int check_shape(int64_t cpu, int64_t milli, int64_t count, Py_ssize_t width) except -1

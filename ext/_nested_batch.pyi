@@ -3,8 +3,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ._devices import HostScores
 from ._fleet import Columns
+from ._host_scores import HostScores
 from ._provider_trees import TreeCounts
 from ._shapes import Shapes
 from .ranking._ranking import Ranking

@@ -5,8 +5,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
-from ._devices cimport MOST, HostScores
+from ._devices cimport MOST
 from ._fleet cimport BUILDING, Columns
+from ._host_scores cimport HostScores
 from ._provider_trees cimport SOME, UNSURE, TreeCounts, slot_t
 from ._shapes cimport Shapes
 from .ranking._ranking cimport Ranking

@@ -4,7 +4,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING or os.environ.get("HOSTLER_PURE", "") in ("", "0"):
-    from ._devices import HostScores, fragmentation, place, score
+    from ._devices import fragmentation, place, score
+    from ._host_scores import HostScores
 else:
     from .devices_py import HostScores, fragmentation, place, score
 

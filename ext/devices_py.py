@@ -1,4 +1,5 @@
-"""The pure-Python twin of _devices.pyx: nodes are scored by the devices on them, and filled one request at a time."""
+"""The pure-Python twin of _devices.pyx and _host_scores.pyx: nodes are scored by the devices on them, and filled one
+request at a time."""
 
 from __future__ import annotations
 

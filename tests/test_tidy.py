@@ -22,7 +22,6 @@ LONGEST_FILE: Final = 500
 LONG_FILES: Final[Mapping[str, str]] = {
     "ext/_tables.pyx": "one extension class, whose methods cannot be divided between modules",
     "ext/_fleet.pyx": "one extension class, whose methods cannot be divided between modules",
-    "ext/_devices.pyx": "the rules and what keeps their results; the compiler has to see them together to inline them",
     "ext/ranking/host_index.h": "one structure with all that keeps it; the compiler has to see it whole to inline it",
     "ext/ranking/host_search_body.h": "one search, compiled once per instruction set",
 }
