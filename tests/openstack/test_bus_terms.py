@@ -26,9 +26,7 @@ from hostler.core.process.bus_metrics import BusMetrics  # noqa: E402
 from hostler.drivers.openstack.bus.server import BoundedServer, rpc_server  # noqa: E402
 from hostler.drivers.openstack.bus.service import NovaBus  # noqa: E402
 
-from .test_bus import PATIENCE, Conductor, Running, cloud, exchange, with_traits  # noqa: E402
-
-__all__ = ["cloud", "exchange", "with_traits"]
+from .in_memory_bus import PATIENCE, Conductor, Running  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

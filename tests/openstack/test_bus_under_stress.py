@@ -20,9 +20,7 @@ pytest.importorskip("oslo_messaging", reason="the extra openstack is not install
 from hostler.drivers.openstack.bus.follower import Changes, Follower
 from hostler.drivers.openstack.bus.following import Following
 
-from .test_bus import PATIENCE, Running, cloud, exchange, running, with_traits
-
-__all__ = ["cloud", "exchange", "with_traits"]
+from .in_memory_bus import PATIENCE, Running, running
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
