@@ -12,6 +12,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,6 +43,7 @@ from hostler.placement.types.errors import DuplicateName, HostlerError, UnknownN
 from ..core.orders import NOW, asked, hosts, uuid_of
 from ..core.simulation import same_every_time
 from ..etcd.model import EtcdModel
+from .slow_children import told_after
 
 KEYS, CLIENTS, STEPS = 3, 3, 25
 NAMES = ("a", "b", "c")
@@ -312,15 +314,6 @@ class World:
         followers = [each for each in members if each.role == "follower"]
         return len(followers) == len(NAMES) - 1 and all(each.compared for each in followers)
 
-    async def in_child(
-        self, work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> bytes:
-        """What a child makes, which takes its time."""
-        made = work()
-        task_status.started()
-        await trio.sleep(self.model.chance.choice([0.0, 0.1, 8.0]))
-        return made
-
     async def _check(self) -> None:
         """Once all is well, all members come to the same state, which the history explains."""
         with trio.fail_after(300):
@@ -358,7 +351,9 @@ def simulate(seed: int, folder: Path) -> World:
         ):
             world = World(seed, folder)
             patched.enter_context(mock.patch.object(registration, "open_client", world.client_of))
-            patched.enter_context(mock.patch.object(digests, "in_child", world.in_child))
+            patched.enter_context(
+                mock.patch.object(digests, "in_child", told_after(partial(world.model.chance.choice, [0.0, 0.1, 8.0])))
+            )
             trio.run(world.run, clock=MockClock(autojump_threshold=0))
     except BaseException:
         print(f"seed {seed}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -14,6 +12,8 @@ from hostler.core.failures import Failures
 from hostler.core.journal.etcd_keys import DigestValue
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.writer.writer import Writer
+
+from .slow_children import told_after
 
 
 def made_every(commands: int) -> Digests:
@@ -54,15 +54,7 @@ def test_a_digest_that_is_made_after_the_leader_has_made_later_ones_is_compared(
 async def test_a_digest_at_rest_is_made_once_an_older_one_is(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def slowly(
-        work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> bytes:
-        made = work()
-        task_status.started()
-        await trio.sleep(60)
-        return made
-
-    monkeypatch.setattr(digests_module, "in_child", slowly)
+    monkeypatch.setattr(digests_module, "in_child", told_after(lambda: 60.0))
     machine = ServiceMachine()
     writer = Writer(machine)
     digests = Digests(machine, writer, Failures(), 10)

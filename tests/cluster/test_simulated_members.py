@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ..core.simulation import same_every_time
 from ..etcd.model import EtcdModel
 from ..seeds import seeds
 from .simulated_world import Life, SlowEtcd, on_trio_s_clock, simulate
+from .slow_children import told_after
 
 
 class HoldingEtcd(EtcdModel):
@@ -279,17 +280,9 @@ async def test_a_difference_behind_the_last_command_is_found_at_rest(tmp_path: P
 async def test_digests_are_compared_where_they_fall_due_faster_than_they_are_made(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def slowly(
-        work: Callable[[], bytes], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> bytes:
-        made = work()
-        task_status.started()
-        await trio.sleep(next(seconds))
-        return made
-
     seconds = iter([7.0, 16.0] * 100)  # mostly of the leader and the follower in turn; one is due each 5 s
     with same_every_time(1), on_trio_s_clock():
-        monkeypatch.setattr(digests, "in_child", slowly)
+        monkeypatch.setattr(digests, "in_child", told_after(lambda: next(seconds)))
         async with two_lives(tmp_path) as (_, leader, follower):
             for number in range(170):
                 await leader.writer.submit(_placing(number))
