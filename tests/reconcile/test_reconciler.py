@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from hostler.core.engine_commands import Release
 from hostler.core.lifecycle_commands import CreateGuest, DeleteGuest, SetBackend, StartGuest, StopGuest
 from hostler.core.machine.orders import Order
+from hostler.core.reconcile.backend import STEPS_A_CALL
 from hostler.drivers.model.driver import Faults
 from hostler.drivers.model.world import IMAGES_REFUSED
 from hostler.drivers.protocol import GuestSpec, Permanent, Unknown
@@ -321,16 +322,19 @@ async def test_commands_on_claims_refuse_guests_that_a_back_end_carries_out(auto
 
 
 async def test_a_guest_is_deleted_before_it_is_begun_without_a_call(autojump_clock: MockClock) -> None:
-    model = Model("a")
+    model = Model("a", concurrency=1)
     async with ready(model) as life:
         await life.submit(SetBackend(name="a", enabled=True))
         model.wire.hanging = trio.Event()
-        for number in range(1, 20):
+        for number in range(1, STEPS_A_CALL + 1):
             await life.submit(create(number))
-        waiting = [each.uuid for each in life.state.lives.guests.values() if each.status == "placed"]
-        assert waiting
-        await life.submit(DeleteGuest(uuid=waiting[-1]))
-        assert waiting[-1] not in life.state.lives.guests
+        queue = life.reconciler.backends["a"].queue
+        await life.until(lambda: len(queue.running) == STEPS_A_CALL)
+        await life.submit(create(STEPS_A_CALL + 1))
+        assert life.status(STEPS_A_CALL + 1) == "placed"
+        await life.submit(DeleteGuest(uuid=uuid_of(STEPS_A_CALL + 1)))
+        assert life.status(STEPS_A_CALL + 1) is None
+    assert model.of(uuid_of(STEPS_A_CALL + 1)) == []
 
 
 async def test_a_second_guest_of_the_same_uuid_is_refused(autojump_clock: MockClock) -> None:
