@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 T = TypeVar("T")
-SHARE: Final = 0.03
+SHARE: Final = 0.015
 """Part of the loop's time that the reconciler has while there are MANY commands of others; with fewer it has more,
 without any all of it."""
 MANY: Final = 1_000.0
