@@ -27,6 +27,7 @@ from hostler import (
     Policy,
     Request,
     RequestSpec,
+    RunningInstance,
     add_hosts,
 )
 
@@ -37,56 +38,85 @@ Asked = dict[str, RequestSpec]
 VCPUS: Final = 64
 SIZES: Final = ((1, 2), (2, 4), (2, 8), (4, 16), (8, 32), (2, 16))
 """vCPUs and GiB of guests."""
+MEAN_GIB: Final = sum(gib for _, gib in SIZES) / len(SIZES)
+CPU_RATIO: Final = 4.0
+ZONES: Final = 3
+RARE: Final = 20
+"""One host in so many has the rare trait."""
+TRIES: Final = 100
+"""Hosts that are drawn for a guest before it is left out."""
 
 
 def cloud(hosts: int, guests: int, load: float, seed: int, *, ruled: bool = False) -> tuple[Engine, Asked]:
     """An engine with guests on hosts chosen at random, which use ``load`` of all memory, and what each asked.
     ``ruled``: a third of the guests ask for one of three zones, a tenth is in groups of four with anti-affinity, and of
     a hundred hosts two have one guest of 0.7 of their memory, half of these on hosts with a trait of one in 20."""
-    rng = random.Random(seed)
-    mean = sum(gib for _, gib in SIZES) / len(SIZES)
-    memory_mb = int(guests * mean * 1024 / hosts / load)
-    fleet, zones = Fleet(), [_zone(number) for number in range(3)]
-    add_hosts(
-        fleet,
-        [
-            Host(
-                host=f"n{number:05}",
-                vcpus_total=VCPUS,
-                total_usable_ram_mb=memory_mb,
-                total_usable_disk_gb=10_000,
-                aggregates=(zones[number % 3],) if ruled else (),
-                traits=frozenset({"CUSTOM_RARE"} if ruled and number % 20 == 0 else ()),
-            )
-            for number in range(hosts)
-        ],
-    )
-    subset = {"filter_scheduler": {"host_subset_size": max(1, hosts // 3)}}
-    engine, asked = Engine(fleet, Policy.from_mapping(subset), seed=seed), dict[str, RequestSpec]()
+    made = _Cloud(random.Random(seed), hosts, int(guests * MEAN_GIB * 1024 / hosts / load), ruled)
     if ruled:
-        _large_guests(engine, asked, hosts // 50, int(memory_mb * 0.7))
+        for number in range(hosts // 50):
+            made.add(*_large_guest(number, int(made.memory_mb * 0.7)))
     specs = [
         RequestSpec(flavor=Flavor(name=f"m{vcpus}-{gib}", vcpus=vcpus, memory_mb=gib * 1024, root_gb=20))
         for vcpus, gib in SIZES
     ]
-    groups = set[str]()
-    zoned = [replace(spec, availability_zone=zone.name) for spec in specs for zone in zones]
-    left, number = int(guests * mean * 1024) - sum(spec.flavor.memory_mb for spec in asked.values()), len(asked)
-    while left > 0 and number < 2 * guests:
-        spec = rng.choice(zoned) if ruled and rng.random() < 0.33 else rng.choice(specs)
-        group = None
-        if ruled and number % 40 < 4:
-            group = f"00000000-0000-4000-8001-{number // 40:012}"
-            if group not in groups:
-                groups.add(group)
-                engine.fleet.add_server_group(group, "anti-affinity")
-        uuid = f"00000000-0000-4000-8000-{number:012}"
-        if engine.place(Request(spec=spec, instance_uuids=(uuid,), server_group=group)).placed:
-            asked[uuid] = spec
-            left -= spec.flavor.memory_mb
-        number += 1
-    engine.spawned(list(asked))
-    return engine, asked
+    zoned = [(replace(spec, availability_zone=_zone(zone).name), zone) for spec in specs for zone in range(ZONES)]
+    while made.given_mb < int(guests * MEAN_GIB * 1024) and made.tried < 2 * guests:
+        spec, zone = made.rng.choice(zoned) if ruled and made.rng.random() < 0.33 else (made.rng.choice(specs), 0)
+        group = f"00000000-0000-4000-8001-{made.tried // 40:012}" if ruled and made.tried % 40 < 4 else None
+        made.add(spec, zone, ZONES if spec.availability_zone else 1, group)
+    return made.engine(seed), made.asked
+
+
+class _Cloud:
+    """Hosts that are not loaded yet, with the guests that each is given."""
+
+    def __init__(self, rng: random.Random, hosts: int, memory_mb: int, ruled: bool) -> None:
+        self.rng, self.memory_mb, self.ruled = rng, memory_mb, ruled
+        self.asked: Asked = {}
+        self.tried, self.given_mb = 0, 0
+        self._running: list[dict[str, RunningInstance]] = [{} for _ in range(hosts)]
+        self._free = [[memory_mb, VCPUS * int(CPU_RATIO)] for _ in range(hosts)]
+        self._groups: dict[str, set[int]] = {}
+
+    def add(self, spec: RequestSpec, first: int, every: int, group: str | None = None) -> None:
+        """Add a guest to a host with room, chosen at random of those from ``first`` on, ``every`` apart, without
+        another guest of its group; to none if TRIES have no room."""
+        number, flavor, self.tried = self.tried, spec.flavor, self.tried + 1
+        taken = self._groups.setdefault(group, set()) if group is not None else set()
+        for _ in range(TRIES):
+            at = self.rng.randrange(first, len(self._free), every)
+            memory_mb, vcpus = self._free[at]
+            if memory_mb < flavor.memory_mb or vcpus < flavor.vcpus or at in taken:
+                continue
+            taken.add(at)
+            uuid = f"00000000-0000-4000-8000-{number:012}"
+            self._free[at] = [memory_mb - flavor.memory_mb, vcpus - flavor.vcpus]
+            self._running[at][uuid] = RunningInstance(flavor=flavor, server_group=group)
+            self.asked[uuid], self.given_mb = spec, self.given_mb + flavor.memory_mb
+            return
+
+    def engine(self, seed: int) -> Engine:
+        """The hosts in a fleet, under Nova's policy."""
+        fleet, zones = Fleet(), [_zone(number) for number in range(ZONES)]
+        for group in self._groups:
+            fleet.add_server_group(group, "anti-affinity")
+        add_hosts(
+            fleet,
+            [
+                Host(
+                    host=f"n{number:05}",
+                    vcpus_total=VCPUS,
+                    cpu_allocation_ratio=CPU_RATIO,
+                    total_usable_ram_mb=self.memory_mb,
+                    total_usable_disk_gb=10_000,
+                    aggregates=(zones[number % ZONES],) if self.ruled else (),
+                    traits=frozenset({"CUSTOM_RARE"} if self.ruled and number % RARE == 0 else ()),
+                    instances=running,
+                )
+                for number, running in enumerate(self._running)
+            ],
+        )
+        return Engine(fleet, Policy.from_mapping({}), seed=seed)
 
 
 def _zone(number: int) -> Aggregate:
@@ -94,14 +124,12 @@ def _zone(number: int) -> Aggregate:
     return Aggregate(uuid=f"00000000-0000-4000-8002-{number:012}", name=name, metadata={"availability_zone": name})
 
 
-def _large_guests(engine: Engine, asked: Asked, count: int, memory_mb: int) -> None:
-    """Guests that fill most of a host; every other needs a trait that few hosts have."""
-    for number in range(count):
-        extra = {"trait:CUSTOM_RARE": "required"} if number % 2 else {}
-        flavor = Flavor(name=f"large-{number % 2}", vcpus=16, memory_mb=memory_mb, root_gb=20, extra_specs=extra)
-        uuid, spec = f"00000000-0000-4000-8000-{number:012}", RequestSpec(flavor=flavor)
-        if engine.place(Request(spec=spec, instance_uuids=(uuid,))).placed:
-            asked[uuid] = spec
+def _large_guest(number: int, memory_mb: int) -> tuple[RequestSpec, int, int]:
+    """A guest that fills most of a host, where the hosts begin that it may be on, and how far they are apart; every
+    other one needs a trait that few hosts have."""
+    extra = {"trait:CUSTOM_RARE": "required"} if number % 2 else {}
+    flavor = Flavor(name=f"large-{number % 2}", vcpus=16, memory_mb=memory_mb, root_gb=20, extra_specs=extra)
+    return RequestSpec(flavor=flavor), 0, RARE if extra else 1
 
 
 def goals(engine: Engine) -> dict[str, Goal]:

@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 from ..placement.types.counting import counted
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag, Seed, print_json
-from .inputs import ONE_KIND, Buying, Confidence, Inputs, NotNegative
+from .inputs import ONE_KIND, POLICY, Buying, Confidence, Inputs, NotNegative
 from .progress import INTERRUPTED, Reached, Stop, progress
 from .questions import planning
 from .questions.orders import Ordering, check_ordering
@@ -316,6 +316,8 @@ def sweep(
     resume
         A file that outcomes are kept in: what it has already is not played again.
     """
+    if policies and inputs.policy != POLICY:
+        raise InvalidValue("--policies names the policies that are compared, --policy none besides", field="policy")
     task = inputs.task()
     tasks = planning.grid(
         task,

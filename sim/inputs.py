@@ -27,6 +27,8 @@ SHAPE: Final = "host"
 """Name of the hardware of a fleet that is given by its shape."""
 SHAPE_OF_HOSTS: Final[Mapping[str, float]] = {"hosts": 100, "vcpus": 64, "memory_gb": 256.0, "disk_gb": 10_000}
 """Of such a fleet, where it is not named."""
+POLICY: Final = "nova"
+"""The policy of a question that names none."""
 
 
 @Parameter(name="*")
@@ -120,7 +122,7 @@ class Inputs:
     growth: float = 0.0
     growth_error: NotNegative = 0.0
     scale: float = 1.0
-    policy: str = "nova"
+    policy: str = POLICY
     wait: NotNegative = 0.0
     refuse_impossible: Flag = False
     until: Annotated[float | None, Parameter(validator=Number(gt=0))] = None

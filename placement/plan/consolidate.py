@@ -187,7 +187,7 @@ def consolidate_plan(
     waves = in_waves(engine, options, [steps], names)
     after = before - len(names)
     most_possible = before - least
-    summary = f"{counted(len(names), 'host')} emptied, at most {most_possible} can be; {in_words(steps, waves)}"
+    summary = f"{counted(len(names), 'host')} emptied, at most {most_possible:,} can be; {in_words(steps, waves)}"
     return Plan(
         goal=goal,
         summary=summary,

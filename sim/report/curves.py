@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...placement.types.counting import counted
 from ..questions.planning import Compared, Size
@@ -29,8 +30,8 @@ class Curve(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Of several runs the 10th, 50th and 90th percentiles of a value over hours; a run that has ended stays at its last
-    value."""
+    """Of several runs the 10th, 50th and 90th percentiles of a value over hours; a run that has ended, as capacity had
+    run out, stays at its greatest value: left out, only those with the fewest guests would remain."""
 
     hours: list[float]
     low: list[float]
@@ -203,7 +204,7 @@ def of_size(found: Size) -> list[Chart]:
 def of_forecast(outcomes: Sequence[Outcome], span: tuple[float, float | None, float] | None) -> list[Chart]:
     """Runs that differ in their seeds, as bands. ``span``: from when to when capacity runs out, in hours, and the
     median."""
-    longest = max(outcomes, key=lambda outcome: len(outcome.samples))
+    longest = _longest(outcomes)
     names = [name for name in NAMES if any(outcome.peak_percent.get(name) for outcome in outcomes)]
     limits = {name: limit for name, _, limit in amounts(longest)}
     charts = []
@@ -244,17 +245,29 @@ def curve(outcome: Outcome, field: str, label: str) -> Curve:
 
 
 def band(outcomes: Sequence[Outcome], resource: str) -> Band:
-    """What is given of a resource class."""
-    sampled = [outcome.samples for outcome in outcomes if outcome.samples]
-    hours = max(([sample.hours for sample in samples] for samples in sampled), key=len, default=[])
-    given = np.zeros((len(sampled), len(hours)))
-    for row, samples in zip(given, sampled, strict=True):
-        values = [sample.used_percent["all"].get(resource, 0.0) for sample in samples]
-        row[: len(values)], row[len(values) :] = values, values[-1]
-    if not len(sampled):
+    """What is given of a resource class, in percent, at the hours at which the longest run was sampled: of each run by
+    its newest sample until then, however dense its samples are."""
+    sampled = [outcome for outcome in outcomes if outcome.samples]
+    if not sampled:
         return Band([], [], [], [])
+    hours = np.array([sample.hours for sample in _longest(sampled).samples])
+    given = np.array([_at(outcome, resource, hours) for outcome in sampled])
     low, middle, high = np.percentile(given, [10, 50, 90], axis=0).round(3).tolist()
-    return Band(hours, low, middle, high)
+    return Band(hours.tolist(), low, middle, high)
+
+
+def _at(outcome: Outcome, resource: str, hours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a run gives of a resource class at these hours, in percent; float64 (hours)."""
+    sampled = np.array([sample.hours for sample in outcome.samples])
+    values = np.array([sample.used_percent["all"].get(resource, 0.0) for sample in outcome.samples])
+    found: NDArray[np.float64] = values[np.maximum(np.searchsorted(sampled, hours, "right") - 1, 0)]
+    found[hours > sampled[-1]] = values.max()
+    return found
+
+
+def _longest(outcomes: Sequence[Outcome]) -> Outcome:
+    """The run that ended last."""
+    return max(outcomes, key=lambda outcome: outcome.samples[-1].hours if outcome.samples else 0.0)
 
 
 def labels(outcomes: Sequence[Outcome]) -> list[str]:

@@ -34,6 +34,8 @@ def refused(capsys: Any, folder: Path, command: list[str], text: str = ZONED) ->
     [
         (["sweep", "--sizes", "1", "--hardware", "nope"], "hardware"),
         (["sweep", "--policies", "best-fit,nope"], "nope"),
+        (["compare", "--policy", "best-fit"], "--policies"),
+        (["sweep", "--policy", "best-fit", "--policies", "nova"], "--policies"),
         (["run", "--growth", "0.5"], "--make-hours"),
         (["compare", "--scale", "2"], "--make-hours"),
         (["run", "--columns", "vcpus=vcpus,vcpus=memory_gb"], "twice"),

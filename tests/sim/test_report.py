@@ -22,6 +22,7 @@ from hostler.sim.report.page import table
 from hostler.sim.report.report import Report, write
 from hostler.sim.report.terminal import sparkline
 from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Outage
+from hostler.sim.run.run import Outcome
 
 from .values import plan, task, written
 
@@ -143,14 +144,28 @@ def test_a_forecast_draws_its_band_and_is_no_interrupted_one(tmp_path: Path) -> 
     assert "100 %" in charts
 
 
-def test_a_band_keeps_runs_that_ended_at_their_last_value(tmp_path: Path) -> None:
+def test_a_band_follows_the_time_of_runs_that_were_sampled_at_other_hours(tmp_path: Path) -> None:
+    """A run of two hours with a sample every quarter of an hour beside one of ten hours with a sample every hour: at an
+    hour each counts with what it gave then, and the one that has ended with the most that it gave."""
+    (first, *_) = execute(task(written(tmp_path), hosts=1)).samples
+
+    def run(hours: list[float], given: list[float]) -> Outcome:
+        samples = [
+            msgspec.structs.replace(first, hours=at, used_percent={"all": {"VCPU": value}})
+            for at, value in zip(hours, given, strict=True)
+        ]
+        return msgspec.structs.replace(long, samples=samples)
+
     long = execute(task(written(tmp_path), hosts=1))
-    short = msgspec.structs.replace(long, samples=long.samples[:2])
-    found = band([long, short, short], "VCPU")
-    values = [sample.used_percent["all"]["VCPU"] for sample in long.samples]
-    assert found.hours == [sample.hours for sample in long.samples]
-    assert found.middle == [*values[:2], *[values[1]] * (len(values) - 2)]
-    assert found.low[0] == found.high[0] == values[0]
+    short = run([n / 4 for n in range(9)], [10, 20, 30, 40, 50, 60, 70, 80, 5])
+    whole = run([float(n) for n in range(11)], [1.0] * 11)
+    assert len(short.samples) < len(whole.samples)
+    found = band([whole, short, short], "VCPU")
+    assert found.hours == [float(n) for n in range(11)]
+    assert found.middle == [10.0, 50.0, 5.0, *[80.0] * 8]
+    dense = run([n / 10 for n in range(21)], [10.0 + n for n in range(21)])
+    assert len(dense.samples) > len(whole.samples)
+    assert band([whole, dense], "VCPU").hours == found.hours, "the longest run, not that with the most samples"
 
 
 def test_an_outage_is_drawn_with_the_refusals_that_it_caused(tmp_path: Path) -> None:
