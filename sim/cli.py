@@ -221,6 +221,8 @@ def forecast(
     resume
         A file that outcomes are kept in: what it has already is not played again.
     """
+    if inputs.make_hours:
+        raise InvalidValue("a forecast makes guests for its horizon", field="make_hours", hint="name it: --days")
     task = inputs.task(made_hours=days * 24)
     tasks = planning.forecast_tasks(task, range(seeds), target_percent=target)
     how = Ordering(kinds=_orderable(order, task.plan, inputs), every_days=order_days, confidence=confidence)

@@ -193,6 +193,8 @@ class Inputs:
             source = msgspec.structs.replace(source, made_hours=made_hours)
         if self.state is not None:
             source = msgspec.structs.replace(source, standing=False)
+        elif self.standing_stay:
+            raise InvalidValue("no guests stand there without --state", field="standing_stay")
         workload = workload_of(source, seed)
         specs = workload.specs
         for note in workload.notes:

@@ -258,9 +258,12 @@ def with_orders(found: Forecast, tasks: Sequence[Task], how: Ordering, play: Pla
 
 
 def forecast_tasks(task: Task, seeds: Sequence[int], *, target_percent: float = 0.0) -> list[Task]:
-    """The runs of a forecast, one of each seed. InvalidValue for a source that is not made."""
+    """The runs of a forecast, one of each seed. InvalidValue for a source that is not made, and for a run that ends
+    before its horizon, which would say nothing of the rest."""
     if not task.source.made_hours:
         raise InvalidValue("a forecast needs a horizon", field="days")
+    if task.until_hours is not None and task.until_hours < task.source.made_hours:
+        raise InvalidValue("a forecast goes on to its horizon", field="until", hint="name the horizon: --days")
     if not seeds:
         raise InvalidValue("a forecast needs seeds", field="seeds")
     return [msgspec.structs.replace(task, seed=seed, stop_percent=target_percent) for seed in seeds]

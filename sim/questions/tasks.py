@@ -129,6 +129,9 @@ def _workload(encoded: bytes, seed: int, stamps: Stamps) -> Guests:
         for name in ("columns", "flavors", "time_unit", "tz", "usage", "machine", "growth_error"):
             if getattr(source, name):
                 raise InvalidValue(f"the guests of {DEVOPS} are made: {name} says nothing of them", field=name)
+        if source.first_hours and source.made_hours:
+            problem = f"the guests of {DEVOPS} are made for so many hours as are asked: hours says nothing of them"
+            raise InvalidValue(problem, field="hours")
         hours = source.first_hours or source.made_hours or DEVOPS_HOURS
         growth, scale = source.growth_per_year, source.scale
         return devops(days=math.ceil(hours / 24), seed=seed, growth_per_year=growth, scale=scale).first(hours)

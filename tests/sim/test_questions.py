@@ -22,7 +22,8 @@ SHAPE = ["--hosts", "6", "--vcpus", "4", "--memory-gb", "8"]
 def refused(capsys: Any, folder: Path, command: list[str], text: str = ZONED) -> str:
     """What is said of a command that is refused, having said nothing of progress."""
     shape = () if "--fleet" in command else SHAPE
-    assert main(["simulate", *command, "--trace", written(folder, text), *shape]) == 1
+    trace = () if "--trace" in command else ("--trace", written(folder, text))
+    assert main(["simulate", *command, *trace, *shape]) == 1
     found = capsys.readouterr()
     assert found.out == ""
     assert "%" not in found.err
@@ -36,6 +37,11 @@ def refused(capsys: Any, folder: Path, command: list[str], text: str = ZONED) ->
         (["sweep", "--policies", "best-fit,nope"], "nope"),
         (["compare", "--policy", "best-fit"], "--policies"),
         (["sweep", "--policy", "best-fit", "--policies", "nova"], "--policies"),
+        (["forecast", "--trace", "devops", "--until", "5"], "--days"),
+        (["forecast", "--make-hours", "24"], "--days"),
+        (["forecast", "--trace", "devops", "--hours", "5"], "hours"),
+        (["run", "--trace", "devops", "--hours", "5", "--make-hours", "24"], "hours"),
+        (["run", "--standing-stay"], "--state"),
         (["run", "--growth", "0.5"], "--make-hours"),
         (["compare", "--scale", "2"], "--make-hours"),
         (["run", "--columns", "vcpus=vcpus,vcpus=memory_gb"], "twice"),
