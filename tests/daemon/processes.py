@@ -33,8 +33,7 @@ class Daemon:
 
     def start(self) -> Daemon:
         """Start it, and wait until it is ready."""
-        if self.process is not None and self.process.stdout is not None:
-            self.process.stdout.close()
+        self._close()
         command = [str(HOSTLER), "serve", "--rpc", self.address, "--data", str(self.folder / "data")]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(
@@ -56,6 +55,12 @@ class Daemon:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        """Close the pipe that a process which has ended wrote to."""
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
 
     def restart(self) -> None:
         """kill -9, and a new start."""
@@ -82,6 +87,7 @@ class Daemon:
     ) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        self._close()
 
 
 def http_of(daemon: Daemon) -> str:
