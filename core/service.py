@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ..placement.types.errors import HostlerError, InvalidValue, UnknownName
+from ..placement.types.steps import finished
 from .cluster_status import Cluster
 from .engine_commands import Placed, PlaceMany, SetPolicy
 from .forks import Children
@@ -27,7 +28,6 @@ from .machine.orders import RULES, AnyCommand, Order, WrittenOrder
 from .machine.question import Query
 from .machine.region_queries import RegionLine
 from .machine.region_summary import RegionSummary, Summarizer
-from .machine.replicated import finished
 from .machine.request_limits import (
     PART_SHAPES,
     RequestLimits,

@@ -7,6 +7,8 @@ import hashlib
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ...placement.persist.arrays import write_arrays
 from ..machine.state import ServiceState
@@ -26,8 +28,17 @@ def state_digest(state: ServiceState) -> bytes:
         *((state.requests.doubled,) if state.requests.doubled else ()),
     )
     made.update(_encode(kept))
-    for name, array in sorted(write_arrays(state.fleet).items()):
+    arrays = write_arrays(state.fleet)
+    there = _by_uuid(arrays["consumers/uuid"], arrays["consumers/row"])
+    for name, array in sorted(arrays.items()):
         if name.startswith(_PREFIXES) or name in _CONSUMERS:
             made.update(name.encode())
-            made.update(array.tobytes())
+            made.update((array[there] if name in _CONSUMERS else array).tobytes())
     return made.hexdigest().encode()
+
+
+def _by_uuid(uuids: NDArray[np.uint64], rows: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Positions of the consumers that there are, in order of their uuids: what was tried on a fork may have left room
+    between them. O(guests log guests)."""
+    there = np.flatnonzero(rows >= 0)
+    return there[np.lexsort((uuids[there, 1], uuids[there, 0]))]

@@ -10,8 +10,9 @@ from ...placement.api import commands as api
 from ...placement.api.allocations import INSTANCE
 from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
-from ...placement.types.errors import DuplicateName, InvalidValue
+from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue
 from ..engine_commands import Asked
+from ..errors import DEPENDS_ON_COMMAND
 from .doubled import Doubled, settle, without
 from .guests import release
 from .placement_writes import carry_out
@@ -50,6 +51,16 @@ def select_destinations(state: ServiceState, asked: Asked, now: float, *, replac
     if _flags(state, uuid) & REPORTED:
         return _beside_the_reported(state, asked, uuid, now)
     return _doubled_up(state, asked, uuid, now, replaces=replaces)
+
+
+def are_new(state: ServiceState, asked: Asked, now: float) -> bool:
+    """True if a request is for instances of which none is known, so that they are placed as any others."""
+    try:
+        if state.request(asked, now).is_rebuild:
+            return False
+        return bool((state.fleet._consumers.find(asked.instance_uuids) < 0).all())
+    except (HostlerError, *DEPENDS_ON_COMMAND):
+        return False  # which is said when it is carried out
 
 
 def _flags(state: ServiceState, uuid: str) -> int:

@@ -36,7 +36,7 @@ from .doubled import arrived
 from .edits import edit
 from .guest_claims import check_claim
 from .orders import INSTANCES_BY_TYPE, KEEPING_GUESTS
-from .placing import place_one, unexpected
+from .placing import place_one_in_steps, unexpected
 from .report_columns import reports_of
 from .state import ServiceState
 
@@ -63,9 +63,9 @@ def release(state: ServiceState, uuids: Sequence[str], claim: str = "") -> int:
     return count
 
 
-def hold(state: ServiceState, command: Hold, now: float) -> Decision:
-    """Place a request; its guests are released after a time unless they are confirmed."""
-    outcome = place_one(state, command.request, now)
+def hold(state: ServiceState, command: Hold, now: float) -> Generator[None, None, Decision]:
+    """Place a request, in steps; its guests are released after a time unless they are confirmed."""
+    outcome = yield from place_one_in_steps(state, command.request, now)
     state.holds.add((each.instance_uuid for each in outcome.selections), now + command.expires_in)
     return outcome
 

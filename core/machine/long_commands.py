@@ -13,13 +13,15 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from ...placement.decide.in_steps import is_long
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..engine_commands import ConfirmHold, Release, Spawned
+from ..engine_commands import ConfirmHold, Hold, Place, PlaceMany, Release, Spawned
 from ..errors import StateUnknown
 from ..storage_commands import DeleteVolumeBackups, DeleteVolumes, DeleteVolumeSnapshots
 from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
-from . import guests
-from .orders import INSTANCES_BY_TYPE
+from . import guests, placing
+from .destinations import are_new
+from .orders import INSTANCES_BY_TYPE, SelectDestinations
 from .state import ServiceState
 from .storage_changes import change_storage
 from .tenant_changes import change_tenants
@@ -54,6 +56,14 @@ def in_steps(state: ServiceState, command: object, now: float) -> Steps | None:
     """The steps of a command on many objects that will not be refused; None for one that is carried out at once. What
     the user may do has been checked."""
     match command:
+        case PlaceMany(requests=requests):
+            return placing.place_many(state, requests, now)
+        case Place(request=request) if is_long(request):
+            return placing.place_one_in_steps(state, request, now)
+        case Hold():
+            return guests.hold(state, command, now)
+        case SelectDestinations(request=request) if is_long(request):
+            return placing.place_one_in_steps(state, request, now) if are_new(state, request, now) else None
         case Release(uuids=uuids) if len(uuids) > GUESTS:
             # Before, the consumer of a move's source could be named beside its guest.
             if state.fleet._consumers.moves and state.rules < INSTANCES_BY_TYPE:

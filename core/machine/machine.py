@@ -11,12 +11,14 @@ from typing import Any, Final
 import msgspec
 
 from ...placement.api.answers import Inventories, Provider, ProviderAggregates, ProviderTraits
+from ...placement.decide.in_steps import is_long
 from ...placement.storage.decision import VolumeDecision
 from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError, InvalidValue
 from ...placement.types.host_report import Reported
 from ...placement.types.moves import PendingMove
+from ...placement.types.steps import finished
 from ...placement.types.uuids import plain_uuid
 from ...placement.types.validation import uuid_words
 from ..engine_commands import (
@@ -84,7 +86,7 @@ from .order_policies import PolicyValues, service_policy, storage_policy, withou
 from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
-from .replicated import finished, unpacked
+from .replicated import unpacked
 from .state import ServiceState
 from .storage_changes import change_storage
 from .storage_uuids import check_apart
@@ -179,18 +181,19 @@ class ServiceMachine:
                 check_not_carried_out(self.state, named)
             if self.state.fleet._consumers.moves and command.rules >= INSTANCES_BY_TYPE:
                 guests.check_no_sources(self.state, named)
-        if isinstance(command.command, PlaceMany):
-            return (yield from placing.place_many(self.state, command.command.requests, command.now))
         steps = in_steps(self.state, command.command, command.now)
-        return as_told(self.state.tenants, command, self._do(command)) if steps is None else (yield from steps)
+        try:
+            answer = self._do(command) if steps is None else (yield from steps)
+        finally:
+            if isinstance(command.command, SelectDestinations):
+                self._note(command, named)
+        return as_told(self.state.tenants, command, answer)
 
     def _do(self, command: Order) -> Any:
         state = self.state
         match command.command:
             case Place(request=request):
                 return placing.place_one(state, request, command.now)
-            case Hold():
-                return guests.hold(state, command.command, command.now)
             case ConfirmHold(uuids=uuids):
                 return guests.confirm_hold(state, uuids)
             case Release(uuids=uuids, claim=claim):
@@ -221,10 +224,7 @@ class ServiceMachine:
             case AddServerGroup() | RemoveServerGroup():
                 return guests.change_groups(state, command.command, command.now)
             case SelectDestinations(request=request, replaces=replaces):
-                try:
-                    return select_destinations(state, request, command.now, replaces=replaces)
-                finally:
-                    self._note(command, request.instance_uuids)
+                return select_destinations(state, request, command.now, replaces=replaces)
             case PlacementWrite():
                 return self._write_placement(command, command.command)
             case other:
@@ -347,7 +347,7 @@ class ServiceMachine:
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
-            last = max(_end_of_run(self.state, commands, first), first + (type(commands[first].command) is Place))
+            last = max(_end_of_run(self.state, commands, first), first + _is_short(commands[first].command))
             if last > first:
                 outcomes += yield from self._place_run(
                     commands[first:last], None if wanted is None else wanted[first:last]
@@ -481,12 +481,17 @@ def _is_alone(state: ServiceState, order: Order) -> bool:
     return not is_internal(order.user) and rights.depends_on_guests(order.command.request, state)
 
 
+def _is_short(command: AnyCommand) -> bool:
+    """True for a placement that takes one step."""
+    return type(command) is Place and not (len(command.request.instance_uuids) > 1 and is_long(command.request))
+
+
 def _end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> int:
     """End of the placements of one time that begin at ``first`` and can be decided together."""
     now, last = commands[first].now, first
     while last < len(commands):
         order = commands[last]
-        if order.now != now or type(order.command) is not Place:
+        if order.now != now or not _is_short(order.command):
             break
         if order.user != LOCAL and order.rules and _is_alone(state, order):
             break

@@ -15,9 +15,11 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from ...placement.decide.batch_decisions import Decisions
+from ...placement.decide.in_steps import is_long
 from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError, NoValidHost
 from ...placement.types.request import Request
+from ...placement.types.steps import finished
 from ..engine_commands import Asked, KnownSpec, Placed
 from ..errors import DEPENDS_ON_COMMAND, InternalError, StateUnknown, checked_outcome
 from ..tenancy.usage import INSTANCES
@@ -145,13 +147,9 @@ class _Placing:
 
     def decide(self) -> None:
         """Have the engine decide all that wait."""
-        waiting, self.waiting = self.waiting, []
+        waiting = self._taken_up()
         if not waiting:
             return
-        tenants, usage = self.state.tenants, self.state.usage
-        for _, _, request, reserved in waiting if self._limited else ():
-            if reserved:
-                usage.add(tenants, request.project_id, reserved, -1)
         failed = False
         parts = ((waiting, None),) if self.state.sampler is None else self._parts(self.state.sampler, waiting)
         for part, sampler in parts:
@@ -163,6 +161,29 @@ class _Placing:
             if failed:
                 for each in part:
                     self._take_alone(each)
+
+    def _taken_up(self) -> list[_Waiting]:
+        """All that wait, for which nothing is reserved any more."""
+        waiting, self.waiting = self.waiting, []
+        tenants, usage = self.state.tenants, self.state.usage
+        for _, _, request, reserved in waiting if self._limited else ():
+            if reserved:
+                usage.add(tenants, request.project_id, reserved, -1)
+        return waiting
+
+    def decide_in_steps(self) -> Generator[None, None, None]:
+        """``decide``, in steps where one request waits that takes several."""
+        if len(self.waiting) != 1 or not is_long(self.waiting[0][1]):
+            self.decide()
+            return
+        ((position, asked, request, _),) = self._taken_up()
+        try:
+            decisions = yield from self.state.engine.place_in_steps(request)
+        except (HostlerError, *DEPENDS_ON_COMMAND) as error:
+            checked_outcome(error)
+            self.errors[position] = error if isinstance(error, HostlerError) else unexpected()
+            return
+        self._count((position,), (asked,), (request,), decisions)
 
     @staticmethod
     def _parts(sampler: PhaseSampler, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
@@ -194,6 +215,11 @@ class _Placing:
             )
         except (HostlerError, *DEPENDS_ON_COMMAND) as error:
             raise Undone from checked_outcome(error)
+        self._count(positions, asked, requests, decisions)
+
+    def _count(
+        self, positions: Sequence[int], asked: Sequence[Asked], requests: Sequence[Request], decisions: Decisions
+    ) -> None:
         try:
             self._charge(positions, asked, requests, decisions)
         except Exception as error:  # the engine has them, the account has not
@@ -272,7 +298,20 @@ def unexpected() -> InternalError:
 
 def place_one(state: ServiceState, asked: Asked, now: float) -> Decision:
     """Place a request. HostlerError if it is refused for another reason than that no host passes."""
-    (outcome,) = place_run(state, (asked,), now, (True,))
+    return finished(place_one_in_steps(state, asked, now, at_once=True))
+
+
+def place_one_in_steps(
+    state: ServiceState, asked: Asked, now: float, *, at_once: bool = False
+) -> Generator[None, None, Decision]:
+    """The same in steps, where it takes more than a millisecond; between two of them nothing has changed."""
+    placing = _Placing(state, now)
+    placing.add(0, asked)
+    if at_once:
+        placing.decide()
+    else:
+        yield from placing.decide_in_steps()
+    (outcome,) = _outcomes(placing, 1, (True,))
     if isinstance(outcome, HostlerError):
         raise outcome
     assert isinstance(outcome, Decision), "it is wanted"
@@ -287,7 +326,13 @@ def place_run(
     for position, each in enumerate(asked):
         placing.add(position, each)
     placing.decide()
-    outcomes: list[PackedDecision | Decision | HostlerError | None] = [None] * len(asked)
+    return _outcomes(placing, len(asked), wanted)
+
+
+def _outcomes(
+    placing: _Placing, count: int, wanted: Sequence[bool] | None
+) -> list[PackedDecision | Decision | HostlerError | None]:
+    outcomes: list[PackedDecision | Decision | HostlerError | None] = [None] * count
     for positions, requests, decisions, _ in placing.decided:
         unplaced = decisions.rows < 0
         refused = unplaced.tolist() if unplaced.any() else _NONE_REFUSED
@@ -301,7 +346,7 @@ def place_run(
         for index in compress(range(len(positions)), refused):
             found = outcomes[positions[index]]
             if isinstance(found, Decision) and index not in decisions.errors:
-                outcomes[positions[index]] = _advised(state, requests[index], found)
+                outcomes[positions[index]] = _advised(placing.state, requests[index], found)
     for position, error in placing.errors.items():
         outcomes[position] = error
     for position, known in placing.known.items():
@@ -356,7 +401,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
     specs, first = list(map(bytes, map(_SPEC, asked))), 0
     for end in _steps(specs, weights_of(asked), state.specs):
         if first:
-            placing.decide()
+            yield from placing.decide_in_steps()
             yield
         step = asked[first:end]
         if all(map(_UUIDS, step)):  # hardly two of them are equal
@@ -367,7 +412,7 @@ def place_many(state: ServiceState, asked: Sequence[Asked], now: float) -> Gener
             count = len(list(alike))
             placing.add(first, each, specs[first], count)
             first += count
-    placing.decide()
+    yield from placing.decide_in_steps()
     yield
     hosts: list[str | None] = [None] * len(asked)
     uuids = [""] * len(asked)

@@ -67,16 +67,6 @@ def unpacked(result: Any) -> Any:
     return result.unpack() if type(result) is PackedDecision else result
 
 
-def finished(steps: Generator[None, None, T]) -> T:
-    """What steps return, taken without a pause."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-
-
 class Replayed(NamedTuple, Generic[Command, Result]):
     """An observer that also receives the commands ``after`` a sequence number that a recovery replays."""
 

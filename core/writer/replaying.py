@@ -13,7 +13,7 @@ from ..errors import InternalError, StateUnknown, UnreadableCommand, checked_out
 from ..forks import ChildFailed, NoChild, tried_in_child
 from ..journal.journal import Record
 from ..journal.progress import Apart, CommandSetApart, UnderWay, read_apart, set_apart
-from ..machine.replicated import BatchMachine, Command, GuardedMachine, Machine, Replayed, Result, finished
+from ..machine.replicated import BatchMachine, Command, GuardedMachine, Machine, Replayed, Result
 from .idempotent_answers import Answers
 
 OUT_OF_MEMORY_SCORE: Final = 1_000

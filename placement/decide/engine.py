@@ -4,7 +4,7 @@ decisions."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -27,6 +27,7 @@ from .context import DecisionContext
 from .explain.explanation import Explanation, explain
 from .explain.refusals import advised
 from .fits import Fit, SharedFit, fits, fits_many
+from .in_steps import place_alone
 from .placement import place, ruled_out
 from .scan import Ranked, Scan
 from .scan_placement import ClaimHook
@@ -125,6 +126,12 @@ class Engine:
         have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
         """
         return place_batch(self._context, requests, self.place, strict=strict)
+
+    def place_in_steps(self, request: Request) -> Generator[None, None, Decisions]:
+        """``place_many`` of one request, not ``strict``, in steps: those with many instances or alternates take more
+        than a millisecond. At each pause the fleet is as before the request; others may read it then, and change forks
+        of it."""
+        return (yield from place_alone(self._context, request, self.place))
 
     def advise(self, request: Request, decision: Decision) -> Decision:
         """The refusal of a request by ``place_many`` as ``place`` gives it, with what would help as the fleet is now:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from ...ext.constants import SOFT_AFFINITY, SOFT_ANTI_AFFINITY
@@ -28,6 +28,24 @@ def place(
     leave: str | None = None,
 ) -> Decision:
     """The decision on a request, prepared; ``leave``: a service host that is ignored beside those that it ignores."""
+    decision = _decided(context, request, candidates, claim, leave)
+    return decision.place() if isinstance(decision, ScanPlacement) else decision
+
+
+def place_in_steps(context: DecisionContext, request: Request) -> Generator[None, None, Decision]:
+    """The same in steps, between which others may use other versions of the fleet."""
+    decision = _decided(context, request, None, None, None)
+    return (yield from decision.placing()) if isinstance(decision, ScanPlacement) else decision
+
+
+def _decided(
+    context: DecisionContext,
+    request: Request,
+    candidates: Mapping[str, Sequence[Any]] | None,
+    claim: ClaimHook | None,
+    leave: str | None,
+) -> Decision | ScanPlacement:
+    """The decision, or the scan that is to make it."""
     if leave is not None and (candidates is not None or claim is not None or context.compiled.custom):
         # A rule that is not ours may read the ignored hosts.
         request, leave = request.with_changes(spec=ignoring(request.spec, leave)), None
@@ -43,10 +61,9 @@ def place(
                 return decision
         if leave is not None:
             request = request.with_changes(spec=ignoring(request.spec, leave))
-        scheduling = ScanPlacement(context, request, candidates, claim)
+        return ScanPlacement(context, request, candidates, claim)
     except NoValidHost as error:
         return ruled_out(context, request, error)
-    return scheduling.place()
 
 
 def ruled_out(context: DecisionContext, request: Request, error: NoValidHost) -> Decision:

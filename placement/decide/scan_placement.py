@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from ..request.host_selection import skips_filters
 from ..types.decision import Alternate, Decision, ScorePart, Selection
 from ..types.errors import InvalidValue
 from ..types.request import Request
+from ..types.steps import finished
 from ..types.validation import shown
 from .claim import Allocations, Claimed, allocations_of, extras_for, forgotten
 from .compiled_filter import row_results
@@ -31,6 +32,10 @@ tried."""
 
 SEVERAL: Final = 3
 """Instances from which on it pays to keep what is left in columns."""
+STEP: Final = 12
+"""Instances that are placed in one step."""
+ALTERNATES: Final = 64
+"""Alternates that are told in one step."""
 
 
 class ScanPlacement(Scan):
@@ -46,6 +51,7 @@ class ScanPlacement(Scan):
         if claim is not None and not callable(claim):
             raise InvalidValue(f"claim must be a function, got {shown(claim)}", field="claim")
         super().__init__(context, request, candidates)
+        self._given = request
         self.claim = claim
         self.claims: list[tuple[str, str, bool]] = []
         self._settled = False
@@ -54,6 +60,32 @@ class ScanPlacement(Scan):
 
     def place(self) -> Decision:
         """Claim a host for every instance, all or nothing."""
+        return finished(self._placing())
+
+    def placing(self) -> Generator[None, None, Decision]:
+        """``place`` in steps of about a millisecond, between which others may use other versions of the fleet: those of
+        this scan's are its own."""
+        fleet = self.fleet
+        start, sequence, epoch = fleet._history.hold(), fleet._heads.sequence, fleet._topology_epoch
+        steps = self._placing()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                decision: Decision = end.value
+                return decision
+            yield
+            self.context.fleet  # noqa: B018  # the state comes back to this version
+            self.signature.refresh()
+            self.signature.ranking.refresh()
+            if self.signature.stale or fleet._topology_epoch != epoch:
+                # What others did has made what was compiled invalid: all of it again, at once.
+                steps.close()
+                fleet._history.go(start)
+                fleet._heads.sequence = sequence
+                return ScanPlacement(self.context, self._given).place()
+
+    def _placing(self) -> Generator[None, None, Decision]:
         context, request = self.context, self.request
         ranked = self.rank()
         draws = Draws(context.decision_seed())
@@ -65,6 +97,8 @@ class ScanPlacement(Scan):
         made: list[tuple[Claimed, NDArray[np.int32], NDArray[np.float64], tuple[ScorePart, ...]]] = []
         try:
             for index, uuid in enumerate(uuids):
+                if index % STEP == 0 and len(uuids) > STEP:
+                    yield
                 self.instance = uuid
                 if index > 0:
                     rows, weights = self._next(rows, draws)
@@ -76,10 +110,12 @@ class ScanPlacement(Scan):
                 self._clean_up(made)
                 self.fleet._history.go(start)
                 return self._refused(ranked, len(made))
-            return self._decision(ranked, made, draws)
+            return (yield from self._decision(ranked, made, draws))
         except BaseException:
             self.fleet._history.go(start)
             raise
+        finally:
+            self._remaining = None  # which refers to this scan
 
     def _choose_first(
         self, rows: NDArray[np.int32], weights: NDArray[np.float64], draws: Draws
@@ -247,20 +283,27 @@ class ScanPlacement(Scan):
             claims=tuple(self.claims),
         )
 
-    def _decision(self, ranked: Ranked, made: Sequence[Any], draws: Draws) -> Decision:
+    def _decision(self, ranked: Ranked, made: Sequence[Any], draws: Draws) -> Generator[None, None, Decision]:
         chosen = {claimed.row for claimed, *_ in made}
         last = made[-1]
         if len(made) > 1 and self.request.alternates:
             rows, weights = self._next(last[1], draws)
         else:
             rows, weights = last[1], last[2]
+        selections, alternates = list[Selection](), 0
+        for claimed, *_ in made:
+            if alternates >= ALTERNATES:
+                yield
+                alternates = 0
+            selections.append(self._selected(claimed, chosen, rows, weights))
+            alternates += self.request.alternates
         seed = self.context.decision_seed()
         return Decision(
             sequence=self.context.next_sequence(),
             request_id=self.request.request_id,
             considered=len(ranked.considered),
             removed=ranked.removed,
-            selections=tuple(self._selected(claimed, chosen, rows, weights) for claimed, *_ in made),
+            selections=tuple(selections),
             claims=tuple(self.claims),
             seed=seed,
         )

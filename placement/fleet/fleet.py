@@ -71,6 +71,16 @@ class Fleet(FleetParts):
         self._heads.share(other._head)
         return other
 
+    @staticmethod
+    def _replace(fleet: Fleet, fork: Fleet) -> None:
+        """Have a fleet go on from the version of its fork, which is not used any more. O(1) if the state is there."""
+        _heads_of(fleet).replace(_head_of(fleet), _head_of(fork))
+
+    @staticmethod
+    def _drop(fleet: Fleet, fork: Fleet) -> None:
+        """Go back to the version of a fleet; its fork is not used any more. O(changes)."""
+        _heads_of(fleet).drop(_head_of(fleet), _head_of(fork))
+
     def _state(self) -> Fleet:
         """The state at whichever version it is, for what the versions share (compiled signatures, indices): who uses
         it has entered a handle before."""
@@ -349,6 +359,17 @@ class Fleet(FleetParts):
         return self._consumers.value(self.consumer_id(uuid), self.resource_classes, self._group_uuids)
 
 
+def _head_of(fleet: Fleet) -> Head:
+    """The head of a handle, which does not enter it."""
+    head: Head = object.__getattribute__(fleet, "_head")
+    return head
+
+
+def _heads_of(fleet: Fleet) -> Heads:
+    heads: Heads = object.__getattribute__(fleet, "__dict__")["_heads"]
+    return heads
+
+
 class _AwayFleet(Fleet):
     """A handle while the state is at another version: any use of an attribute brings it back first."""
 
@@ -358,9 +379,7 @@ class _AwayFleet(Fleet):
         if name == "__class__":
             return object.__getattribute__(self, name)
         if name != "_set_present":
-            head: Head = object.__getattribute__(self, "_head")
-            heads: Heads = object.__getattribute__(self, "__dict__")["_heads"]
-            heads.enter(head)
+            _heads_of(self).enter(_head_of(self))
         return object.__getattribute__(self, name)
 
 

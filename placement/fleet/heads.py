@@ -56,6 +56,20 @@ class Heads:
         head.sequence, head.volume_sequence = self.sequence, self.volume_sequence
         head.tell(False)
 
+    def replace(self, head: Head, other: Head) -> None:
+        """Have ``head`` go on from the version of ``other``, which is not used any more. O(1) if the state is there,
+        else O(changes between the two)."""
+        self.enter(other)
+        other.tell(False)
+        head.version = other.version = None
+        self.present = head
+        head.tell(True)
+
+    def drop(self, head: Head, other: Head) -> None:
+        """Go back to ``head``; ``other`` is not used any more. O(changes between the two)."""
+        self.enter(head)
+        other.version = None
+
     def enter(self, head: Head) -> None:
         """Move the state to ``head``. O(1) if it is there, else O(changes between the two), plus the cost of
         ``Services.advance`` if the times differ. No-op while the history moves: an operation that is undone or redone

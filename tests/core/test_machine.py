@@ -16,7 +16,7 @@ from hostler.core import engine_commands as p
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order, PlacementWrite
 from hostler.core.machine.provider_queries import Aggregates, aggregates
-from hostler.core.machine.replicated import finished
+from hostler.placement.types.steps import finished
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
 from hostler.core.tenancy.tenants import LOCAL

@@ -13,7 +13,7 @@ from hostler.core.journal.journal import Journal
 from hostler.core.machine.event_log import History
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
-from hostler.core.machine.replicated import finished
+from hostler.placement.types.steps import finished
 from hostler.core.process.audit import LineEncoder, line_of
 from hostler.core.process.metrics import Metrics
 from hostler.core.writer.writer import open_writer

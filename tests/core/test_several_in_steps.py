@@ -1,0 +1,159 @@
+"""Requests for many instances are placed in steps: with the outcome and the state that they have at once, whatever
+others ask between two steps, and who then looks sees the state before the request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core import engine_commands as p
+from hostler.core.cluster.state_digest import state_digest
+from hostler.core.machine import long_commands, placing
+from hostler.core.machine import machine as machines
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import SelectDestinations
+from hostler.core.tenancy import commands as c
+from hostler.ext.tables import format_uuid
+from hostler.placement.decide import in_steps, scan_placement
+from hostler.placement.types.decision import PackedDecision
+from hostler.placement.types.errors import HostlerError
+from hostler.placement.types.host import Host
+from hostler.placement.types.request import Flavor, Request, RequestSpec
+from tests.core.orders import NOW, order
+from tests.seeds import seeds
+
+HOSTS, COMMANDS = 24, 12
+GROUPS = {policy: f"00000000-0000-4000-8000-0000000000{at:02}" for at, policy in enumerate(
+    ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
+)}
+
+
+def world(chance: random.Random) -> ServiceMachine:
+    """Hosts of few or many sizes, server groups, and a project with a limit."""
+    sizes = chance.choice([1, 3, 100])
+    hosts = tuple(
+        Host(
+            host=f"n{number}",
+            vcpus_total=16 + chance.randrange(sizes),
+            total_usable_ram_mb=65_536 + 64 * chance.randrange(sizes),
+            total_usable_disk_gb=900,
+            hypervisor_version=chance.randrange(2),
+        )
+        for number in range(HOSTS)
+    )
+    made = ServiceMachine()
+    setup: list[Any] = [p.AddHosts(hosts=hosts), c.CreateDomain(id="d"), c.CreateProject(id="limited", domain="d")]
+    setup += [c.SetLimits(scope="project:limited", limits={"instances": 70})]
+    setup += [p.AddServerGroup(uuid=uuid, policy=policy) for policy, uuid in GROUPS.items()]
+    for command in setup:
+        made.apply(order(command))
+    return made
+
+
+def wish(chance: random.Random, most: int = 20) -> p.Asked:
+    """A request for some instances."""
+    vcpus, memory_mb = chance.choice([1, 1, 2, 30]), chance.choice([64, 512, 9_000])
+    spec = {"flavor": {"name": "f", "vcpus": vcpus, "memory_mb": memory_mb}}
+    if chance.random() < 0.2:
+        spec["ignore_hosts"] = [f"n{chance.randrange(HOSTS)}"]  # type: ignore[assignment]  # of another type
+    uuids = tuple(format_uuid(chance.getrandbits(64), chance.getrandbits(64)) for _ in range(chance.randint(1, most)))
+    if chance.random() < 0.1:
+        uuids = (*uuids, uuids[0])
+    return p.Asked(
+        spec=msgspec.Raw(msgspec.msgpack.encode(spec)),
+        instance_uuids=uuids,
+        project_id=chance.choice(["", "limited", "q"]),
+        server_group=chance.choice([None, None, *GROUPS.values()]),
+        alternates=chance.choice([0, 0, 3]),
+    )
+
+
+def command_of(chance: random.Random) -> Any:
+    match chance.randrange(5):
+        case 0:
+            return p.Hold(request=wish(chance), expires_in=1e6)
+        case 1:
+            return p.PlaceMany(requests=tuple(wish(chance) for _ in range(4)))
+        case 2:
+            return SelectDestinations(request=wish(chance))
+    return p.Place(request=wish(chance))
+
+
+@contextmanager
+def steps_of(instances: float) -> Iterator[None]:
+    """With so many instances a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_steps, "MANY", instances)
+        patch.setattr(in_steps, "ALTERNATES", instances)
+        patch.setattr(scan_placement, "STEP", instances)
+        patch.setattr(scan_placement, "ALTERNATES", instances)
+        yield
+
+
+def outcome_of(made: ServiceMachine, command: Any, pause: Callable[[], object] = lambda: None) -> Any:
+    steps = made.carry_out([order(command)])
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            (outcome,) = end.value
+            if isinstance(outcome, HostlerError):
+                return type(outcome).__name__, str(outcome)
+            return outcome.unpack() if isinstance(outcome, PackedDecision) else outcome
+        pause()
+
+
+def look(made: ServiceMachine, chance: random.Random) -> None:
+    """Ask what others may ask meanwhile."""
+    engine = made.state.engine
+    spec = RequestSpec(flavor=Flavor(name="f", vcpus=chance.choice([1, 2, 30]), memory_mb=chance.choice([64, 512])))
+    request = Request(spec=spec, now=NOW)
+    match chance.randrange(5):
+        case 0:
+            engine.rank(request)
+        case 1:
+            engine.what_if().place(request)
+        case 2:
+            fork = engine.fork()
+            fork.fleet.set_service("n1", disabled=True)
+            fork.fleet.set_traits("n2", ["HW_CPU_X86_AVX"])
+            fork.place(request)
+        case 3:
+            engine.fits(request)
+
+
+@pytest.mark.parametrize("seed", seeds(6, "several in steps"))
+def test_steps_end_as_one_does_and_show_nothing_before_they_end(seed: int) -> None:
+    chance, meanwhile = random.Random(seed), random.Random(seed)
+    made, at_once = world(random.Random(seed)), world(random.Random(seed))
+    placed = paused = 0
+    for _ in range(COMMANDS):
+        command, seen = command_of(chance), list[bytes]()
+        requests = command.requests if isinstance(command, p.PlaceMany) else ()
+        before = state_digest(made.state)
+
+        def pause() -> None:
+            if meanwhile.random() < 0.5:
+                look(made, meanwhile)
+                seen.append(state_digest(made.state))
+
+        with steps_of(3):
+            found = outcome_of(made, command, pause)
+        with steps_of(1e9):
+            states = {before}
+            expected = outcome_of(at_once, command, lambda: states.add(state_digest(at_once.state)))
+        assert found == expected, command
+        assert state_digest(made.state) == state_digest(at_once.state)
+        assert set(seen) <= states | {state_digest(at_once.state)}
+        assert requests or set(seen) <= {before}
+        placed += bool(getattr(found, "placed", False))
+        paused += len(seen)
+    made.state.fleet.check()
+    assert placed
+    assert paused
+
