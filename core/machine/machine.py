@@ -11,7 +11,6 @@ from typing import Any, Final
 import msgspec
 
 from ...placement.api.answers import Inventories, Provider, ProviderAggregates, ProviderTraits
-from ...placement.decide.in_steps import is_long
 from ...placement.storage.decision import VolumeDecision
 from ...placement.storage.with_guests import JointDecision
 from ...placement.types.decision import Decision, PackedDecision
@@ -87,6 +86,7 @@ from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, O
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import unpacked
+from .runs import end_of_run, is_short
 from .state import ServiceState
 from .storage_changes import change_storage
 from .storage_uuids import check_apart
@@ -194,6 +194,10 @@ class ServiceMachine:
         match command.command:
             case Place(request=request):
                 return placing.place_one(state, request, command.now)
+            case Hold():
+                return finished(guests.hold(state, command.command, command.now))
+            case PlaceMany(requests=requests):
+                return finished(placing.place_many(state, requests, command.now))
             case ConfirmHold(uuids=uuids):
                 return guests.confirm_hold(state, uuids)
             case Release(uuids=uuids, claim=claim):
@@ -347,7 +351,7 @@ class ServiceMachine:
         outcomes: list[Any] = []
         while len(outcomes) < len(commands):
             first = len(outcomes)
-            last = max(_end_of_run(self.state, commands, first), first + _is_short(commands[first].command))
+            last = max(end_of_run(self.state, commands, first), first + is_short(commands[first].command))
             if last > first:
                 outcomes += yield from self._place_run(
                     commands[first:last], None if wanted is None else wanted[first:last]
@@ -473,27 +477,3 @@ _RESULTS: Final[dict[str, Any]] = {
     **{kind.__name__: kind for kind in (SnapshotPlaced, GroupPlaced, VolumeMoved, BackupPlaced)},
     **{kind.__name__: kind for kind in (Provider, Inventories, ProviderTraits, ProviderAggregates)},
 }
-
-
-def _is_alone(state: ServiceState, order: Order) -> bool:
-    """True if whether a placement is allowed depends on what those before it have done."""
-    assert isinstance(order.command, Place)
-    return not is_internal(order.user) and rights.depends_on_guests(order.command.request, state)
-
-
-def _is_short(command: AnyCommand) -> bool:
-    """True for a placement that takes one step."""
-    return type(command) is Place and not (len(command.request.instance_uuids) > 1 and is_long(command.request))
-
-
-def _end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> int:
-    """End of the placements of one time that begin at ``first`` and can be decided together."""
-    now, last = commands[first].now, first
-    while last < len(commands):
-        order = commands[last]
-        if order.now != now or not _is_short(order.command):
-            break
-        if order.user != LOCAL and order.rules and _is_alone(state, order):
-            break
-        last += 1
-    return last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...placement.types.steps import finished
 from .. import storage_commands as s
 from . import storage_backends, volume_lives, volume_moves, volumes
 from .state import ServiceState
@@ -24,7 +25,7 @@ def change_storage(state: ServiceState, command: s.StorageBase, now: float) -> A
         case s.ManageVolume():
             return volumes.manage(state, command, now)
         case s.PlaceVolumeGroup():
-            return volumes.place_group(state, command, now)
+            return finished(volumes.place_group(state, command, now))
         case s.DeleteVolumeGroup(uuid=uuid):
             return volumes.delete_group(state, uuid)
         case s.PlaceTogether():

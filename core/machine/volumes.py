@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -242,8 +242,8 @@ def manage(state: ServiceState, command: ManageVolume, now: float) -> VolumeDeci
     return decision
 
 
-def place_group(state: ServiceState, command: PlaceVolumeGroup, now: float) -> GroupPlaced:
-    """Make a volume group with its volumes, all or none."""
+def place_group(state: ServiceState, command: PlaceVolumeGroup, now: float) -> Generator[None, None, GroupPlaced]:
+    """Make a volume group with its volumes, all or none, in steps; between two of them nothing has changed."""
     records, project = state.volumes, command.project_id
     if command.group_id is not None:
         uuid_words(command.group_id, "group_id")
@@ -265,8 +265,10 @@ def place_group(state: ServiceState, command: PlaceVolumeGroup, now: float) -> G
         now=now,
         request_id=command.request_id,
     )
+    yield
     with faults_refused():
-        decision = state.storage.place_group(request, most_tried=MOST_TRIED if state.rules >= BOUNDED else None)
+        most_tried = MOST_TRIED if state.rules >= BOUNDED else None
+        decision = yield from state.storage.place_group_in_steps(request, most_tried=most_tried)
     uuid = command.group_id or ""
     if decision.backend is not None:
         uuid = uuid or records.new_uuid("group")

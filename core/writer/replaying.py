@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Generic
 
 from ...placement.types.errors import HostlerError
+from ...placement.types.steps import finished
 from ..errors import InternalError, StateUnknown, UnreadableCommand, checked_outcome
 from ..forks import ChildFailed, NoChild, tried_in_child
 from ..journal.journal import Record

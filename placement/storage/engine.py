@@ -3,7 +3,7 @@ commands give the same decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,20 @@ class VolumeEngine:
         them together. ``most_tried``: volumes that may be placed to find it, with which no further backend is tried;
         None: any number. InvalidValue or DuplicateName. O(backends tried * volumes * pools)."""
         return volume_groups.place_group(self._context, request, most_tried)
+
+    def place_group_in_steps(
+        self, request: VolumeGroupRequest, *, most_tried: int | None = None
+    ) -> Generator[None, None, VolumeGroupDecision]:
+        """``place_group`` in steps of about a millisecond. At each pause the fleet is as before; others may read it
+        then, and change forks of it."""
+        fleet, aside = self.fleet, self._context.aside()
+        try:
+            decision = yield from volume_groups.place_group_in_steps(aside, request, most_tried)
+        except BaseException:
+            Fleet._drop(fleet, aside._fleet)
+            raise
+        Fleet._replace(fleet, aside._fleet)
+        return decision
 
     # forks
 

@@ -7,8 +7,9 @@ FilterScheduler._get_weighted_candidates_generic_group.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
 from dataclasses import replace
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..types.decision import Refusal
 from ..types.errors import DuplicateName, InvalidValue
+from ..types.steps import finished
 from ..types.validation import check_text, shown
 from .context import VolumeContext
 from .decision import PoolSelection, VolumeGroupDecision
@@ -28,53 +30,77 @@ from .pools.reports import moment
 from .pools.request import VolumeGroupRequest, VolumeRequest, VolumeSpec, VolumeType, check_volume_type
 from .scan import PoolRanking
 
+T = TypeVar("T")
 Order = list[tuple[str, float]]
 """(pool, weight), best first."""
+STEP: Final = 8
+"""Volumes that are ranked or placed in one step where there are up to a thousand pools."""
+BACKENDS: Final = 64
+"""Backends whose room is looked at in one step."""
+Steps: TypeAlias = Generator[None, None, T]
+_Counted: TypeAlias = tuple[list[tuple[tuple[str, float], int]], Refusal | None]
 
 
 def group_order(context: VolumeContext, request: VolumeGroupRequest) -> tuple[Order, Refusal | None]:
     """Cinder's list: the pools that it ranks for a group, best first, a pool as often as it was matched, which is
     exponential in the volumes; and why there are none. Charges nothing."""
-    counted, why = _counted_order(context, request)
+    counted, why = finished(_counted_order(context, request))
     return [each for each, times in counted for _ in range(times)], why
 
 
+def _pause(context: VolumeContext) -> Steps[None]:
+    """Let others use other versions of the fleet."""
+    try:
+        yield
+    finally:
+        context.fleet  # noqa: B018  # the state comes back to this version
+
+
+def _step(context: VolumeContext) -> int:
+    """Volumes of one step."""
+    return max(1, min(STEP, STEP * 1_000 // max(1, len(context.pools.row_of))))
+
+
 def _counted_order(
-    context: VolumeContext, request: VolumeGroupRequest
-) -> tuple[list[tuple[tuple[str, float], int]], Refusal | None]:
-    """The pools of ``group_order``, each once, with how often it was matched. O(volumes * pools)."""
+    context: VolumeContext, request: VolumeGroupRequest, dtype: type[object] = object
+) -> Steps[_Counted]:
+    """The pools of ``group_order``, each once, with how often it was matched (with the ``dtype`` bool: True).
+    O(volumes * pools)."""
     _check(context, request)
     ranking, why = _ranked(context, _group_filter_properties(context, request), "the group type")
     if why is not None:
         return [], why
-    backends, by_type = _Backends(context), ranking
-    times, mine = np.ones(0, object), np.zeros(0, np.intp)
-    counted: dict[Hashable, NDArray[np.object_]] = {}
+    backends, by_type, step = _Backends(context), ranking, _step(context)
+    times, mine = np.ones(0, dtype), np.zeros(0, np.intp)
+    counted: dict[Hashable, NDArray[Any]] = {}
     for index, volume in enumerate(request.volumes):
         alike = (id(volume.spec), volume.project_id, volume.user_id, id(volume.retry))
         if alike in counted:  # nothing has changed since: it finds the same pools
             times = times * counted[alike][mine]
             continue
+        if counted and len(counted) % step == 0:
+            yield from _pause(context)
         found, why = _ranked(context, context.filter_properties(volume), f"volume {index + 1}")
         if why is not None:
             return [], why
         if index == 0:
             ranking, mine = found, backends.of(found.rows)
-            times = np.ones(len(found.rows), object)
-            counted[alike] = backends.counts(found.rows)
+            times = np.ones(len(found.rows), dtype)
+            counted[alike] = backends.counts(found.rows, dtype)
         else:
-            counted[alike] = backends.counts(found.rows)
+            counted[alike] = backends.counts(found.rows, dtype)
             times = times * counted[alike][mine]
         if not times.any():
             sentence = f"No valid backend was found: none can take volume {index + 1} besides those before it"
             return [], Refusal(sentence=sentence, stage="group")
     if request.volumes:
-        times = times * backends.counts(by_type.rows)[mine]
+        times = times * backends.counts(by_type.rows, dtype)[mine]
         if not times.any():
             sentence = "No valid backend was found: none has the group type and room"
             return [], Refusal(sentence=sentence, stage="group")
     else:
-        times = np.ones(len(ranking.rows), object)
+        times = np.ones(len(ranking.rows), dtype)
+    yield from _pause(context)
     order = _order(context, ranking)
     return [(each, count) for each, count in zip(order, times.tolist(), strict=True) if count], None
 
@@ -85,23 +111,25 @@ class _Backends:
     def __init__(self, context: VolumeContext) -> None:
         self._pools = context.pools
         self._numbers: dict[str, int] = {}
-        self._of_row: dict[int, int] = {}
+        self._of_row = np.full(0, -1, np.intp)
+        """-1 for a row that was not asked for yet."""
 
     def of(self, rows: Rows) -> NDArray[np.intp]:
         """The number of the backend of each row. O(rows)."""
-        known, found = self._of_row, []
-        for row in rows.tolist():
-            number = known.get(row)
-            if number is None:
-                name = backend_part(self._pools.fact(row).backend_id)
-                number = known[row] = self._numbers.setdefault(name, len(self._numbers))
-            found.append(number)
-        return np.array(found, np.intp)
+        if len(rows) and (last := int(rows.max())) >= len(self._of_row):
+            more = np.full(max(last + 1 - len(self._of_row), len(self._of_row)), -1, np.intp)
+            self._of_row = np.concatenate([self._of_row, more])
+        found = self._of_row[rows]
+        for row in rows[found < 0].tolist():
+            name = backend_part(self._pools.fact(row).backend_id)
+            self._of_row[row] = self._numbers.setdefault(name, len(self._numbers))
+        numbers: NDArray[np.intp] = self._of_row[rows]
+        return numbers
 
-    def counts(self, rows: Rows) -> NDArray[np.object_]:
+    def counts(self, rows: Rows, dtype: type[object]) -> NDArray[Any]:
         """How many of the rows each backend has, by its number. O(rows)."""
         numbers = self.of(rows)
-        return np.bincount(numbers, minlength=len(self._numbers)).astype(object)
+        return np.bincount(numbers, minlength=len(self._numbers)).astype(dtype)
 
 
 def _check(context: VolumeContext, request: object) -> VolumeGroupRequest:
@@ -145,7 +173,8 @@ def replace_sentence(why: Refusal, sentence: str) -> Refusal:
 
 
 def _order(context: VolumeContext, ranking: PoolRanking) -> Order:
-    names = (context.pools.fact(row).backend_id for row in ranking.rows.tolist())
+    fact = context.pools.fact
+    names = [fact(row).backend_id for row in ranking.rows.tolist()]
     return list(zip(names, ranking.weights.tolist(), strict=True))
 
 
@@ -153,15 +182,28 @@ def place_group(
     context: VolumeContext, request: VolumeGroupRequest, most_tried: int | None = None
 ) -> VolumeGroupDecision:
     """See ``VolumeEngine.place_group``."""
+    return finished(place_group_in_steps(context, request, most_tried))
+
+
+def place_group_in_steps(
+    context: VolumeContext, request: VolumeGroupRequest, most_tried: int | None = None
+) -> Steps[VolumeGroupDecision]:
+    """The same in steps of about a millisecond, between which others may use other versions of the fleet."""
     _check(context, request)
+    yield from _pause(context)
     with context.deciding() as pools:
         pools.advance(request.now)
-        counted, why = _counted_order(context, request)
+        counted, why = yield from _counted_order(context, request, bool)
         order = [each for each, _ in counted]
         if why is None:
             tries, size = _Tries(most_tried), sum(volume.spec.size_gb for volume in request.volumes)
-            for backend in dict.fromkeys(backend_part(name) for name, _ in order):
-                chosen = _packed(context, request, backend, tries) if _may_hold(context, backend, size) else None
+            yield from _pause(context)
+            for at, backend in enumerate(dict.fromkeys(backend_part(name) for name, _ in order)):
+                chosen = None
+                if at % BACKENDS == BACKENDS - 1:
+                    yield from _pause(context)
+                if _may_hold(context, backend, size):
+                    chosen = yield from _packed(context, request, backend, tries)
                 if chosen is not None:
                     return _decision(context, request, order, None, backend, chosen)
             none = f"on none of {tries.backends} that were tried" if tries.over else "on none"
@@ -221,7 +263,7 @@ def _may_hold(context: VolumeContext, backend: str, size_gb: int) -> bool:
 
 def _packed(
     context: VolumeContext, request: VolumeGroupRequest, backend: str, tries: _Tries
-) -> tuple[PoolSelection, ...] | None:
+) -> Steps[tuple[PoolSelection, ...] | None]:
     """All volumes on pools of one backend, charged; None, and nothing charged, if they do not go in.
 
     First in the order asked for, each where the policy likes it best; then the largest first; then the largest first,
@@ -233,7 +275,9 @@ def _packed(
     tries.backends += not tries.over
     for order, tightly in ((as_asked, False), (largest_first, False), (largest_first, True)):
         again = order == as_asked and order is not as_asked and not tightly
-        chosen = None if tries.over or again else _tried(context, request, backend, order, tries, tightly=tightly)
+        if tries.over or again:
+            continue
+        chosen = yield from _tried(context, request, backend, order, tries, tightly=tightly)
         if chosen is not None:
             return chosen
     return None
@@ -247,11 +291,13 @@ def _tried(
     tries: _Tries,
     *,
     tightly: bool,
-) -> tuple[PoolSelection, ...] | None:
+) -> Steps[tuple[PoolSelection, ...] | None]:
     history = context.fleet._history
-    start, sequence = history.hold(), context.sequence
+    start, sequence, step = history.hold(), context.sequence, _step(context)
     chosen: dict[int, PoolSelection] = {}
-    for index in order:
+    for number, index in enumerate(order):
+        if number and number % step == 0:
+            yield from _pause(context)
         tries.placed()
         selection = _placed(context, request.volumes[index], backend, tightly=tightly)
         if selection is None:

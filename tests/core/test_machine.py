@@ -16,7 +16,6 @@ from hostler.core import engine_commands as p
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import AnyCommand, Order, PlacementWrite
 from hostler.core.machine.provider_queries import Aggregates, aggregates
-from hostler.placement.types.steps import finished
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.errors import QuotaExceeded
 from hostler.core.tenancy.tenants import LOCAL
@@ -25,6 +24,7 @@ from hostler.placement.fleet.inventories import Inventory
 from hostler.placement.types.decision import Decision
 from hostler.placement.types.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
 from hostler.placement.types.host import Aggregate
+from hostler.placement.types.steps import finished
 
 from .orders import NOW, asked, hosts, machine, order, place, uuid_of
 

@@ -13,11 +13,11 @@ from hostler.core.journal.journal import Journal
 from hostler.core.machine.event_log import History
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
-from hostler.placement.types.steps import finished
 from hostler.core.process.audit import LineEncoder, line_of
 from hostler.core.process.metrics import Metrics
 from hostler.core.writer.writer import open_writer
 from hostler.placement.types.decision import Decision, PackedDecision
+from hostler.placement.types.steps import finished
 
 from .orders import hosts, machine, order, place
 

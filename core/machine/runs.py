@@ -1,0 +1,37 @@
+"""Which placements that come one after the other are decided together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...placement.decide.in_steps import is_long
+from ..engine_commands import Place
+from ..tenancy import rights
+from ..tenancy.tenants import LOCAL, is_internal
+from .orders import AnyCommand, Order
+from .state import ServiceState
+
+
+def _is_alone(state: ServiceState, order: Order) -> bool:
+    """True if whether a placement is allowed depends on what those before it have done."""
+    assert isinstance(order.command, Place)
+    return not is_internal(order.user) and rights.depends_on_guests(order.command.request, state)
+
+
+def is_short(command: AnyCommand) -> bool:
+    """True for a placement that takes one step."""
+    return type(command) is Place and not (len(command.request.instance_uuids) > 1 and is_long(command.request))
+
+
+def end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> int:
+    """End of the placements of one time that begin at ``first`` and can be decided together; ``first`` if the one there
+    is to be carried out by itself."""
+    now, last = commands[first].now, first
+    while last < len(commands):
+        order = commands[last]
+        if order.now != now or not is_short(order.command):
+            break
+        if order.user != LOCAL and order.rules and _is_alone(state, order):
+            break
+        last += 1
+    return last
