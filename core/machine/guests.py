@@ -10,12 +10,9 @@ from typing import Final
 import msgspec
 
 from ...placement.decide.moves import expired, is_confirmed, pending, revert
-from ...placement.load.reports import expiring
-from ...placement.load.reports import report_hosts as load_reports
 from ...placement.plan.guests import Guests
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InUse, InvalidValue
-from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.moves import PendingMove
 from ...placement.types.request import Destination, RequestSpec
 from ..engine_commands import (
@@ -25,19 +22,16 @@ from ..engine_commands import (
     Hold,
     Move,
     RemoveServerGroup,
-    ReportHosts,
     Resize,
     SpecField,
 )
 from ..engine_commands import asked as asked_for
 from ..errors import DEPENDS_ON_COMMAND
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
-from .doubled import arrived
 from .edits import edit
 from .guest_claims import check_claim
 from .orders import INSTANCES_BY_TYPE, KEEPING_GUESTS
 from .placing import place_one_in_steps, unexpected
-from .report_columns import reports_of
 from .state import ServiceState
 
 EXPIRING: Final = 500
@@ -210,30 +204,6 @@ def expire_moves(state: ServiceState, now: float) -> Generator[None, None, None]
         if number and number % ENDING == 0:
             yield
         end_move(state, move.instance, confirm=move.on_expiry == "confirm")
-
-
-def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Reported:
-    """Take in reports of hosts; claims that no report has had for too long are released, in the usage as well. Hosts
-    stay in their resource pools."""
-    reports = reports_of(command, now)
-    late = expiring(state.fleet, reports, claim_timeout=command.claim_timeout)
-    held = [state.holding(uuid) for uuid in late]
-    reported = load_reports(state.fleet, map(state.with_pools, reports), claim_timeout=command.claim_timeout)
-    for project, amounts in held:
-        state.usage.add(state.tenants, project, amounts, -1)
-    state.requests.forget(late)
-    if state.holds:
-        # A host that has a guest shows that the hold was taken up.
-        state.holds.end((*late, *(uuid for report in reports for uuid in _included(report))))
-    if state.requests.doubled:
-        for report in reports:
-            arrived(state.requests.doubled, report.host.nodename or report.host.host, report.host.instances)
-    return reported
-
-
-def _included(report: HostReport) -> Iterable[str]:
-    """Uuids of the guests that a report counts."""
-    return report.includes if report.includes is not None else report.host.instances
 
 
 def replace(state: ServiceState, command: Move | Resize, now: float, *, rules: int) -> Decision:

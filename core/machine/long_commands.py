@@ -15,11 +15,11 @@ import numpy as np
 
 from ...placement.decide.in_steps import is_long
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..engine_commands import ConfirmHold, Hold, Place, PlaceMany, Release, Spawned
+from ..engine_commands import ConfirmHold, Hold, Place, PlaceMany, Release, ReportHosts, Spawned
 from ..errors import StateUnknown
 from ..storage_commands import DeleteVolumeBackups, DeleteVolumes, DeleteVolumeSnapshots, PlaceVolumeGroup
 from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
-from . import guests, placing, volumes
+from . import guests, host_reports, placing, volumes
 from .destinations import are_new
 from .orders import INSTANCES_BY_TYPE, SelectDestinations
 from .state import ServiceState
@@ -73,6 +73,8 @@ def in_steps(state: ServiceState, command: object, now: float) -> Steps | None:
             return _of_guests(state, command)
         case DeleteVolumes() | DeleteVolumeSnapshots() | DeleteVolumeBackups() if len(command.uuids) > VOLUMES:
             return _of_volumes(state, command, now)
+        case ReportHosts():
+            return host_reports.report_hosts(state, command, now)
         case PlaceVolumeGroup():
             return volumes.place_group(state, command, now)
         case CreatePool() | SetPoolHosts() | DeletePool():

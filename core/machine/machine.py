@@ -73,7 +73,7 @@ from ..storage_commands import (
 )
 from ..tenancy import rights, volume_rights
 from ..tenancy.tenants import LOCAL, is_internal
-from . import guests, placing, volume_moves
+from . import guests, host_reports, placing, volume_moves
 from .destinations import select_destinations
 from .doubled import settle
 from .edits import edit
@@ -213,7 +213,7 @@ class ServiceMachine:
             case RevertMove(uuid=uuid):
                 return guests.end_move(state, uuid, confirm=False)
             case ReportHosts():
-                return guests.report_hosts(state, command.command, command.now)
+                return finished(host_reports.report_hosts(state, command.command, command.now))
             case RegionCommand():
                 return self._change_regions(command, command.command)
             case StorageBase():

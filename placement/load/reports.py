@@ -7,7 +7,7 @@ report has it, its allocation goes, or the claim timeout passes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from ..fleet.fleet import Fleet
 from ..types.errors import HostlerError, InvalidValue
 from ..types.host import Host, Service
 from ..types.host_report import HostReport, Reported
+from ..types.steps import finished, in_pieces
 from ..types.uuids import are_plain, by_plain_uuid
 from ..types.validation import finite, shown
 from . import instances
@@ -31,11 +32,15 @@ from .identity import rows_of
 from .replacement import replace_columns, shrink_tables
 from .usage import Guests, guests_on, with_moves
 
+FEW: Final = 64
+"""Reports that are taken in in about a millisecond."""
+LOOKED_AT: Final = 300
+"""Reports whose fields are checked in about a millisecond."""
 CLAIM_TIMEOUT: Final = 600.0
 """Seconds for which a claim is kept that the reports of its host do not include."""
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """Reports of different hosts, at their rows; ``ids`` are the consumers that they name, by ``positions``."""
 
     reports: Sequence[HostReport]
@@ -45,7 +50,7 @@ class _Chunk(NamedTuple):
     words: NDArray[np.uint64]
     uuids: Sequence[str]
 
-    def again(self, fleet: Fleet) -> _Chunk:
+    def again(self, fleet: Fleet) -> Chunk:
         """The same reports, with the consumers that are there now. O(guests)."""
         return self._replace(ids=find_uuids(fleet._kernel.consumers, self.words))
 
@@ -61,52 +66,91 @@ def report_hosts(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: 
     """
     timeout = finite(claim_timeout, "claim_timeout")
     fleet._reclaim.if_due()
-    checked = _checked(reports)
-    applied = added = 0
     stale: list[str] = []
-    expired: list[str] = []
-    drift: list[str] = []
     with all_or_nothing(fleet):
-        latest = _latest(checked, stale)
-        for start in range(0, len(latest), CHUNK):
-            some = latest[start : start + CHUNK]
-            hosts = [report.host for report in some]
-            fields = read_hosts(hosts)
-            rows, new = rows_of(fleet, hosts)
-            known = fleet._store.row["reported"][rows]
-            fresh = np.array([report.at for report in some]) >= known
-            stale += [_node(some[i].host) for i in np.flatnonzero(~fresh).tolist()]
-            applied += int(np.count_nonzero(fresh))
-            added += int(np.count_nonzero(new & fresh))
-            keep = np.flatnonzero(fresh)
-            if len(keep) < len(some):
-                some = [some[i] for i in keep.tolist()]
-                fields = read_hosts([report.host for report in some]) if some else {}
-            expired += _apply(fleet, some, fields, rows[keep], new[keep], timeout)
-            drifted = fleet._drift_of(rows[keep])
-            drift += [fleet.name(row) for row in drifted.tolist()]
+        latest = latest_of(checked_reports(reports), stale)
+        taken = [take_in(fleet, some, timeout) for some in in_pieces(latest, CHUNK)]
     shrink_tables(fleet)
-    return Reported(applied=applied, added=added, stale=tuple(stale), expired=tuple(expired), drift=tuple(drift))
+    return reported_of(taken, stale)
+
+
+class Taken(NamedTuple):
+    """What became of some reports; ``stale`` and ``drift``: (position among them, name of the host)."""
+
+    applied: int
+    added: int
+    stale: Sequence[tuple[int, str]]
+    expired: Sequence[str]
+    drift: Sequence[tuple[int, str]]
+
+
+def reported_of(taken: Iterable[Taken], stale: Iterable[str]) -> Reported:
+    """The answer. ``stale``: nodes of which there were several reports."""
+    each = list(taken)
+    return Reported(
+        applied=sum(some.applied for some in each),
+        added=sum(some.added for some in each),
+        stale=(*stale, *(name for some in each for _, name in some.stale)),
+        expired=tuple(uuid for some in each for uuid in some.expired),
+        drift=tuple(name for some in each for _, name in some.drift),
+    )
+
+
+def take_in(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Taken:
+    """Take in reports of different nodes together; a ``HostlerError`` may leave some of it done."""
+    hosts = [report.host for report in reports]
+    fields = read_hosts(hosts)
+    rows, new = rows_of(fleet, hosts)
+    known = fleet._store.row["reported"][rows]
+    fresh = np.array([report.at for report in reports]) >= known
+    stale = [(at, node_of(hosts[at])) for at in np.flatnonzero(~fresh).tolist()]
+    keep = np.flatnonzero(fresh)
+    if len(keep) < len(reports):
+        reports = [reports[at] for at in keep.tolist()]
+        fields = read_hosts([report.host for report in reports]) if reports else {}
+    expired = _apply(fleet, reports, fields, rows[keep], new[keep], timeout)
+    position = dict(zip(rows[keep].tolist(), keep.tolist(), strict=True))
+    drift = [(position[row], fleet.name(row)) for row in fleet._drift_of(rows[keep]).tolist()]
+    return Taken(len(keep), int(np.count_nonzero(new & fresh)), stale, expired, drift)
 
 
 def expiring(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT) -> list[str]:
     """Uuids of the claims that ``report_hosts`` would release for these reports. Changes nothing. O(guests), O(1) where
     no report has left out a claim."""
+    return finished(expiring_in_steps(fleet, list(reports), claim_timeout=claim_timeout))
+
+
+def expiring_in_steps(
+    fleet: Fleet, reports: Sequence[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT
+) -> Generator[None, None, list[str]]:
+    """The same in steps."""
     found: list[str] = []
     if not fleet._consumers.missing:
         return found
-    for report in _latest(_checked(reports), []):
-        row = fleet._names.find(_node(report.host))
-        if row < 0 or report.at < fleet._store.row["reported"][row]:
+    checked: list[HostReport] = []
+    for some in in_pieces(reports, LOOKED_AT):
+        checked += checked_reports(some)
+        yield
+    several = fleet._consumers.moves or fleet._consumers.also_on
+    concerned = {int(fleet._kernel.consumer(each)[2]) for each in fleet._consumers.missing}
+    latest = latest_of(checked, [])
+    yield
+    looked = 0
+    for report in latest:
+        row = fleet._names.find(node_of(report.host))
+        if (row not in concerned and not several) or row < 0 or report.at < fleet._store.row["reported"][row]:
             continue
-        chunk = _chunk(fleet, [report], np.array([row], np.int32))
+        if looked and looked % FEW == 0:
+            yield
+        looked += 1
+        chunk = chunk_of(fleet, [report], np.array([row], np.int32))
         guests = _guests(fleet, chunk)
         late, _ = _missing(fleet, chunk, guests, claim_timeout)
         found += [_uuid(fleet, consumer) for consumer in late if _is_own_claim(fleet, consumer)]
     return found
 
 
-def _checked(reports: Iterable[object]) -> list[HostReport]:
+def checked_reports(reports: Iterable[object]) -> list[HostReport]:
     """Reports whose own fields were looked through. O(reports)."""
     found: list[HostReport] = []
     for report in reports:
@@ -158,15 +202,15 @@ def _included(report: HostReport) -> list[str]:
     return list(named)
 
 
-def _node(host: Host) -> str:
+def node_of(host: Host) -> str:
     return host.nodename or host.host
 
 
-def _latest(reports: Sequence[HostReport], stale: list[str]) -> list[HostReport]:
+def latest_of(reports: Sequence[HostReport], stale: list[str]) -> list[HostReport]:
     """The latest report of each node, in the order in which nodes first come."""
     by_node: dict[str, HostReport] = {}
     for report in reports:
-        node = _node(report.host)
+        node = node_of(report.host)
         other = by_node.get(node)
         if other is not None:
             stale.append(node)
@@ -175,15 +219,15 @@ def _latest(reports: Sequence[HostReport], stale: list[str]) -> list[HostReport]
     return list(by_node.values())
 
 
-def _chunk(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> _Chunk:
+def chunk_of(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> Chunk:
     named = [_included(report) for report in reports]
     positions = np.repeat(np.arange(len(reports), dtype=np.int32), [len(uuids) for uuids in named])
     uuids = list(itertools.chain.from_iterable(named))
     words = np.ascontiguousarray(parse_many(uuids)) if uuids else np.zeros((0, 2), np.uint64)
-    return _Chunk(reports, rows, find_uuids(fleet._kernel.consumers, words), positions, words, uuids)
+    return Chunk(reports, rows, find_uuids(fleet._kernel.consumers, words), positions, words, uuids)
 
 
-def _guests(fleet: Fleet, chunk: _Chunk) -> Guests:
+def _guests(fleet: Fleet, chunk: Chunk) -> Guests:
     """The consumers on the chunk's hosts, and which of them their figures include. O(consumers)."""
     guests = guests_on(fleet, chunk.rows, chunk.ids, chunk.positions)
     if not fleet._consumers.moves or not fleet._consumers.counts_once:
@@ -203,7 +247,7 @@ def _apply(
     if not len(rows):
         return []
     columns = columns_of(fleet, [report.host for report in reports], fields)
-    chunk = _chunk(fleet, reports, rows)
+    chunk = chunk_of(fleet, reports, rows)
     guests = _guests(fleet, chunk)
     version = fleet.version
     expired = _expire(fleet, chunk, guests, timeout)
@@ -220,7 +264,7 @@ def _apply(
 # claims that reports leave out
 
 
-def _missing(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> tuple[list[int], dict[int, float]]:
+def _missing(fleet: Fleet, chunk: Chunk, guests: Guests, timeout: float) -> tuple[list[int], dict[int, float]]:
     """Consumers on top that reports have left out for longer than ``timeout``, and those left out for the first
     time."""
     late: list[int] = []
@@ -244,7 +288,7 @@ def _is_own_claim(fleet: Fleet, consumer: int) -> bool:
     return not fleet._kernel.consumer(consumer)[7] & SEEN and consumer not in fleet._consumers.notes
 
 
-def _expire(fleet: Fleet, chunk: _Chunk, guests: Guests, timeout: float) -> list[str]:
+def _expire(fleet: Fleet, chunk: Chunk, guests: Guests, timeout: float) -> list[str]:
     late, first = _missing(fleet, chunk, guests, timeout)
     own = [consumer for consumer in late if _is_own_claim(fleet, consumer)]
     uuids = [_uuid(fleet, consumer) for consumer in own]
@@ -280,7 +324,7 @@ def _see(fleet: Fleet, guests: Guests) -> None:
 # instances that come and go
 
 
-def _leave(fleet: Fleet, chunk: _Chunk) -> None:
+def _leave(fleet: Fleet, chunk: Chunk) -> None:
     """Reported instances without an allocation go where their host no longer has them; one that stands on another host
     as well, and is not missing from a report of that one too, is from now on there alone."""
     found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
@@ -309,13 +353,13 @@ def _leave(fleet: Fleet, chunk: _Chunk) -> None:
             left -= both.keys()
 
 
-def _come(fleet: Fleet, chunk: _Chunk) -> None:
+def _come(fleet: Fleet, chunk: Chunk) -> None:
     """Instances that are not known become consumers; those with a consumer on another row stand on both."""
     elsewhere: dict[int, dict[str, Any]] = {}
     unknown: dict[int, list[tuple[str, object]]] = {}
     rows = chunk.rows.tolist()
     found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
-    here = np.isin(_keys(chunk.ids, chunk.positions), _keys(found[0], found[1]), kind="sort")
+    here = np.isin(keys_of(chunk.ids, chunk.positions), keys_of(found[0], found[1]), kind="sort")
     for index in np.flatnonzero(~here).tolist():
         position, uuid = int(chunk.positions[index]), chunk.uuids[index]
         row, reported = rows[position], chunk.reports[position].host.instances
@@ -338,7 +382,7 @@ def _moving_from(fleet: Fleet, row: int) -> dict[str, Mapping[str, Any]]:
     return {uuid: known for uuid, known in standing.items() if uuid in moves and moves[uuid].source == name}
 
 
-def _keys(ids: NDArray[np.int32], positions: NDArray[np.int32]) -> NDArray[np.int64]:
+def keys_of(ids: NDArray[np.int32], positions: NDArray[np.int32]) -> NDArray[np.int64]:
     keys: NDArray[np.int64] = (ids.astype(np.int64) << 32) + positions
     return keys
 

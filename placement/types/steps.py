@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,3 +16,8 @@ def finished(steps: Generator[None, None, T]) -> T:
         except StopIteration as end:
             outcome: T = end.value
             return outcome
+
+
+def in_pieces(values: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """Values, at most so many at a time."""
+    return (values[first : first + most] for first in range(0, len(values), most))

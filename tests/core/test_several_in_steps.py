@@ -6,24 +6,30 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import SelectDestinations
 from hostler.core.tenancy import commands as c
 from hostler.ext.tables import format_uuid
 from hostler.placement.decide import in_steps, scan_placement
+from hostler.placement.storage import groups
+from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.decision import PackedDecision
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
 from tests.core.orders import NOW, order
 from tests.seeds import seeds
+from tests.volumes.values import storage_machine
+from tests.volumes.values import wish as volume
 
 HOSTS, COMMANDS = 24, 12
 GROUPS = {
@@ -94,8 +100,9 @@ def steps_of(instances: float) -> Iterator[None]:
         yield
 
 
-def outcome_of(made: ServiceMachine, command: Any, pause: Callable[[], object] = lambda: None) -> Any:
-    steps = made.carry_out([order(command)])
+def outcome_of(made: ServiceMachine, command: Any, pause: Callable[[], object] = lambda: None, now: float = NOW) -> Any:
+    """What becomes of a command; ``pause`` is called between its steps."""
+    steps = made.carry_out([order(command, now=now)])
     while True:
         try:
             next(steps)
@@ -111,7 +118,7 @@ def look(made: ServiceMachine, chance: random.Random) -> None:
     """Ask what others may ask meanwhile."""
     engine = made.state.engine
     spec = RequestSpec(flavor=Flavor(name="f", vcpus=chance.choice([1, 2, 30]), memory_mb=chance.choice([64, 512])))
-    request = Request(spec=spec, now=NOW)
+    request = Request(spec=spec, now=engine.fleet.now)
     match chance.randrange(5):
         case 0:
             engine.rank(request)
@@ -119,8 +126,9 @@ def look(made: ServiceMachine, chance: random.Random) -> None:
             engine.what_if().place(request)
         case 2:
             fork = engine.fork()
-            fork.fleet.set_service("n1", disabled=True)
-            fork.fleet.set_traits("n2", ["HW_CPU_X86_AVX"])
+            one, other, *_ = (fork.fleet.name(row) for row in range(2))
+            fork.fleet.set_service(one, disabled=True)
+            fork.fleet.set_traits(other, ["HW_CPU_X86_AVX"])
             fork.place(request)
         case 3:
             engine.fits(request)
@@ -157,4 +165,43 @@ def test_steps_end_as_one_does_and_show_nothing_before_they_end(seed: int) -> No
         paused += len(seen)
     made.state.fleet.check()
     assert placed
+    assert paused
+
+
+def group_of(chance: random.Random) -> s.PlaceVolumeGroup:
+    """A volume group that may be too large."""
+    largest = chance.choice([5, 60, 400])
+    kinds = chance.choice([("gold",), ("silver",), (None,), ("gold", "silver"), (None, "silver")])
+    wanted = []
+    for _ in range(chance.randint(0, 8)):
+        kind = chance.choice(kinds)
+        wanted.append(volume(size_gb=chance.randint(1, largest), **({} if kind is None else {"volume_type": kind})))
+    return s.PlaceVolumeGroup(volumes=tuple(wanted), project_id=chance.choice(["", "", "x"]))
+
+
+@pytest.mark.parametrize("seed", seeds(4, "groups in steps"))
+def test_volume_groups_end_as_at_once_and_show_nothing_before_they_end(seed: int) -> None:
+    chance, meanwhile = random.Random(seed), random.Random(seed)
+    made, at_once = storage_machine(), storage_machine()
+    paused = 0
+
+    def pause(before: bytes, free: list[float]) -> None:
+        nonlocal paused
+        paused += 1
+        if meanwhile.random() < 0.5:
+            storage = made.state.storage
+            assert [float(each) for each in storage.pools.columns["free"]] == free
+            storage.what_if().place(VolumeRequest(spec=VolumeSpec(size_gb=1), now=NOW))
+            look(made, meanwhile)
+            assert state_digest(made.state) == before
+
+    for _ in range(20):
+        command = group_of(chance)
+        before = state_digest(made.state), [float(each) for each in made.state.storage.pools.columns["free"]]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(groups, "STEP", 1)
+            patch.setattr(groups, "BACKENDS", 1)
+            found = outcome_of(made, command, partial(pause, *before))
+        assert found == outcome_of(at_once, command)
+        assert state_digest(made.state) == state_digest(at_once.state)
     assert paused

@@ -1,0 +1,128 @@
+"""Reports of thousands of hosts taken in some at a time, with the outcome that they have together.
+
+A report that says of its host what is known of it already, as to its guests, and of no other host, can be taken in by
+itself; those of new hosts, and of guests that come or go, are taken in together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ext.constants import REPORTED
+from ...ext.fleet_state import consumers_on_rows
+from ..fleet.fleet import Fleet
+from ..types.errors import HostlerError
+from ..types.host_report import HostReport, Reported
+from ..types.steps import in_pieces
+from ..types.validation import finite
+from .bulk import CHUNK, all_or_nothing
+from .replacement import shrink_tables
+from .reports import (
+    CLAIM_TIMEOUT,
+    FEW,
+    LOOKED_AT,
+    Taken,
+    checked_reports,
+    chunk_of,
+    keys_of,
+    latest_of,
+    node_of,
+    report_hosts,
+    reported_of,
+    take_in,
+)
+
+
+def report_hosts_in_steps(
+    fleet: Fleet, reports: Sequence[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT
+) -> Generator[None, None, Reported]:
+    """``report_hosts`` in steps of about a millisecond, between which others may read the fleet, and change forks of
+    it. No report lets a claim expire (``expiring``). The fields of all are checked before the first one is taken in;
+    what is refused after that is undone."""
+    if len(reports) > FEW:
+        try:
+            return (yield from _in_steps(fleet, reports, finite(claim_timeout, "claim_timeout")))
+        except HostlerError:
+            pass  # said below, as of all together
+    return report_hosts(fleet, reports, claim_timeout=claim_timeout)
+
+
+def _in_steps(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Generator[None, None, Reported]:
+    fleet._reclaim.if_due()
+    checked: list[HostReport] = []
+    for some in in_pieces(reports, LOOKED_AT):
+        checked += checked_reports(some)
+        yield
+    stale: list[str] = []
+    with all_or_nothing(fleet):
+        latest, taken = latest_of(checked, stale), list[Taken]()
+        for block in in_pieces(latest, CHUNK):
+            yield
+            taken.append((yield from _block(fleet, block, timeout)))
+    shrink_tables(fleet)
+    return reported_of(taken, stale)
+
+
+def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Generator[None, None, Taken]:
+    """Reports that are otherwise taken in together."""
+    alone: list[bool] = []
+    moving = _moving(fleet)
+    for some in in_pieces(reports, LOOKED_AT):
+        alone += _stand_alone(fleet, some, moving).tolist()
+        yield
+    found = list[tuple[Sequence[int], Taken]]()
+    parts = list(in_pieces([at for at, itself in enumerate(alone) if itself], FEW))
+    for positions in (*parts, [at for at, itself in enumerate(alone) if not itself]):
+        if positions:
+            found.append((positions, take_in(fleet, [reports[at] for at in positions], timeout)))
+            yield
+    return Taken(
+        sum(taken.applied for _, taken in found),
+        sum(taken.added for _, taken in found),
+        sorted((positions[at], name) for positions, taken in found for at, name in taken.stale),
+        [uuid for _, taken in found for uuid in taken.expired],
+        sorted((positions[at], name) for positions, taken in found for at, name in taken.drift),
+    )
+
+
+def _moving(fleet: Fleet) -> set[str]:
+    """Nodes that a move under way begins or ends at. O(moves)."""
+    return {name for move in fleet._consumers.moves.values() for name in (move.source, move.target)}
+
+
+def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str]) -> NDArray[np.bool_]:
+    """Which reports can be taken in by themselves. O(hosts + guests)."""
+    given = list(reports)
+    names = [node_of(report.host) for report in given]
+    rows = np.array([fleet._names.find(name) for name in names], np.int32)
+    apart = np.array(
+        [
+            row >= 0
+            and name not in moving
+            and row not in fleet._consumers.also_on
+            and fleet._service_host(row) == report.host.host
+            for row, name, report in zip(rows.tolist(), names, given, strict=True)
+        ],
+        np.bool_,
+    )
+    if fleet._shared_service_hosts:
+        apart[:] = False
+    there = np.flatnonzero(apart)
+    if not len(there):
+        return apart
+    chunk = chunk_of(fleet, [given[at] for at in there.tolist()], rows[there])
+    found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
+    held, named = keys_of(found[0], found[1]), keys_of(chunk.ids, chunk.positions)
+    for index in np.flatnonzero(~np.isin(named, held)).tolist():
+        at = int(chunk.positions[index])
+        if chunk.uuids[index] in chunk.reports[at].host.instances:
+            apart[there[at]] = False  # it comes
+    gone = ((found[3] & REPORTED) != 0) & ~np.isin(held, named)
+    apart[there[found[1][gone]]] = False
+    return apart
+
+
+__all__ = ["report_hosts_in_steps"]

@@ -1,0 +1,90 @@
+"""Reports of many hosts are taken in some at a time, with the outcome and the state that they have at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hostler.core import engine_commands as p
+from hostler.core.cluster.state_digest import state_digest
+from hostler.core.machine import host_reports
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.report_columns import columns_of
+from hostler.placement.load import reports, reports_in_steps
+from hostler.placement.types.host import Host, Service
+from hostler.placement.types.host_report import HostReport
+from tests.core.orders import NOW, hosts, machine, order, place, uuid_of
+from tests.seeds import seeds
+
+from .test_several_in_steps import look, outcome_of
+
+HOSTS = 7
+
+
+@contextmanager
+def reports_a_step(few: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for where in (reports, reports_in_steps, host_reports):
+            patch.setattr(where, "FEW", few)
+        for where in (reports, reports_in_steps):
+            patch.setattr(where, "LOOKED_AT", few)
+        patch.setattr(host_reports, "READ", few)
+        yield
+
+
+def world() -> ServiceMachine:
+    made = machine(HOSTS)
+    for number in range(20):
+        made.apply(order(place(number, vcpus=1 + number % 3, memory_mb=512)))
+    made.apply(order(p.Hold(request=place(30).request, expires_in=1e6)))
+    return made
+
+
+def report(chance: random.Random, now: float) -> HostReport:
+    """What a host may say of itself, and sometimes may not."""
+    number = chance.randrange(HOSTS + 2)
+    (host,) = hosts(1, vcpus_total=chance.choice([16, 16, 32]), cpu_allocation_ratio=chance.choice([4.0, 16.0]))
+    figures = {name: getattr(host, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
+    there = {uuid_of(each): {} for each in chance.sample(range(40), chance.randrange(6))}
+    if chance.random() < 0.02:
+        figures["uuid"] = uuid_of(900)
+    figures["cpu_allocation_ratio"] = chance.choice([4.0, 16.0] + [-1.0] * (chance.random() < 0.02))
+    return HostReport(
+        host=Host(host=f"node-{number}", instances=there, **figures),
+        at=now - chance.choice([0, 0, 0, 50]),
+        includes=chance.choice([None, frozenset(uuid_of(each) for each in range(chance.randrange(40)))]),
+        service=Service(disabled=chance.random() < 0.5),
+    )
+
+
+@pytest.mark.parametrize("seed", seeds(5, "reports in steps"))
+def test_reports_end_as_at_once(seed: int) -> None:
+    chance, meanwhile = random.Random(seed), random.Random(seed)
+    made, at_once = world(), world()
+    refused = paused = released = 0
+    for turn in range(14):
+        now = NOW + 20.0 * turn
+
+        def pause() -> None:
+            nonlocal paused
+            paused += 1
+            if meanwhile.random() < 0.3:
+                look(made, meanwhile)
+
+        given = [report(chance, now) for _ in range(chance.randint(1, 14))]
+        command: Any = columns_of(given)
+        command = p.ReportHosts(each=command.each, same=command.same, claim_timeout=60.0)
+        with reports_a_step(2):
+            found = outcome_of(made, command, pause, now=now)
+        with reports_a_step(1_000):
+            assert found == outcome_of(at_once, command, now=now)
+        assert state_digest(made.state) == state_digest(at_once.state)
+        refused += isinstance(found, tuple)
+        released += bool(getattr(found, "expired", ()))
+    made.state.fleet.check()
+    assert paused
+    assert refused < 14
