@@ -17,9 +17,15 @@ from ...placement.decide.in_steps import is_long
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..engine_commands import ConfirmHold, Hold, Place, PlaceMany, Release, ReportHosts, Spawned
 from ..errors import StateUnknown
-from ..storage_commands import DeleteVolumeBackups, DeleteVolumes, DeleteVolumeSnapshots, PlaceVolumeGroup
+from ..storage_commands import (
+    DeleteVolumeBackups,
+    DeleteVolumes,
+    DeleteVolumeSnapshots,
+    PlaceVolumeGroup,
+    ReportVolumeBackends,
+)
 from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
-from . import guests, host_reports, placing, volumes
+from . import guests, host_reports, placing, storage_backends, volumes
 from .destinations import are_new
 from .orders import INSTANCES_BY_TYPE, SelectDestinations
 from .state import ServiceState
@@ -75,6 +81,8 @@ def in_steps(state: ServiceState, command: object, now: float) -> Steps | None:
             return _of_volumes(state, command, now)
         case ReportHosts():
             return host_reports.report_hosts(state, command, now)
+        case ReportVolumeBackends():
+            return storage_backends.report(state, command, now)
         case PlaceVolumeGroup():
             return volumes.place_group(state, command, now)
         case CreatePool() | SetPoolHosts() | DeletePool():

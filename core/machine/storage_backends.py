@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from ...placement.storage.pools.backend_names import backend_part
-from ...placement.storage.pools.reports import BackendReport
+from ...placement.storage.pools.reports import BackendReport, check_report
 from ...placement.storage.pools.volumes import Volume
 from ...placement.types.errors import InUse, InvalidValue, UnknownName
-from ...placement.types.validation import MAX_NESTING, is_deeper
+from ...placement.types.validation import MAX_NESTING, check_text, is_deeper
 from ..storage_commands import (
     RemoveBackupService,
     RemoveVolumeBackend,
@@ -23,19 +23,46 @@ from ..storage_commands import (
 from .state import ServiceState
 from .volume_records import BackupService
 
+POOLS: Final = 24
+"""Pools of which reports are taken in in one step."""
 
-def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> int:
-    """Take in reports of backends, all or none; how many were not older than what was known."""
-    read = [(_report(each, now, f"reports[{at}]"), each.availability_zone) for at, each in enumerate(command.reports)]
-    taken, keys = 0, {host: service.key for host, service in state.storage.pools.services.items()}
-    with state.storage._context.deciding() as pools:
-        for each, zone in read:
-            taken += pools.report(each, availability_zone=zone)
-        now_of = ((key, pools.services[host].key) for host, key in keys.items())
+
+def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> Generator[None, None, int]:
+    """Take in reports of backends, all or none, in steps; how many were not older than what was known. Reports by which
+    services join or leave clusters are taken in at once."""
+    read = list[tuple[BackendReport, str | None]]()
+    weight = 0
+    for at, each in enumerate(command.reports):
+        if weight > POOLS:
+            yield
+            weight = 0
+        read.append((_report(each, now, f"reports[{at}]"), each.availability_zone))
+        weight += _pools_of(each.capabilities)
+    for given, zone in read:
+        check_report(given)
+        check_text(zone or "nova", "availability_zone")
+    context, taken = state.storage._context, 0
+    keys = {host: service.key for host, service in context.pools.services.items()}
+    joined = any(keys.get(given.host, given.host) != (given.cluster_name or given.host) for given, _ in read)
+    yield
+    with context.deciding():
+        for number, (given, zone) in enumerate(read):
+            if number and weight > POOLS and not joined:
+                yield
+                weight = 0
+            taken += context.pools.report(given, availability_zone=zone)
+            weight += _pools_of(given.capabilities)
+        services = context.pools.services
+        now_of = ((key, services[host].key) for host, key in keys.items())
         renamed = {before: after for before, after in now_of if before != after}
     if renamed:
         _follow(state, renamed)
     return taken
+
+
+def _pools_of(capabilities: Mapping[str, Any]) -> int:
+    pools = capabilities.get("pools")
+    return len(pools) if isinstance(pools, list) and pools else 1
 
 
 def _follow(state: ServiceState, renamed: Mapping[str, str]) -> None:

@@ -52,7 +52,7 @@ def _change_others(state: ServiceState, command: s.StorageBase, now: float) -> A
         case s.DeleteVolumeBackups(uuids=uuids):
             return volumes.delete_backups(state, uuids)
         case s.ReportVolumeBackends():
-            return storage_backends.report(state, command, now)
+            return finished(storage_backends.report(state, command, now))
         case s.SetVolumeBackend():
             return storage_backends.set_backend(state, command)
         case s.RemoveVolumeBackend():

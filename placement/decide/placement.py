@@ -29,13 +29,13 @@ def place(
 ) -> Decision:
     """The decision on a request, prepared; ``leave``: a service host that is ignored beside those that it ignores."""
     decision = _decided(context, request, candidates, claim, leave)
-    return decision.place() if isinstance(decision, ScanPlacement) else decision
+    return decision if isinstance(decision, Decision) else decision.place()
 
 
 def place_in_steps(context: DecisionContext, request: Request) -> Generator[None, None, Decision]:
     """The same in steps, between which others may use other versions of the fleet."""
     decision = _decided(context, request, None, None, None)
-    return (yield from decision.placing()) if isinstance(decision, ScanPlacement) else decision
+    return decision if isinstance(decision, Decision) else (yield from decision.placing())
 
 
 def _decided(

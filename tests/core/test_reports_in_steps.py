@@ -10,15 +10,21 @@ from typing import Any
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
-from hostler.core.machine import host_reports
+from hostler.core.machine import host_reports, storage_backends
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
 from hostler.placement.load import reports, reports_in_steps
+from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.host import Host, Service
 from hostler.placement.types.host_report import HostReport
 from tests.core.orders import NOW, hosts, machine, order, place, uuid_of
 from tests.seeds import seeds
+from tests.volumes.values import do, storage_machine
+from tests.volumes.values import place as place_volume
+from tests.volumes.values import report as of_backend
+from tests.volumes.values import reports as reports_of
 
 from .test_several_in_steps import look, outcome_of
 
@@ -49,7 +55,7 @@ def report(chance: random.Random, now: float) -> HostReport:
     number = chance.randrange(HOSTS + 2)
     (host,) = hosts(1, vcpus_total=chance.choice([16, 16, 32]), cpu_allocation_ratio=chance.choice([4.0, 16.0]))
     figures = {name: getattr(host, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
-    there = {uuid_of(each): {} for each in chance.sample(range(40), chance.randrange(6))}
+    there: dict[str, dict[str, str]] = {uuid_of(each): {} for each in chance.sample(range(40), chance.randrange(6))}
     if chance.random() < 0.02:
         figures["uuid"] = uuid_of(900)
     figures["cpu_allocation_ratio"] = chance.choice([4.0, 16.0] + [-1.0] * (chance.random() < 0.02))
@@ -88,3 +94,41 @@ def test_reports_end_as_at_once(seed: int) -> None:
     made.state.fleet.check()
     assert paused
     assert refused < 14
+
+
+def pools_of(made: ServiceMachine) -> Any:
+    pools = made.state.storage.pools
+    return pools.services, pools.reports, pools.row_of, pools.columns["free"].tolist(), made.state.volumes
+
+
+@pytest.mark.parametrize("seed", seeds(3, "backends in steps"))
+def test_reports_of_backends_end_as_at_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    made, at_once = storage_machine(), storage_machine()
+    for each in (made, at_once):
+        do(each, *(place_volume(number, 10) for number in range(6)), s.PlaceVolumeGroup(volumes=(), project_id=""))
+    pauses = 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+        made.state.storage.what_if().place(VolumeRequest(spec=VolumeSpec(size_gb=1), now=NOW))
+
+    for turn in range(20):
+        now = NOW + turn
+        each = [
+            of_backend(
+                f"node-{chance.randrange(5)}@lvm" if chance.random() < 0.98 else "",
+                *((name, chance.randrange(500)) for name in chance.sample("abc", chance.randint(0, 3))),
+                at=now - chance.choice([0, 0, 20]),
+                cluster=chance.choice([None] * 20 + ["many@lvm"]),
+            )
+            for _ in range(chance.randint(1, 6))
+        ]
+        outcomes = []
+        for few, of in ((0, made), (10**6, at_once)):
+            monkeypatch.setattr(storage_backends, "POOLS", few)
+            outcomes.append(outcome_of(of, reports_of(*each), pause if of is made else int, now=now))
+        assert outcomes[0] == outcomes[1]
+        assert pools_of(made) == pools_of(at_once)
+    assert pauses

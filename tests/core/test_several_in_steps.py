@@ -174,8 +174,8 @@ def group_of(chance: random.Random) -> s.PlaceVolumeGroup:
     kinds = chance.choice([("gold",), ("silver",), (None,), ("gold", "silver"), (None, "silver")])
     wanted = []
     for _ in range(chance.randint(0, 8)):
-        kind = chance.choice(kinds)
-        wanted.append(volume(size_gb=chance.randint(1, largest), **({} if kind is None else {"volume_type": kind})))
+        kind: dict[str, Any] = {} if (name := chance.choice(kinds)) is None else {"volume_type": name}
+        wanted.append(volume(size_gb=chance.randint(1, largest), **kind))
     return s.PlaceVolumeGroup(volumes=tuple(wanted), project_id=chance.choice(["", "", "x"]))
 
 
