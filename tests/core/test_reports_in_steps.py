@@ -105,8 +105,8 @@ def pools_of(made: ServiceMachine) -> Any:
 def test_reports_of_backends_end_as_at_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)
     made, at_once = storage_machine(), storage_machine()
-    for each in (made, at_once):
-        do(each, *(place_volume(number, 10) for number in range(6)), s.PlaceVolumeGroup(volumes=(), project_id=""))
+    for one in (made, at_once):
+        do(one, *(place_volume(number, 10) for number in range(6)), s.PlaceVolumeGroup(volumes=(), project_id=""))
     pauses = 0
 
     def pause() -> None:

@@ -205,3 +205,13 @@ def test_volume_groups_end_as_at_once_and_show_nothing_before_they_end(seed: int
         assert found == outcome_of(at_once, command)
         assert state_digest(made.state) == state_digest(at_once.state)
     assert paused
+
+
+def test_what_was_tried_on_a_fork_leaves_no_trace_in_the_digest() -> None:
+    made = world(random.Random(1))
+    made.apply(order(p.Place(request=wish(random.Random(2)))))
+    before, fork = state_digest(made.state), made.state.engine.fork()
+    for memory_mb in (64, 128, 256):
+        fork.place(Request(spec=RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=memory_mb)), project_id="new"))
+    del fork
+    assert state_digest(made.state) == before
