@@ -40,8 +40,6 @@ class VolumeContext:
         self._fleet = fleet
         self.policy, self.seed = policy, seed
         self._asked = instance_host
-        self.instance_host: InstanceHost = instance_host or self._guest_host
-        """The compute host of an instance, for the hint ``local_to_instance``."""
         self._checked: RecentlyUsed[int, VolumeSpec] = RecentlyUsed(CHECKED_BYTES)
         self._compile()
 
@@ -66,6 +64,11 @@ class VolumeContext:
         return other
 
     # state
+
+    @property
+    def instance_host(self) -> InstanceHost:
+        """The compute host of an instance, for the hint ``local_to_instance``."""
+        return self._asked or self._guest_host  # not kept: it refers to this context
 
     @property
     def id_seed(self) -> int:

@@ -3,6 +3,7 @@ others ask between two steps, and who then looks sees the state before the reque
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from hostler.placement.types.decision import PackedDecision
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Host
 from hostler.placement.types.request import Flavor, Request, RequestSpec
-from tests.core.orders import NOW, order
+from tests.core.orders import NOW, order, uuid_of
 from tests.seeds import seeds
 from tests.volumes.values import storage_machine
 from tests.volumes.values import wish as volume
@@ -215,3 +216,23 @@ def test_what_was_tried_on_a_fork_leaves_no_trace_in_the_digest() -> None:
         fork.place(Request(spec=RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=memory_mb)), project_id="new"))
     del fork
     assert state_digest(made.state) == before
+
+
+def test_commands_in_steps_leave_no_cycles() -> None:
+    made, stored, chance = world(random.Random(1)), storage_machine(), random.Random(3)
+
+    def some() -> None:
+        request = msgspec.structs.replace(wish(chance), instance_uuids=tuple(map(uuid_of, range(1, 31))))
+        for group in (None, *GROUPS.values()):
+            outcome_of(made, p.Place(request=msgspec.structs.replace(request, server_group=group)))
+            outcome_of(made, p.Release(uuids=request.instance_uuids))
+        outcome_of(stored, s.PlaceVolumeGroup(volumes=tuple(volume(size_gb=1) for _ in range(20)), project_id=""))
+
+    gc.disable()
+    try:
+        some()
+        gc.collect()
+        some()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
