@@ -29,7 +29,10 @@ def end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> in
     now, last = commands[first].now, first
     while last < len(commands):
         order = commands[last]
-        if order.now != now or not is_short(order.command):
+        command = order.command
+        if order.now != now or type(command) is not Place:
+            break
+        if len(command.request.instance_uuids) > 1 and is_long(command.request):
             break
         if order.user != LOCAL and order.rules and _is_alone(state, order):
             break
