@@ -134,7 +134,7 @@ def show_purchase(found: Purchase) -> None:
         told += [money(each.price, found.currency)] if each.price else []
         told += [f"{money(each.price_per_hour, found.currency)} an hour"] if each.price_per_hour else []
         told += [f"{each.watts:,.0f} W"] if each.watts else []
-        told += [f"{each.rack_units:,g} rack units"] if each.rack_units else []
+        told += [f"{each.rack_units:,g} rack unit{'s' if each.rack_units != 1 else ''}"] if each.rack_units else []
         told += [f"{each.lead_time_days:g} days to come"] if each.lead_time_days else []
         _say("  " + ", ".join(told))
     if found.cost is not None:
