@@ -1,0 +1,358 @@
+"""IBM Power by its Hardware Management Console: nodes are managed systems, guests are logical partitions. Needs the
+extra ``hmc``. Experimental: it has never been run on a console.
+
+The name of a partition has no room for a uuid as it is written, so that it is shortened in it, and the whole mark is in
+the description, which is made with the partition."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+import trio
+
+from ...placement.types.errors import InvalidValue
+from ..http import open_http
+from ..ongoing import Ongoing, look_until, open_ongoing
+from ..protocol import (
+    Can,
+    Capacity,
+    Conflict,
+    DriverContext,
+    DriverError,
+    Facts,
+    Guest,
+    GuestSpec,
+    Node,
+    NotFound,
+    Page,
+    Permanent,
+    Power,
+    Quota,
+    Transient,
+    Unknown,
+    read_options,
+)
+from ..tls import tls_of
+from .hmc_api import MEDIA, HmcApi, open_session, read
+from .hmc_values import (
+    PASSING,
+    Partition,
+    System,
+    content_of,
+    entries,
+    guest_of,
+    name_of,
+    node_of,
+    partition_document,
+    partition_of,
+    resized_document,
+    system_of,
+)
+
+TIMEOUT: Final = 900.0
+"""Seconds for one change; jobs that activate partitions take minutes."""
+PARTITION: Final = MEDIA.format("uom", "LogicalPartition")
+WHOLE: Final = "group=None"
+"""Query of all calls on a partition: its etag is that of what is read with the same query."""
+BootMode = Literal["norm", "sms", "dd", "ds", "of"]
+BOOT_MODES: Final = ("norm", "sms", "dd", "ds", "of")
+"""How a partition is activated: normally, to the menus of its system management services, in diagnosis by the default
+or the stored boot list, or to the prompt of Open Firmware."""
+REFUSED: Final = (Capacity, Permanent, Quota)
+"""Errors of an activation after which nothing may stay of a new partition."""
+
+
+class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Options: the ``endpoint`` of the console's REST API, ``username`` and ``password``; ``ca_file`` with
+    certificates, or ``insecure`` to check none. ``systems``: names of the managed systems to use (default: all).
+    ``units_per_vcpu``: processing units that a partition is entitled to for each of its virtual processors. ``boot``:
+    how new partitions are activated the first time, which an image names otherwise. ``slots``: of virtual adapters of
+    new partitions. ``shutdown_seconds`` that an operating system has to shut down before its partition is switched
+    off."""
+
+    endpoint: str
+    username: str
+    password: str
+    ca_file: str | None = None
+    insecure: bool = False
+    systems: list[str] | None = None
+    units_per_vcpu: Annotated[float, msgspec.Meta(ge=0.05, le=1)] = 1.0
+    boot: BootMode = "norm"
+    slots: Annotated[int, msgspec.Meta(ge=2, le=65_535)] = 64
+    shutdown_seconds: Annotated[float, msgspec.Meta(ge=0)] = 120.0
+    look_seconds: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    poll: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+
+
+class HmcDriver:
+    """The managed systems of one console."""
+
+    def __init__(self, api: HmcApi, version: str, options: Options, installation: str, ongoing: Ongoing) -> None:
+        self._api, self._options, self._installation, self._ongoing = api, options, installation, ongoing
+        self._per_vcpu = hundredths_of(options.units_per_vcpu)
+        self._names: dict[str, str] = {}
+        """Names of managed systems by their ids, as of the last look at them."""
+        can = Can.COMPUTE | Can.RESIZE
+        self.facts = Facts("hmc", version, can, options.poll, options.concurrency, TIMEOUT)
+
+    async def check(self) -> None:
+        """Ask for the console itself."""
+        await version_of(self._api)
+
+    # what there is
+
+    def _used(self, name: str) -> bool:
+        return self._options.systems is None or name in self._options.systems
+
+    async def _systems(self) -> list[System]:
+        systems = await self._api.listed("/ManagedSystem", system_of)
+        self._names = {each.key: each.name for each in systems}
+        return [each for each in systems if self._used(each.name)]
+
+    async def _system(self, name: str) -> System:
+        """A managed system. NotFound if there is none of that name, or it is not used."""
+        found = await self._api.found("ManagedSystem", "SystemName", name, system_of) if self._used(name) else []
+        if not found:
+            raise NotFound(f"there is no node {name}")
+        return found[0]
+
+    async def _name(self, key: str) -> str:
+        """The name of a managed system by its id; nothing if there is none."""
+        if key not in self._names:
+            await self._systems()
+        return self._names.get(key, "")
+
+    async def nodes(self) -> AsyncIterator[Page[Node]]:
+        """The managed systems, with what all their partitions are entitled to."""
+        for system in await self._systems():
+            yield Page((node_of(system, await self._in(system) if system.up else [], self._per_vcpu),))
+
+    async def guests(self) -> AsyncIterator[Page[Guest]]:
+        """The partitions, those that serve input and output included, a page for each managed system that is up."""
+        for system in await self._systems():
+            if system.up:
+                yield Page(tuple(guest_of(each, system.name) for each in await self._in(system)))
+
+    async def _in(self, system: System) -> list[Partition]:
+        found = list[Partition]()
+        for kind in ("LogicalPartition", "VirtualIOServer"):
+            with suppress(NotFound):  # the managed system was taken from the console meanwhile
+                found += await self._api.listed(f"/ManagedSystem/{system.key}/{kind}", partition_of)
+        return found
+
+    async def get_guest(self, uuid: str) -> Guest:
+        """Look a partition up by its name."""
+        return await self._guest(await self._found(uuid))
+
+    async def _guest(self, partition: Partition) -> Guest:
+        return guest_of(partition, await self._name(partition.system))
+
+    async def _by_name(self, uuid: str) -> Partition | None:
+        """The partition with the name of a guest's, whosever it is."""
+        for each in await self._api.found("LogicalPartition", "PartitionName", name_of(uuid), partition_of):
+            if self._used(await self._name(each.system)):
+                return each
+        return None
+
+    async def _found(self, uuid: str) -> Partition:
+        """The partition of a guest of this installation. NotFound if there is none; Transient if it may be on a managed
+        system that does not answer."""
+        found = await self._by_name(uuid)
+        if found is not None and found.mark is not None and found.mark[:2] == (self._installation, uuid):
+            return found
+        down = [each.name for each in await self._systems() if not each.up]
+        if down:
+            raise Transient(f"guest {uuid} may be on {', '.join(down)}, which does not answer", nodes=down)
+        raise NotFound(f"there is no partition of guest {uuid}")
+
+    async def _look(self, key: str) -> Partition:
+        """A partition by its id."""
+        answer = await self._api.call("GET", f"/LogicalPartition/{key}?{WHOLE}")
+        found = await read(answer, lambda root: [partition_of(each, _etag(answer)) for each in entries(root)])
+        if not found:
+            raise NotFound(f"there is no partition {key}")
+        return found[0]
+
+    # changes
+
+    async def create_guest(self, want: GuestSpec) -> Guest:
+        """Make a partition, and activate it."""
+        if want.volumes or want.networks or want.user_data or want.disk_gb:
+            raise Permanent("partitions get their disks, volumes and networks on the console, and no user data")
+        if want.image and want.image not in BOOT_MODES:
+            raise Permanent(f"image {want.image} is no boot mode", hint=f"use one of {', '.join(BOOT_MODES)}")
+        return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
+
+    async def _create(self, want: GuestSpec) -> Guest:
+        system, new = await self._system(want.node), False
+        memory_mb = system.rounded(want.memory_mb)
+        partition = await self._by_name(want.mark.uuid)
+        if partition is None:
+            partition, new = await self._make(want, system, memory_mb), True
+        wanted = (want.mark, system.key, want.vcpus, memory_mb)
+        if (partition.mark, partition.system, partition.vcpus, partition.memory_mb) != wanted:
+            raise Conflict(f"guest {want.mark.uuid} exists with another claim, node or size")
+        if want.power == "on":
+            try:
+                await self._start(partition, want.image or self._options.boot)
+            except REFUSED:
+                if new:
+                    await self._remove(await self._look(partition.key))
+                raise
+        return await self._guest(await self._look(partition.key))
+
+    async def _make(self, want: GuestSpec, system: System, memory_mb: int) -> Partition:
+        content = partition_document(want, memory_mb, self._per_vcpu * want.vcpus, self._options.slots)
+        path = f"/ManagedSystem/{system.key}/LogicalPartition?{WHOLE}"
+        await self._api.call("PUT", path, content=content, kind=PARTITION)
+        made = await self._by_name(want.mark.uuid)
+        if made is None:
+            raise Unknown(f"the console does not list the partition {name_of(want.mark.uuid)} that it made")
+        if made.mark != want.mark:
+            await self._remove(made)
+            raise Permanent(f"the console keeps no description of partition {made.name}, in which its mark is")
+        return made
+
+    async def _settled(self, partition: Partition, seconds: float) -> Partition:
+        """A partition once it is in no state that ends by itself, or the time is over."""
+        with trio.move_on_after(seconds):
+            look, wait = partial(self._look, partition.key), self._options.look_seconds
+            return await look_until(look, lambda found: found.state not in PASSING, seconds=wait)
+        return await self._look(partition.key)
+
+    async def _start(self, partition: Partition, mode: str) -> None:
+        if partition.state in PASSING:
+            partition = await self._settled(partition, TIMEOUT)
+        if partition.off:
+            await self._api.run(partition.key, "PowerOn", {"bootmode": mode, "force": "false", "novsi": "true"})
+
+    async def set_power(self, uuid: str, want: Power) -> Guest:
+        """Activate a partition; or have its operating system shut down, and switch it off if that does not."""
+        return await self._ongoing.run(uuid, lambda: self._set_power(uuid, want))
+
+    async def _set_power(self, uuid: str, want: Power) -> Guest:
+        partition = await self._found(uuid)
+        if want == "on":
+            await self._start(partition, "norm")
+        else:
+            await self._stop(partition)
+        return await self._guest(await self._look(partition.key))
+
+    async def _stop(self, partition: Partition) -> None:
+        seconds = self._options.shutdown_seconds
+        if partition.state in PASSING:
+            partition = await self._settled(partition, seconds)
+        if not partition.off and partition.monitored and seconds:
+            with trio.move_on_after(seconds), suppress(Conflict, Permanent):  # it may take no such order
+                await self._shut_down(partition)
+            partition = await self._look(partition.key)
+        await self._switch_off(partition)
+
+    async def _shut_down(self, partition: Partition) -> None:
+        """Have the operating system of a partition shut down, and wait for it."""
+        order = {"operation": "osshutdown", "immediate": "true", "restart": "false"}
+        await self._api.run(partition.key, "PowerOff", order)
+        look, wait = partial(self._look, partition.key), self._options.look_seconds
+        await look_until(look, lambda found: found.off, seconds=wait)
+
+    async def _switch_off(self, partition: Partition) -> None:
+        if not partition.off:
+            order = {"operation": "shutdown", "immediate": "true", "restart": "false"}
+            await self._api.run(partition.key, "PowerOff", order)
+
+    async def resize_guest(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        """Change the size of a partition; one that is active is stopped for it."""
+        return await self._ongoing.run(uuid, lambda: self._resize(uuid, vcpus, memory_mb))
+
+    async def _resize(self, uuid: str, vcpus: int, memory_mb: int) -> Guest:
+        partition = await self._found(uuid)
+        system = await self._system(await self._name(partition.system))
+        new, old = (vcpus, system.rounded(memory_mb)), (partition.vcpus, partition.memory_mb)
+        if new != old:
+            was_on = not partition.off
+            await self._stop(partition)
+            try:
+                await self._give(partition.key, *new)
+            finally:
+                if was_on:
+                    await self._start_again(partition.key, old)
+        return await self._guest(await self._look(partition.key))
+
+    async def _give(self, key: str, vcpus: int, memory_mb: int) -> None:
+        """Give a partition that is off a size, unless it is changed by others meanwhile."""
+        partition = await self._look(key)
+        try:
+            content = resized_document(partition, vcpus, memory_mb, self._per_vcpu * vcpus)
+        except ValueError as error:
+            raise Permanent(f"the partition {partition.name} is not resized: {error}") from error
+        path = f"/LogicalPartition/{key}?{WHOLE}"
+        await self._api.call("POST", path, content=content, kind=PARTITION, etag=partition.etag)
+
+    async def _start_again(self, key: str, old: tuple[int, int]) -> None:
+        """Activate a partition that was stopped for another size: with its ``old`` one, if it cannot be with it."""
+        try:
+            await self._start(await self._look(key), "norm")
+        except REFUSED:
+            with suppress(DriverError):  # else it is off, with one of the two sizes
+                await self._give(key, *old)
+                await self._start(await self._look(key), "norm")
+            raise
+
+    async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
+        """Switch a partition off, and remove it."""
+        await self._ongoing.run(uuid, lambda: self._delete(uuid, claim))
+
+    async def _delete(self, uuid: str, claim: int | None) -> None:
+        with suppress(NotFound):
+            partition = await self._found(uuid)
+            if partition.mark is not None and claim in (None, partition.mark.claim):
+                if partition.state in PASSING:
+                    partition = await self._settled(partition, self._options.shutdown_seconds)
+                await self._remove(partition)
+
+    async def _remove(self, partition: Partition) -> None:
+        """Remove a partition, unless it is changed by others meanwhile."""
+        if not partition.off:
+            await self._switch_off(partition)
+            partition = await self._look(partition.key)
+        await self._api.call("DELETE", f"/LogicalPartition/{partition.key}?{WHOLE}", etag=partition.etag)
+
+
+def hundredths_of(units: float) -> int:
+    """Processing units in hundredths. InvalidValue if they have more than two decimals."""
+    found = round(units * 100)
+    if abs(found - units * 100) > 1e-6:
+        raise InvalidValue("units_per_vcpu has at most two decimals", field="options.units_per_vcpu")
+    return found
+
+
+def _etag(answer: Any) -> str:
+    return str(answer.headers.get("ETag", ""))
+
+
+async def version_of(api: HmcApi) -> str:
+    """The version of the schema that a console answers in."""
+    found = await api.listed("/ManagementConsole", lambda entry: content_of(entry).get("schemaVersion", ""))
+    return found[0] if found else ""
+
+
+@asynccontextmanager
+async def open_driver(options: Mapping[str, Any], context: DriverContext) -> AsyncIterator[HmcDriver]:
+    """A session on a console."""
+    settings = read_options(options, Options)
+    if urlsplit(settings.endpoint).scheme not in ("http", "https"):
+        raise InvalidValue(f"{settings.endpoint} is no URL", field="options.endpoint")
+    hundredths_of(settings.units_per_vcpu)
+    verify = tls_of(settings.ca_file, settings.insecure)
+    async with (
+        open_http(urljoin(settings.endpoint, "/"), concurrency=settings.concurrency, verify=verify) as http,
+        open_session(http, settings.username, settings.password, settings.look_seconds) as api,
+        open_ongoing(TIMEOUT) as ongoing,
+    ):
+        yield HmcDriver(api, await version_of(api), settings, context.installation, ongoing)
