@@ -6,7 +6,7 @@ the description, which is made with the partition."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -41,15 +41,20 @@ from ..tls import tls_of
 from .hmc_api import MEDIA, HmcApi, open_session, read
 from .hmc_values import (
     PASSING,
+    SILENT,
+    Network,
     Partition,
     System,
+    adapter_document,
     content_of,
     entries,
     guest_of,
     name_of,
+    network_of,
     node_of,
     partition_document,
     partition_of,
+    port_of,
     resized_document,
     system_of,
 )
@@ -57,6 +62,7 @@ from .hmc_values import (
 TIMEOUT: Final = 900.0
 """Seconds for one change; jobs that activate partitions take minutes."""
 PARTITION: Final = MEDIA.format("uom", "LogicalPartition")
+ADAPTER: Final = MEDIA.format("uom", "ClientNetworkAdapter")
 WHOLE: Final = "group=None"
 """Query of all calls on a partition: its etag is that of what is read with the same query."""
 BootMode = Literal["norm", "sms", "dd", "ds", "of"]
@@ -164,7 +170,8 @@ class HmcDriver:
         """The partition of a guest of this installation. NotFound if there is none; Transient if it may be on a managed
         system that does not answer."""
         found = await self._by_name(uuid)
-        if found is not None and found.mark is not None and found.mark[:2] == (self._installation, uuid):
+        ours = found is not None and found.mark is not None and found.mark[:2] == (self._installation, uuid)
+        if found is not None and ours and found.state != SILENT:
             return found
         down = [each.name for each in await self._systems() if not each.up]
         if down:
@@ -183,28 +190,31 @@ class HmcDriver:
 
     async def create_guest(self, want: GuestSpec) -> Guest:
         """Make a partition, and activate it."""
-        if want.volumes or want.networks or want.user_data or want.disk_gb:
-            raise Permanent("partitions get their disks, volumes and networks on the console, and no user data")
+        if want.volumes or want.user_data or want.disk_gb:
+            raise Permanent("partitions get their disks and volumes on the console, and no user data")
         if want.image and want.image not in BOOT_MODES:
             raise Permanent(f"image {want.image} is no boot mode", hint=f"use one of {', '.join(BOOT_MODES)}")
         return await self._ongoing.run(want.mark.uuid, lambda: self._create(want))
 
     async def _create(self, want: GuestSpec) -> Guest:
         system, new = await self._system(want.node), False
-        memory_mb = system.rounded(want.memory_mb)
+        memory_mb, networks = system.rounded(want.memory_mb), await self._networks(system, want.networks)
         partition = await self._by_name(want.mark.uuid)
         if partition is None:
             partition, new = await self._make(want, system, memory_mb), True
         wanted = (want.mark, system.key, want.vcpus, memory_mb)
         if (partition.mark, partition.system, partition.vcpus, partition.memory_mb) != wanted:
             raise Conflict(f"guest {want.mark.uuid} exists with another claim, node or size")
-        if want.power == "on":
-            try:
+        try:
+            if networks and partition.off:
+                await self._connect(partition, networks)
+            if want.power == "on":
                 await self._start(partition, want.image or self._options.boot)
-            except REFUSED:
-                if new:
+        except REFUSED:
+            if new:
+                with suppress(DriverError):  # else the next deletion removes it
                     await self._remove(await self._look(partition.key))
-                raise
+            raise
         return await self._guest(await self._look(partition.key))
 
     async def _make(self, want: GuestSpec, system: System, memory_mb: int) -> Partition:
@@ -218,6 +228,27 @@ class HmcDriver:
             await self._remove(made)
             raise Permanent(f"the console keeps no description of partition {made.name}, in which its mark is")
         return made
+
+    async def _networks(self, system: System, names: Sequence[str]) -> list[Network]:
+        """Virtual networks by their names. NotFound if a managed system lacks one."""
+        if not names:
+            return []
+        found = await self._api.listed(f"/ManagedSystem/{system.key}/VirtualNetwork", network_of)
+        by_name = {each.name: each for each in found}
+        for name in names:
+            if name not in by_name:
+                raise NotFound(f"node {system.name} has no virtual network {name}")
+        return [by_name[name] for name in names]
+
+    async def _connect(self, partition: Partition, networks: Sequence[Network]) -> None:
+        """Give a partition an adapter on each virtual network on which it has none."""
+        path = f"/LogicalPartition/{partition.key}/ClientNetworkAdapter"
+        ports = set(await self._api.listed(path, port_of))
+        for network in networks:
+            if network.port not in ports:
+                content = adapter_document(network)
+                await self._api.call("PUT", f"{path}?{WHOLE}", content=content, kind=ADAPTER)
+                ports.add(network.port)
 
     async def _settled(self, partition: Partition, seconds: float) -> Partition:
         """A partition once it is in no state that ends by itself, or the time is over."""

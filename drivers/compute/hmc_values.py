@@ -30,7 +30,7 @@ STATES: Final[Mapping[str, GuestState]] = {
     "migrating not active": "off",
     "migrating running": "on",
     "not activated": "off",
-    "not available": "error",  # its managed system is off, or does not answer
+    "not available": "error",
     "open firmware": "on",
     "resuming": "paused",
     "running": "on",
@@ -40,6 +40,8 @@ STATES: Final[Mapping[str, GuestState]] = {
     "suspending": "paused",
 }
 """PartitionState of partitions; any other is an error."""
+SILENT: Final = "not available"
+"""State of partitions of a managed system that is off, or does not answer."""
 PASSING: Final = frozenset({"hardware discovery", "resuming", "shutting down", "starting", "suspending"})
 """States that end by themselves."""
 UP: Final = "operating"
@@ -47,16 +49,20 @@ UP: Final = "operating"
 ACTIVE: Final = "active"
 """ResourceMonitoringControlState of a partition whose operating system takes orders."""
 
-LONGEST_NAME: Final = 31
-"""Characters of the name of a partition, of few kinds: no uuid fits in it as such."""
 LONGEST_DESCRIPTION: Final = 200
 """Characters of a description that are written; the limit of the console is not documented."""
-_NAME: Final = re.compile(r"hostler-([A-Za-z0-9_-]{22})")
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 """What the console refuses in a description (HSCLC63B)."""
 
-Parts: TypeAlias = "Sequence[tuple[str, str | Parts]]"
-"""Elements of a document in their order, each with its text or its own elements."""
+
+class Link(NamedTuple):
+    """A reference to another object."""
+
+    href: str
+
+
+Parts: TypeAlias = "Sequence[tuple[str, str | Link | Parts]]"
+"""Elements of a document in their order, each with its text, its reference or its own elements."""
 
 
 class System(NamedTuple):
@@ -108,6 +114,19 @@ class Partition(NamedTuple):
         return mark if mark is not None and self.name == name_of(mark.uuid) else None
 
 
+class Network(NamedTuple):
+    """A virtual network of a managed system. ``switch``: the reference to its virtual switch."""
+
+    name: str
+    vlan: int
+    switch: str
+
+    @property
+    def port(self) -> tuple[str, int]:
+        """What an adapter on it is connected to: the id of the switch, and the VLAN."""
+        return _last_part(self.switch), self.vlan
+
+
 class Job(NamedTuple):
     """A job. ``results``: what it says of its outcome; ``text``: why it failed."""
 
@@ -121,14 +140,9 @@ class Job(NamedTuple):
 
 
 def name_of(uuid: str) -> str:
-    """The name of a guest's partition: its uuid in 22 characters of base 64 in place of 36."""
+    """The name of a guest's partition: its uuid in 22 characters of base 64 in place of 36, as a name has 31 at most,
+    of letters, digits and few others, and is unique on a managed system."""
     return f"hostler-{base64.urlsafe_b64encode(uuids.UUID(uuid).bytes).decode().rstrip('=')}"
-
-
-def uuid_of(name: str) -> str | None:
-    """The uuid in the name of a partition; None for any other name."""
-    found = _NAME.fullmatch(name)
-    return None if found is None else str(uuids.UUID(bytes=base64.urlsafe_b64decode(f"{found[1]}==")))
 
 
 def description_of(mark: Mark, name: str) -> str:
@@ -152,8 +166,11 @@ def parsed(content: bytes) -> ElementTree.Element:
 
 
 def entries(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
-    """The entries of a feed, or the entry that a document is."""
-    yield from [root] if root.tag == f"{{{ATOM}}}entry" else root.iter(f"{{{ATOM}}}entry")
+    """The entries of a feed, or the entry that a document is. ValueError for any other document, which must not pass
+    for an empty feed."""
+    if root.tag not in (f"{{{ATOM}}}entry", f"{{{ATOM}}}feed"):
+        raise ValueError(f"{root.tag} is neither a feed nor an entry")
+    yield from [root] if root.tag == f"{{{ATOM}}}entry" else root.iterfind(f"{{{ATOM}}}entry")
 
 
 def content_of(entry: ElementTree.Element) -> ElementTree.Element:
@@ -186,9 +203,13 @@ def _number(element: ElementTree.Element, path: str, scale: int = 1, *, up: bool
 
 
 def _reference(element: ElementTree.Element, path: str) -> str:
-    """The id at the end of a link."""
+    """The reference that an element is."""
     found = found_in(element, path)
-    href = "" if found is None else found.get("href", "")
+    return "" if found is None else found.get("href", "")
+
+
+def _last_part(href: str) -> str:
+    """The id at the end of a reference."""
     return href.partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
@@ -218,7 +239,7 @@ def partition_of(entry: ElementTree.Element, etag: str = "") -> Partition:
     return Partition(
         key=_key(element),
         name=_needed(element, "PartitionName"),
-        system=_reference(element, "AssociatedManagedSystem"),
+        system=_last_part(_reference(element, "AssociatedManagedSystem")),
         state=state,
         vcpus=vcpus,
         hundredths=hundredths,
@@ -261,6 +282,19 @@ def _needed(element: ElementTree.Element, path: str) -> str:
 
 def _key(element: ElementTree.Element) -> str:
     return _needed(element, "Metadata/Atom/AtomID")
+
+
+def network_of(entry: ElementTree.Element) -> Network:
+    """A virtual network. ValueError if it is none."""
+    element = content_of(entry)
+    switch, vlan = _reference(element, "AssociatedSwitch"), _number(element, "NetworkVLANID")
+    return Network(_needed(element, "NetworkName"), vlan, switch)
+
+
+def port_of(entry: ElementTree.Element) -> tuple[str, int]:
+    """What an adapter of a partition is connected to, as ``Network.port``. ValueError if it is none."""
+    element = content_of(entry)
+    return _last_part(_reference(element, "AssociatedVirtualSwitch/link")), _number(element, "PortVLANID")
 
 
 def job_of(entry: ElementTree.Element) -> Job:
@@ -328,6 +362,8 @@ def _fill(element: ElementTree.Element, space: str, parts: Parts) -> None:
         child = ElementTree.SubElement(element, f"{{{space}}}{name}")
         if isinstance(value, str):
             child.text = value
+        elif isinstance(value, Link):
+            ElementTree.SubElement(child, f"{{{space}}}link", {"href": value.href, "rel": "related"})
         else:
             _fill(child, space, value)
 
@@ -380,6 +416,17 @@ def partition_document(want: GuestSpec, memory_mb: int, hundredths: int, slots: 
             ("Description", description_of(want.mark, want.name)),
         ],
     )
+
+
+def adapter_document(network: Network) -> bytes:
+    """A new adapter of a partition, on a virtual network."""
+    parts: Parts = [
+        ("UseNextAvailableSlotID", "true"),
+        ("PortVLANID", str(network.vlan)),
+        ("TaggedVLANSupported", "false"),
+        ("AssociatedVirtualSwitch", Link(network.switch)),
+    ]
+    return document(UOM, "ClientNetworkAdapter", parts)
 
 
 def resized_document(partition: Partition, vcpus: int, memory_mb: int, hundredths: int) -> bytes:

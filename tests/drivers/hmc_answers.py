@@ -32,6 +32,13 @@ class System:
     memory: int = 262_144
     hypervisor: int = 4_096
     block: int = 256
+    networks: dict[str, int] = field(default_factory=lambda: {"VLAN1-ETHERNET0": 1, "VLAN7-ETHERNET0": 7})
+    """VLANs of virtual networks by their names."""
+
+    @property
+    def switch(self) -> str:
+        """The id of its virtual switch."""
+        return f"switch-of-{self.key}"
 
 
 @dataclass
@@ -51,6 +58,8 @@ class Partition:
     deaf: bool = False
     monitored: bool = False
     changes: int = 0
+    ports: list[tuple[str, int]] = field(default_factory=list)
+    """Ids of virtual switches, and VLANs, that its adapters are on."""
 
 
 @dataclass
@@ -97,6 +106,17 @@ def shown_system(system: System) -> str:
         + _group("AssociatedSystemProcessorConfiguration", ConfigurableSystemProcessorUnits=system.units)
         + _leaves(State=system.state, SystemName=system.name),
     )
+
+
+def shown_network(system: System, name: str) -> str:
+    link = f'<AssociatedSwitch href="{HOST}/ManagedSystem/{system.key}/VirtualSwitch/{system.switch}" rel="related"/>'
+    return entry("VirtualNetwork", f"{name}", link + _leaves(NetworkName=name, NetworkVLANID=system.networks[name]))
+
+
+def shown_adapter(switch: str, vlan: int) -> str:
+    link = f'<link href="{HOST}/ManagedSystem/x/VirtualSwitch/{switch}" rel="related"/>'
+    inner = _leaves(PortVLANID=vlan) + f"<AssociatedVirtualSwitch>{link}</AssociatedVirtualSwitch>"
+    return entry("ClientNetworkAdapter", f"{switch}-{vlan}", inner)
 
 
 def shown(each: Partition, *, described: bool) -> str:

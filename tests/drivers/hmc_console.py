@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import itertools
 import re
+import ssl
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
@@ -31,8 +33,10 @@ from .hmc_answers import (
     etag_of,
     feed,
     shown,
+    shown_adapter,
     shown_error,
     shown_job,
+    shown_network,
     shown_system,
 )
 
@@ -70,6 +74,16 @@ SCHEMA: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     SHARED: tuple(f"{bound}{what}" for bound in BOUNDS for what in AMOUNTS),
     "CurrentSharedProcessorConfiguration": ("AllocatedVirtualProcessors", "CurrentProcessingUnits"),
+    "ClientNetworkAdapter": (
+        "LocalPartitionID",
+        "UseNextAvailableSlotID",
+        "VirtualSlotNumber",
+        "MACAddress",
+        "PortVLANID",
+        "TaggedVLANIDs",
+        "TaggedVLANSupported",
+        "AssociatedVirtualSwitch",
+    ),
     "DedicatedProcessorConfiguration": ("DesiredProcessors", "MaximumProcessors", "MinimumProcessors"),
 }
 """Elements within others, in the order of the schema."""
@@ -100,10 +114,11 @@ def within(element: ElementTree.Element, path: str) -> str:
 class Console:
     """``ready``: seconds that jobs take. ``fail``: called with the method and path of each call; a RefusedError that
     it raises is the answer. ``job_fails``: the message with which jobs of an operation fail. ``ended``: the status of
-    calls in a session that has ended. ``keeps_descriptions``: as consoles do whose schema has them."""
+    calls in a session that has ended. ``descriptions``: of partitions may be no part of the schema."""
 
     def __init__(self, ready: float = 0.0) -> None:
-        self.ready, self.ended, self.keeps_descriptions = ready, 401, True
+        self.ready, self.ended = ready, 401
+        self.descriptions: Literal["kept", "dropped", "unknown"] = "kept"
         self.fail: Callable[[str, str], None] = lambda method, path: None
         self.job_fails: dict[str, str] = {}
         self.systems = {
@@ -178,7 +193,7 @@ class Console:
     def _check(self, element: ElementTree.Element, name: str) -> None:
         """That elements are those of the schema, in its order, after the metadata."""
         order = SCHEMA[name]
-        if not self.keeps_descriptions:
+        if self.descriptions == "unknown":
             order = tuple(each for each in order if each != "Description")
         names = [child.tag.partition("}")[2] for child in element]
         if names[:1] != ["Metadata"] or element.get("schemaVersion") is None:
@@ -191,7 +206,7 @@ class Console:
             kind = child.tag.partition("}")[2]
             if kind in SCHEMA:
                 self._check(child, kind)
-            elif kind != "Metadata" and len(child):
+            elif kind not in ("Metadata", "AssociatedVirtualSwitch") and len(child):
                 raise RefusedError(400, f"Failed to unmarshal input payload: {kind}")
 
     def _call(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -210,6 +225,8 @@ class Console:
         partition = self._partition(parts[1]) if parts[0] == "LogicalPartition" else None
         if partition is None:
             raise RefusedError(405, "Method Not Allowed")
+        if method == "PUT" and parts[2:] == ("ClientNetworkAdapter",):
+            return self._plug(partition, self._document(body, headers, "uom", "ClientNetworkAdapter"))
         if method == "PUT" and parts[2:3] == ("do",):
             return self._run(partition, parts[3], self._document(body, headers, "web", "JobRequest"))
         match = headers.get("if-match")
@@ -226,6 +243,9 @@ class Console:
         if kind == "ManagementConsole":
             return self._feed([entry(kind, str(uuid.uuid4()), "<ManagementConsoleName>hmc</ManagementConsoleName>")])
         if kind == "ManagedSystem":
+            if rest[1:] == ("VirtualNetwork",):
+                system = self._system(rest[0])
+                return self._feed([shown_network(system, name) for name in system.networks])
             if rest[1:] and rest[1] in ("LogicalPartition", "VirtualIOServer"):
                 system = self._system(rest[0])
                 if system.state != "operating":
@@ -240,6 +260,8 @@ class Console:
                 named = [e for e in self.partitions.values() if self._matches(rest, "PartitionName", e.name)]
                 return self._feed([self._shown(each) for each in named])
             partition = self._partition(rest[0])
+            if rest[1:] == ("ClientNetworkAdapter",):
+                return self._feed([shown_adapter(*port) for port in partition.ports])
             return Reply(200, self._shown(partition), etag_of(partition))
         raise RefusedError(404, f"no such resource: {'/'.join(parts)}")
 
@@ -267,7 +289,7 @@ class Console:
     def _create(self, system: System, root: ElementTree.Element) -> Reply:
         name, description = (
             within(root, "PartitionName"),
-            within(root, "Description") if self.keeps_descriptions else "",
+            within(root, "Description"),
         )
         if any(each.name == name and each.system == system.key for each in self.partitions.values()):
             raise RefusedError(500, f"HSCL0A99 A partition named {name} already exists.")
@@ -282,6 +304,18 @@ class Console:
         self._size(made, root)
         self.partitions[made.key] = made
         return Reply(201, self._shown(made), etag_of(made))
+
+    def _plug(self, partition: Partition, root: ElementTree.Element) -> Reply:
+        system, link = self.systems[partition.system], root.find(f"{{{UOM}}}AssociatedVirtualSwitch/{{{UOM}}}link")
+        switch = "" if link is None else link.get("href", "").rpartition("/")[2]
+        vlan = int(within(root, "PortVLANID"))
+        if switch != system.switch or vlan not in system.networks.values():
+            raise RefusedError(500, "HSCL0A92 There is no virtual network of this VLAN.")
+        if len(partition.ports) + 2 >= partition.slots:
+            raise RefusedError(500, "HSCL0A91 The maximum number of virtual slots is used.")
+        partition.ports.append((switch, vlan))
+        partition.changes += 1
+        return Reply(201, shown_adapter(switch, vlan))
 
     def _size(self, partition: Partition, root: ElementTree.Element) -> None:
         system, shared = self.systems[partition.system], f"{PROCESSORS}/{SHARED}"
@@ -409,15 +443,15 @@ class Console:
     # answers
 
     def _shown(self, each: Partition) -> str:
-        return shown(each, described=self.keeps_descriptions)
+        return shown(each, described=self.descriptions == "kept")
 
     @staticmethod
     def _feed(items: list[str]) -> Reply:
         return Reply(200, feed(items)) if items else Reply(204)
 
     @contextmanager
-    def served(self) -> Iterator[tuple[str, int]]:
-        """Host and port, while the console answers."""
+    def served(self, certificate: tuple[Path, Path] | None = None) -> Iterator[tuple[str, int]]:
+        """Host and port, while the console answers; by HTTPS, if it has a certificate, with its key."""
         console = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -445,6 +479,10 @@ class Console:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

@@ -3,20 +3,38 @@ never been run on a console."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import trio
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
-from hostler.drivers.compute import hmc
+from hostler.drivers.compute import hmc, hmc_api, hmc_values
 from hostler.drivers.conformance import ComputeBench, ComputeConformance
-from hostler.drivers.protocol import DriverContext
+from hostler.drivers.conformance.bench import OURS, all_of
+from hostler.drivers.protocol import (
+    Capacity,
+    Conflict,
+    Denied,
+    DriverContext,
+    DriverError,
+    Mark,
+    NotFound,
+    Permanent,
+    Quota,
+    Transient,
+    Unknown,
+    resizes,
+)
+from hostler.placement.types.errors import InvalidValue
 
-from .fault_proxy import FaultProxy
-from .hmc_console import Console
+from .fault_proxy import Answer, FaultProxy
+from .hmc_console import NAME, Console, RefusedError
 
 
 @pytest.fixture
@@ -78,3 +96,382 @@ class TestHmcComputes(ComputeConformance):
 @pytest.fixture
 def bench(proxy: FaultProxy, console: Console) -> ComputeBench:
     return bench_of(proxy, console)
+
+
+def logons(console: Console) -> list[str]:
+    return [method for method, path in console.log if path == hmc_api.LOGON]
+
+
+def jobs(console: Console) -> list[str]:
+    return [path.rpartition("/")[2] for method, path in console.log if "/do/" in path]
+
+
+# what is made
+
+
+async def test_memory_is_rounded_up_to_blocks_of_the_managed_system(bench: ComputeBench, console: Console) -> None:
+    console.system("Server-1").block = 512
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(memory_mb=1_025, power="off")
+        for _ in range(2):
+            assert (await driver.create_guest(spec)).memory_mb == 1_536
+        assert console.of_uuid(spec.mark.uuid).memory == 1_536
+
+
+async def test_a_cpu_stands_for_a_part_of_a_processor(proxy: FaultProxy, console: Console) -> None:
+    bench = bench_of(proxy, console, units_per_vcpu=0.15)
+    console.make("www", vcpus=4, units=0.4)
+    console.make("vios1", kind="VirtualIOServer", vcpus=2, units=1.0, memory=4_096)
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(vcpus=3, power="off")
+        await driver.create_guest(spec)
+        assert console.of_uuid(spec.mark.uuid).units == 0.45
+        first, second = await all_of(driver.nodes())
+    assert (first.vcpus, first.used_vcpus) == (133, 13), "20 / 0.15, and 1.85 / 0.15"
+    assert (first.memory_mb, first.used_memory_mb) == (262_144 - 4_096, 1_024 + 4_096 + 1_024)
+    assert (second.name, second.used_vcpus, second.state, second.hypervisor) == ("Server-2", 0, "up", "PowerVM")
+
+
+async def test_partitions_that_serve_others_are_strangers(bench: ComputeBench, console: Console) -> None:
+    key = console.make("vios1", kind="VirtualIOServer", state="running").key
+    async with bench.driver() as driver:
+        (found,) = await all_of(driver.guests())
+    assert (found.key, found.mark, found.name, found.state) == (key, None, "vios1", "on")
+
+
+async def test_an_adapter_is_made_for_each_virtual_network(
+    bench: ComputeBench, console: Console, proxy: FaultProxy
+) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(networks=("VLAN7-ETHERNET0", "VLAN1-ETHERNET0"))
+        proxy.seen = lambda request, answer: (
+            setattr(proxy, "fault", "lose answer") if "Adapter" in request.path else None
+        )
+        with pytest.raises(Unknown):
+            await driver.create_guest(spec)
+        proxy.fault, proxy.seen = "none", lambda request, answer: None
+        for _ in range(2):
+            assert (await driver.create_guest(spec)).state == "on"
+        switch = console.system("Server-1").switch
+        assert console.of_uuid(spec.mark.uuid).ports == [(switch, 7), (switch, 1)]
+        with pytest.raises(NotFound, match="no virtual network VLAN9"):
+            await driver.create_guest(bench.spec()._replace(networks=("VLAN9",)))
+    assert len(console.partitions) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"disk_gb": 1}, {"user_data": "#cloud-config"}, {"image": "debian"}], ids=str)
+async def test_what_partitions_do_not_get_is_refused(
+    bench: ComputeBench, console: Console, wrong: dict[str, Any]
+) -> None:
+    async with bench.driver() as driver:
+        with pytest.raises(Permanent):
+            await driver.create_guest(bench.spec()._replace(**wrong))
+    assert not console.partitions
+
+
+async def test_an_image_is_how_a_partition_is_activated_the_first_time(proxy: FaultProxy, console: Console) -> None:
+    bench = bench_of(proxy, console, boot="sms")
+    async with bench.driver() as driver:
+        for image, wanted in (("", "sms"), ("of", "of")):
+            spec = bench.spec()._replace(image=image)
+            await driver.create_guest(spec)
+            (body,) = [each.body for each in proxy.requests if each.path.endswith("/do/PowerOn")]
+            assert f"<web:ParameterValue>{wanted}<" in body.decode()
+            await driver.set_power(spec.mark.uuid, "off")
+            proxy.requests.clear()
+            await driver.set_power(spec.mark.uuid, "on")
+            (body,) = [each.body for each in proxy.requests if each.path.endswith("/do/PowerOn")]
+            assert "<web:ParameterValue>norm<" in body.decode()
+            proxy.requests.clear()
+
+
+def test_names_and_descriptions_are_those_that_consoles_take() -> None:
+    made = [str(uuid.uuid4()) for _ in range(200)] + [
+        "00000000-0000-0000-0000-000000000000",
+        "f" * 8 + "-ffff" * 3 + "-" + "f" * 12,
+    ]
+    names = {hmc_values.name_of(each) for each in made}
+    assert len(names) == len(made)
+    assert all(NAME.fullmatch(each) for each in names)
+    mark = Mark("i" * 64, made[0], 10**17)
+    text = hmc_values.description_of(mark, "ünï\tcödé " + "n" * 300)
+    assert (len(text), text.isascii(), text.isprintable()) == (hmc_values.LONGEST_DESCRIPTION, True, True)
+    assert Mark.parse(text.partition(" ")[0]) == mark
+
+
+async def test_a_copy_of_a_partition_is_a_strangers(bench: ComputeBench, console: Console) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        console.make("copy", description=console.of_uuid(spec.mark.uuid).description)
+        assert sorted(str(each.mark) for each in await all_of(driver.guests())) == ["None", str(spec.mark)]
+
+
+@pytest.mark.parametrize("descriptions", ["dropped", "unknown"])
+async def test_a_console_that_keeps_no_descriptions_is_left_without_a_partition(
+    bench: ComputeBench, console: Console, descriptions: Any
+) -> None:
+    console.descriptions = descriptions
+    async with bench.driver() as driver:
+        with pytest.raises(Permanent, match="unmarshal" if descriptions == "unknown" else "no description"):
+            await driver.create_guest(bench.spec())
+    assert not console.partitions
+
+
+# the console as it is
+
+
+@pytest.mark.parametrize("state", ["power off", "no connection", "error"])
+async def test_of_a_managed_system_that_is_down_nothing_is_concluded(
+    bench: ComputeBench, console: Console, state: str
+) -> None:
+    async with bench.driver() as driver:
+        here, there = bench.spec(), bench.spec()._replace(node="Server-2")
+        for spec in (here, there):
+            await driver.create_guest(spec)
+        console.system("Server-2").state = state
+        console.of_uuid(there.mark.uuid).state = "not available"
+        assert {each.name: each.state for each in await all_of(driver.nodes())} == {
+            "Server-1": "up",
+            "Server-2": "down",
+        }
+        assert [each.mark for each in await all_of(driver.guests())] == [here.mark]
+        for call in (driver.get_guest, driver.delete_guest):
+            with pytest.raises(Transient) as caught:
+                await call(there.mark.uuid)
+            assert caught.value.nodes == {"Server-2"}
+        await driver.delete_guest(here.mark.uuid)
+    assert [each.system for each in console.partitions.values()] == [console.system("Server-2").key]
+
+
+async def test_only_managed_systems_that_are_named_are_used(proxy: FaultProxy, console: Console) -> None:
+    bench = bench_of(proxy, console, systems=["Server-2", "Server-3"])
+    console.make("www")
+    async with bench.driver() as driver:
+        assert [each.name for each in await all_of(driver.nodes())] == ["Server-2"]
+        assert not await all_of(driver.guests())
+        with pytest.raises(NotFound, match="no node Server-1"):
+            await driver.create_guest(bench.spec())
+
+
+async def test_long_listings_are_read_whole(bench: ComputeBench, console: Console) -> None:
+    for number in range(60):
+        console.make(f"www-{number}")
+    async with bench.driver() as driver:
+        assert {each.name for each in await all_of(driver.guests())} == {f"www-{number}" for number in range(60)}
+
+
+async def test_a_partition_that_does_not_shut_down_is_switched_off(bench: ComputeBench, console: Console) -> None:
+    async with bench.driver() as driver:
+        for deaf, monitored, orders in ((False, True, 1), (True, True, 2), (False, False, 1)):
+            spec = bench.spec()
+            await driver.create_guest(spec)
+            partition = console.of_uuid(spec.mark.uuid)
+            partition.deaf, partition.monitored = deaf, monitored
+            console.log.clear()
+            assert (await driver.set_power(spec.mark.uuid, "off")).state == "off"
+            assert jobs(console) == ["PowerOff"] * orders
+
+
+@pytest.mark.parametrize("change", ["resize", "delete"])
+async def test_a_partition_that_was_changed_meanwhile_is_a_conflict(
+    bench: ComputeBench, console: Console, change: str
+) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(power="off")
+        await driver.create_guest(spec)
+        partition = console.of_uuid(spec.mark.uuid)
+
+        def change_first(method: str, path: str) -> None:
+            if method in ("POST", "DELETE") and "/LogicalPartition/" in path:
+                partition.slots += 1
+                console.fail = lambda method, path: None
+
+        async def work() -> None:
+            if change == "delete":
+                await driver.delete_guest(spec.mark.uuid)
+            else:
+                assert resizes(driver)
+                await driver.resize_guest(spec.mark.uuid, 2, 2_048)
+
+        console.fail = change_first
+        with pytest.raises(Conflict, match="changed"):
+            await work()
+        assert partition.key in console.partitions
+        assert partition.memory == 1_024
+        await work()
+    assert not console.partitions if change == "delete" else partition.memory == 2_048
+
+
+async def test_a_size_that_does_not_start_is_taken_back(bench: ComputeBench, console: Console) -> None:
+    console.system("Server-1").memory = 8_192
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        assert resizes(driver)
+        with pytest.raises(Capacity, match="HSCL03EC"):
+            await driver.resize_guest(spec.mark.uuid, 1, 16_384)
+        found = await driver.get_guest(spec.mark.uuid)
+    assert (found.state, found.vcpus, found.memory_mb) == ("on", 1, 1_024)
+
+
+# sessions
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_session_that_has_ended_is_renewed_once(bench: ComputeBench, console: Console, status: int) -> None:
+    console.ended = status
+    async with bench.driver() as driver:
+        console.sessions.clear()
+        console.log.clear()
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(driver.check)
+        assert logons(console).count("PUT") == 1
+        assert len(console.sessions) == 1
+        console.sessions.clear()
+        await driver.create_guest(bench.spec())
+    assert not console.sessions
+
+
+@pytest.mark.parametrize(
+    ("text", "renewals"), [("HSCL350B The user does not have the authority.", 0), ("Forbidden", 1)]
+)
+async def test_what_the_user_may_not_do_is_denied(
+    bench: ComputeBench, console: Console, text: str, renewals: int
+) -> None:
+    def refuse(method: str, path: str) -> None:
+        if method == "PUT" and "ManagedSystem" in path:
+            raise RefusedError(403, text)
+
+    async with bench.driver() as driver:
+        console.fail = refuse
+        console.log.clear()
+        with pytest.raises(Denied):
+            await driver.create_guest(bench.spec())
+        assert logons(console).count("PUT") == renewals
+        assert len(console.sessions) == 1
+
+
+async def test_a_wrong_password_is_denied(proxy: FaultProxy, console: Console) -> None:
+    with pytest.raises(Denied, match="wrong"):
+        async with opener(proxy, password="x")(DriverContext("bench", OURS)):
+            pass
+    assert logons(console) == ["PUT"]
+
+
+async def test_a_console_that_cannot_be_reached_is_transient() -> None:
+    with pytest.raises(Transient):
+        async with hmc.open_driver(
+            {"endpoint": "https://127.0.0.1:1", "username": "u", "password": "p"}, DriverContext("bench", OURS)
+        ):
+            pass
+
+
+async def test_certificates_are_checked(console: Console, tmp_path: Path) -> None:
+    Authority = pytest.importorskip("tests.rpc.serving", reason="cryptography is not installed").Authority
+    authority = Authority(tmp_path)
+    with console.served(authority.sign("localhost")) as (_, port):
+        options = {"endpoint": f"https://localhost:{port}", "username": "user", "password": "se<cr>et"}
+        async with hmc.open_driver({**options, "ca_file": str(authority.ca)}, DriverContext("bench", OURS)) as driver:
+            await driver.check()
+            assert driver.facts.version == "V1_3_0"
+        with pytest.raises(Transient):
+            async with hmc.open_driver(options, DriverContext("bench", OURS)):
+                pass
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"endpoint": "hmc"}, {"units_per_vcpu": 0.123}, {"units_per_vcpu": 1.5}, {"boot": "x"}, {"ca_file": "/x"}]
+)
+async def test_wrong_options_are_said(proxy: FaultProxy, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue):
+        async with opener(proxy, **wrong)(DriverContext("bench", OURS)):
+            pass
+
+
+# errors
+
+
+@pytest.mark.parametrize("code", sorted(set(hmc_api.CODES) - hmc_api.SO_ALREADY))
+async def test_each_code_of_a_job_has_its_class(bench: ComputeBench, console: Console, code: str) -> None:
+    console.job_fails["PowerOn"] = f"{code} Some text.\n"
+    async with bench.driver() as driver:
+        with pytest.raises(DriverError) as caught:
+            await driver.create_guest(bench.spec())
+    assert (type(caught.value), caught.value.backend_code) == (hmc_api.CODES[code], code)
+    assert bool(console.partitions) == (hmc_api.CODES[code] not in hmc.REFUSED)
+    assert not console.jobs
+
+
+@pytest.mark.parametrize("code", sorted(hmc_api.SO_ALREADY))
+async def test_a_job_that_finds_it_done_already_is_no_failure(bench: ComputeBench, console: Console, code: str) -> None:
+    console.job_fails["PowerOn"] = f"{code} Already so."
+    async with bench.driver() as driver:
+        await driver.create_guest(bench.spec())
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (400, "Failed to unmarshal input payload", Permanent),
+        (404, "gone", NotFound),
+        (406, "Not Acceptable", Permanent),
+        (428, "Precondition Required", Conflict),
+        (500, "HSCL9999 Something unexpected.", Unknown),
+        (500, "There are not enough processing units.", Capacity),
+        (500, "A partition of this name already exists.", Conflict),
+        (500, "The maximum number of partitions is reached.", Quota),
+        (500, "VIOS 1 is busy processing some other request. Please retry the operation.", Transient),
+        (503, "Service Unavailable", Transient),
+    ],
+)
+async def test_each_error_has_its_class(
+    bench: ComputeBench, console: Console, status: int, text: str, kind: type[DriverError]
+) -> None:
+    def refuse(method: str, path: str) -> None:
+        if method == "PUT":
+            raise RefusedError(status, text)
+
+    async with bench.driver() as driver:
+        console.fail = refuse
+        with pytest.raises(DriverError) as caught:
+            await driver.create_guest(bench.spec())
+        assert type(caught.value) is kind
+        assert text in str(caught.value)
+        console.fail = lambda method, path: None
+        assert not await all_of(driver.guests())
+
+
+MANY = b'<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><entry xmlns="http://www.w3.org/2005/Atom">&c;</entry>'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>oops", b"<html></html>", MANY, b"\xff\xfe<\x00a", b'<entry xmlns="http://www.w3.org/2005/Atom"/>', b""],
+)
+async def test_an_answer_that_is_not_of_the_api_leaves_it_open_what_was_done(
+    bench: ComputeBench, proxy: FaultProxy, body: bytes
+) -> None:
+    answer = Answer(200, {}, body)
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        proxy.instead = lambda request: answer if "/do/" in request.path else None
+        with pytest.raises(Unknown):
+            await driver.create_guest(spec)
+        proxy.instead = lambda request: answer if request.method == "GET" else None
+        with pytest.raises(Transient):
+            await all_of(driver.guests())
+
+
+async def test_a_job_that_cannot_be_asked_for_is_of_unknown_outcome(
+    bench: ComputeBench, console: Console, proxy: FaultProxy
+) -> None:
+    async with bench.driver() as driver:
+        for answer in (Answer(404, {}, b""), Answer(503, {}, b""), Answer(500, {}, b"")):
+            spec = bench.spec()
+            proxy.instead = lambda request, answer=answer: answer if "/jobs/" in request.path else None  # type: ignore[misc]
+            with pytest.raises(Unknown, match="goes on"):
+                await driver.create_guest(spec)
+            proxy.instead = lambda request: None
+            assert (await driver.create_guest(spec)).state == "on"
