@@ -115,6 +115,8 @@ class Ec2Api:
             if answer.is_success:
                 raise (Transient if reads else Unknown)(f"{action}: the answer is no XML") from None
             raise failure_of(answer, reads=reads) from None
+        if answer.is_success and tree.tag != f"{action}Response":  # which must not pass for an empty listing
+            raise (Transient if reads else Unknown)(f"{action}: the answer is a document {tree.tag}")
         if answer.is_success:
             return tree
         code, text = tree.findtext(".//Error/Code", ""), tree.findtext(".//Error/Message", "")

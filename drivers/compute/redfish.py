@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from ...placement.types.errors import InvalidValue
-from ..http import Http, failure_of, object_of, open_http, retry_after
+from ..http import LONGEST_TEXT, Http, failure_of, object_of, open_http, retry_after
 from ..ongoing import Ongoing, look_until, open_ongoing
 from ..protocol import (
     Can,
@@ -221,7 +221,10 @@ class RedfishDriver:
         found, url = list[tuple[str | None, str]](), SYSTEMS
         while url:
             page = object_of(await self._call("GET", url))
-            found += [(None, str(each["@odata.id"])) for each in page.get("Members", ())]
+            try:
+                found += [(None, str(each["@odata.id"])) for each in page["Members"]]
+            except (LookupError, TypeError) as error:  # which must not pass for an empty listing
+                raise Transient(f"the answer has no list of systems: {str(page)[:LONGEST_TEXT]}") from error
             url = page.get("Members@odata.nextLink", "")
         return found
 

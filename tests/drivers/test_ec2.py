@@ -379,6 +379,7 @@ def error_answer(code: str, status: int) -> Answer:
         (Answer(503, {"Retry-After": "7"}, b"<html>busy</html>"), Transient),
         (Answer(502, {}, b"<html><body>Bad Gateway"), Unknown),
         (Answer(200, {}, b"not XML"), Unknown),
+        (Answer(200, {}, b"<html></html>"), Unknown),
     ],
 )
 async def test_a_refused_instance_is_an_error_of_its_class(
@@ -392,6 +393,14 @@ async def test_a_refused_instance_is_an_error_of_its_class(
         assert type(caught.value) is expected
         if isinstance(caught.value, Transient) and answer.headers.get("Retry-After"):
             assert caught.value.after == 7.0
+
+
+async def test_another_document_is_no_empty_listing(proxy: FaultProxy, moto: tuple[str, int]) -> None:
+    async with compute_bench(proxy, moto).driver() as driver:
+        proxy.instead = lambda request: Answer(200, {}, b"<html></html>")
+        for listing in (driver.guests, driver.nodes):
+            with pytest.raises(Transient, match="a document html"):
+                [page async for page in listing()]
 
 
 async def test_a_truncated_answer_is_of_unknown_outcome(proxy: FaultProxy, moto: tuple[str, int]) -> None:

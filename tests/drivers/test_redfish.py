@@ -189,6 +189,15 @@ async def test_a_refused_reset_is_an_error_of_its_class(
         await driver.delete_guest(spec.mark.uuid)
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"Members": null}', b'{"Members": [{}]}'])
+async def test_another_document_is_no_empty_listing(proxy: FaultProxy, tmp_path: Path, body: bytes) -> None:
+    async with bench_of(proxy, tmp_path).driver() as driver:
+        proxy.instead = lambda request: Answer(200, {}, body)
+        for listing in (driver.guests, driver.nodes):
+            with pytest.raises(Transient, match="no list of systems"):
+                [page async for page in listing()]
+
+
 async def test_a_mark_file_that_cannot_be_read_is_said(proxy: FaultProxy, tmp_path: Path) -> None:
     async with bench_of(proxy, tmp_path).driver() as driver:
         (tmp_path / "node-1.mark").write_text("something else")
