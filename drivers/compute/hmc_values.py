@@ -154,7 +154,7 @@ def description_of(mark: Mark, name: str) -> str:
 
 
 def parsed(content: bytes) -> ElementTree.Element:
-    """The root of a document. ValueError for what is no XML, is not in UTF-8, or has a document type, whose entities
+    """The root of a document. ValueError for a text that is not XML in UTF-8, or has a document type, whose entities
     could make a short document a long one."""
     text = content.decode("utf-8")
     if "<!DOCTYPE" in text:
