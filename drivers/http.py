@@ -13,8 +13,11 @@ import trio
 
 from .protocol import Conflict, Denied, DriverError, NotFound, Permanent, Transient, Unknown
 
-TIMEOUT: Final = httpx.Timeout(25.0, connect=10.0, pool=60.0)
-"""Seconds to wait for an answer, a connection, and a free connection."""
+READ_SECONDS: Final = 25.0
+"""Seconds to wait for an answer, of back ends whose driver names no others."""
+CONNECT_SECONDS: Final = 10.0
+POOL_SECONDS: Final = 60.0
+"""Seconds to wait for a free connection."""
 
 STATUS: Final[Mapping[int, type[DriverError]]] = {
     400: Permanent,
@@ -141,9 +144,10 @@ async def open_http(
     auth: tuple[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     verify: Any = True,
+    read_seconds: float = READ_SECONDS,
 ) -> AsyncIterator[Http]:
     """A client with at most ``concurrency`` connections. ``verify``: an SSL context, or whether certificates are
-    checked."""
+    checked. ``read_seconds`` to wait for an answer."""
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     async with httpx.AsyncClient(
         base_url=endpoint,
@@ -151,7 +155,7 @@ async def open_http(
         headers=dict(headers or {}),
         verify=verify,
         limits=limits,
-        timeout=TIMEOUT,
+        timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS, pool=POOL_SECONDS),
         trust_env=False,
     ) as client:
         yield Http(client)

@@ -61,6 +61,8 @@ from .hmc_values import (
 
 TIMEOUT: Final = 900.0
 """Seconds for one change; jobs that activate partitions take minutes."""
+READ_SECONDS: Final = 300.0
+"""Seconds to wait for an answer: a console makes partitions, and asks its managed systems, before it answers."""
 PARTITION: Final = MEDIA.format("uom", "LogicalPartition")
 ADAPTER: Final = MEDIA.format("uom", "ClientNetworkAdapter")
 WHOLE: Final = "group=None"
@@ -160,18 +162,19 @@ class HmcDriver:
         return guest_of(partition, await self._name(partition.system))
 
     async def _by_name(self, uuid: str) -> Partition | None:
-        """The partition with the name of a guest's, whosever it is."""
-        for each in await self._api.found("LogicalPartition", "PartitionName", name_of(uuid), partition_of):
-            if self._used(await self._name(each.system)):
-                return each
-        return None
+        """The partition with the name of a guest's: this installation's, else anybody's."""
+        named = await self._api.found("LogicalPartition", "PartitionName", name_of(uuid), partition_of)
+        used = [each for each in named if self._used(await self._name(each.system))]
+        return next((each for each in used if self._owns(each, uuid)), used[0] if used else None)
+
+    def _owns(self, partition: Partition, uuid: str) -> bool:
+        return partition.mark is not None and partition.mark[:2] == (self._installation, uuid)
 
     async def _found(self, uuid: str) -> Partition:
         """The partition of a guest of this installation. NotFound if there is none; Transient if it may be on a managed
         system that does not answer."""
         found = await self._by_name(uuid)
-        ours = found is not None and found.mark is not None and found.mark[:2] == (self._installation, uuid)
-        if found is not None and ours and found.state != SILENT:
+        if found is not None and self._owns(found, uuid) and found.state != SILENT:
             return found
         down = [each.name for each in await self._systems() if not each.up]
         if down:
@@ -198,6 +201,8 @@ class HmcDriver:
 
     async def _create(self, want: GuestSpec) -> Guest:
         system, new = await self._system(want.node), False
+        if not system.up:
+            raise Transient(f"node {system.name} is {system.state}", nodes=[system.name])
         memory_mb, networks = system.rounded(want.memory_mb), await self._networks(system, want.networks)
         partition = await self._by_name(want.mark.uuid)
         if partition is None:
@@ -380,9 +385,10 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
     if urlsplit(settings.endpoint).scheme not in ("http", "https"):
         raise InvalidValue(f"{settings.endpoint} is no URL", field="options.endpoint")
     hundredths_of(settings.units_per_vcpu)
+    endpoint, concurrency = urljoin(settings.endpoint, "/"), settings.concurrency
     verify = tls_of(settings.ca_file, settings.insecure)
     async with (
-        open_http(urljoin(settings.endpoint, "/"), concurrency=settings.concurrency, verify=verify) as http,
+        open_http(endpoint, concurrency=concurrency, verify=verify, read_seconds=READ_SECONDS) as http,
         open_session(http, settings.username, settings.password, settings.look_seconds) as api,
         open_ongoing(TIMEOUT) as ongoing,
     ):

@@ -8,7 +8,7 @@ import base64
 import re
 import uuid as uuids
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final, NamedTuple, TypeAlias
 from xml.etree import ElementTree
 
@@ -44,6 +44,8 @@ SILENT: Final = "not available"
 """State of partitions of a managed system that is off, or does not answer."""
 PASSING: Final = frozenset({"hardware discovery", "resuming", "shutting down", "starting", "suspending"})
 """States that end by themselves."""
+MOST: Final = 10**12
+"""The largest amount that is read; all of a managed system is less."""
 UP: Final = "operating"
 """State of a managed system that runs partitions."""
 ACTIVE: Final = "active"
@@ -193,13 +195,16 @@ def text_in(element: ElementTree.Element, path: str, space: str = UOM) -> str:
 
 
 def _number(element: ElementTree.Element, path: str, scale: int = 1, *, up: bool = True) -> int:
-    """A number, times ``scale``, as a whole one; 0 if there is none. ValueError for other texts."""
+    """A number, times ``scale``, as a whole one; 0 if there is none, or one below. ValueError for other texts, and for
+    more than MOST."""
     text = text_in(element, path)
     try:
         value = Decimal(text or "0") * scale
-        return int(value.to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
-    except (InvalidOperation, OverflowError) as error:
-        raise ValueError(f"{path} is no number: {text}") from error
+        if value <= MOST:
+            return max(0, int(value.to_integral_value(ROUND_CEILING if up else ROUND_FLOOR)))
+    except (ArithmeticError, ValueError):
+        pass
+    raise ValueError(f"{path} is no number, or too large a one: {text[:40]}")
 
 
 def _reference(element: ElementTree.Element, path: str) -> str:

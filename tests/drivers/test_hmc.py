@@ -3,7 +3,6 @@ never been run on a console."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -14,7 +13,7 @@ import trio
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
-from hostler.drivers.compute import hmc, hmc_api, hmc_values
+from hostler.drivers.compute import hmc, hmc_api
 from hostler.drivers.conformance import ComputeBench, ComputeConformance
 from hostler.drivers.conformance.bench import OURS, all_of
 from hostler.drivers.protocol import (
@@ -23,7 +22,6 @@ from hostler.drivers.protocol import (
     Denied,
     DriverContext,
     DriverError,
-    Mark,
     NotFound,
     Permanent,
     Quota,
@@ -34,7 +32,7 @@ from hostler.drivers.protocol import (
 from hostler.placement.types.errors import InvalidValue
 
 from .fault_proxy import Answer, FaultProxy
-from .hmc_console import NAME, Console, RefusedError
+from .hmc_console import Console, RefusedError
 
 
 @pytest.fixture
@@ -185,20 +183,6 @@ async def test_an_image_is_how_a_partition_is_activated_the_first_time(proxy: Fa
             proxy.requests.clear()
 
 
-def test_names_and_descriptions_are_those_that_consoles_take() -> None:
-    made = [str(uuid.uuid4()) for _ in range(200)] + [
-        "00000000-0000-0000-0000-000000000000",
-        "f" * 8 + "-ffff" * 3 + "-" + "f" * 12,
-    ]
-    names = {hmc_values.name_of(each) for each in made}
-    assert len(names) == len(made)
-    assert all(NAME.fullmatch(each) for each in names)
-    mark = Mark("i" * 64, made[0], 10**17)
-    text = hmc_values.description_of(mark, "ünï\tcödé " + "n" * 300)
-    assert (len(text), text.isascii(), text.isprintable()) == (hmc_values.LONGEST_DESCRIPTION, True, True)
-    assert Mark.parse(text.partition(" ")[0]) == mark
-
-
 async def test_a_copy_of_a_partition_is_a_strangers(bench: ComputeBench, console: Console) -> None:
     async with bench.driver() as driver:
         spec = bench.spec()
@@ -240,6 +224,9 @@ async def test_of_a_managed_system_that_is_down_nothing_is_concluded(
             with pytest.raises(Transient) as caught:
                 await call(there.mark.uuid)
             assert caught.value.nodes == {"Server-2"}
+        with pytest.raises(Transient) as caught:
+            await driver.create_guest(bench.spec()._replace(node="Server-2"))
+        assert caught.value.nodes == {"Server-2"}
         await driver.delete_guest(here.mark.uuid)
     assert [each.system for each in console.partitions.values()] == [console.system("Server-2").key]
 
@@ -252,6 +239,19 @@ async def test_only_managed_systems_that_are_named_are_used(proxy: FaultProxy, c
         assert not await all_of(driver.guests())
         with pytest.raises(NotFound, match="no node Server-1"):
             await driver.create_guest(bench.spec())
+
+
+async def test_a_partition_of_the_same_name_elsewhere_hides_no_guest(bench: ComputeBench, console: Console) -> None:
+    spec = bench.spec()._replace(node="Server-2", power="off")
+    async with bench.driver() as driver:
+        await driver.create_guest(spec)
+        ours = console.of_uuid(spec.mark.uuid)
+        console.partitions = {"x": console.make(ours.name), **console.partitions}
+        assert (await driver.get_guest(spec.mark.uuid)).key == ours.key
+        await driver.delete_guest(spec.mark.uuid)
+        with pytest.raises(Conflict):
+            await driver.create_guest(spec)
+    assert {each.name for each in console.partitions.values()} == {ours.name}
 
 
 async def test_long_listings_are_read_whole(bench: ComputeBench, console: Console) -> None:
@@ -365,6 +365,17 @@ async def test_a_console_that_cannot_be_reached_is_transient() -> None:
         async with hmc.open_driver(
             {"endpoint": "https://127.0.0.1:1", "username": "u", "password": "p"}, DriverContext("bench", OURS)
         ):
+            pass
+
+
+async def test_a_console_that_does_not_answer_is_given_up_after_a_time(
+    bench: ComputeBench, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.driver():
+        pass
+    monkeypatch.setattr(hmc, "READ_SECONDS", 0.05)
+    with proxy.hang(), pytest.raises(Transient, match="ReadTimeout"):
+        async with bench.driver():
             pass
 
 

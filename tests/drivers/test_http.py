@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,12 +15,14 @@ from hostler.drivers.protocol import Transient, Unknown
 
 
 class Answers(BaseHTTPRequestHandler):
-    """``/long``: a body that does not end; ``/packed``: a compressed one."""
+    """``/long``: a body that does not end; ``/packed``: a compressed one; ``/slow``: one that comes after a second."""
 
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
+        if self.path == "/slow":
+            time.sleep(1.0)
         self.send_response(200)
         if self.path == "/packed":
             body = gzip.compress(b"a" * 4_000_000)
@@ -65,3 +68,11 @@ async def test_an_answer_that_is_too_long_is_not_read_to_its_end(
 async def test_a_compressed_answer_is_read(endpoint: str) -> None:
     async with http.open_http(endpoint, concurrency=1) as client:
         assert len((await client.send("GET", "/packed")).content) == 4_000_000
+
+
+async def test_an_answer_is_waited_for_as_long_as_its_back_end_may_take(endpoint: str) -> None:
+    async with http.open_http(endpoint, concurrency=1, read_seconds=0.05) as client:
+        with pytest.raises(Transient, match="did not answer: ReadTimeout"):
+            await client.send("GET", "/slow")
+        with pytest.raises(Unknown, match="did not answer: ReadTimeout"):
+            await client.send("POST", "/slow")
