@@ -225,14 +225,15 @@ class HmcDriver:
     async def _make(self, want: GuestSpec, system: System, memory_mb: int) -> Partition:
         content = partition_document(want, memory_mb, self._per_vcpu * want.vcpus, self._options.slots)
         path = f"/ManagedSystem/{system.key}/LogicalPartition?{WHOLE}"
-        await self._api.call("PUT", path, content=content, kind=PARTITION)
-        made = await self._by_name(want.mark.uuid)
-        if made is None:
-            raise Unknown(f"the console does not list the partition {name_of(want.mark.uuid)} that it made")
-        if made.mark != want.mark:
-            await self._remove(made)
-            raise Permanent(f"the console keeps no description of partition {made.name}, in which its mark is")
-        return made
+        answer = await self._api.call("PUT", path, content=content, kind=PARTITION)
+        made = await read(answer, lambda root: [partition_of(entry) for entry in entries(root)])
+        if [each.name for each in made] != [name_of(want.mark.uuid)]:
+            raise Unknown(f"the answer is not the partition {name_of(want.mark.uuid)}")
+        partition = await self._look(made[0].key)
+        if partition.mark != want.mark:
+            await self._remove(partition)
+            raise Permanent(f"the console keeps no description of partition {partition.name}, in which its mark is")
+        return partition
 
     async def _networks(self, system: System, names: Sequence[str]) -> list[Network]:
         """Virtual networks by their names. NotFound if a managed system lacks one."""

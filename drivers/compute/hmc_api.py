@@ -3,6 +3,7 @@ guests. Needs the extra ``hmc``."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,8 @@ MEDIA: Final = "application/vnd.ibm.powervm.{}+xml; type={}"
 LONG: Final = 65_536
 """Bytes of an answer from which on it is read in a thread."""
 LOGOFF_SECONDS: Final = 5.0
+DENIED_SECONDS: Final = 15.0
+"""Seconds after a refused log-on in which none is tried, so that calls at the same time do not lock the account."""
 
 CODES: Final[Mapping[str, type[DriverError]]] = {
     "HSCL03EC": Capacity,  # too little memory to activate the partition
@@ -71,12 +74,15 @@ class HmcApi:
     def __init__(self, http: Http, user: str, password: str, look_seconds: float) -> None:
         self._http, self._user, self._password, self._look_seconds = http, user, password, look_seconds
         self._session, self._renewing = "", trio.Lock()
+        self._denied_until, self._denied = -math.inf, ""
 
     async def log_on(self, ended: str = "") -> None:
         """Begin a session in place of one that has ended, unless another call has."""
         async with self._renewing:
             if self._session != ended:
                 return
+            if trio.current_time() < self._denied_until:
+                raise Denied(self._denied)
             headers = {
                 "Content-Type": MEDIA.format("web", "LogonRequest"),
                 "Accept": MEDIA.format("web", "LogonResponse"),
@@ -84,7 +90,10 @@ class HmcApi:
             body = logon_document(self._user, self._password)
             answer = await self._http.send("PUT", LOGON, content=body, headers=headers, reads=True)
             if not answer.is_success:
-                raise error_of(answer, reads=True)
+                error = error_of(answer, reads=True)
+                if isinstance(error, Denied):
+                    self._denied_until, self._denied = trio.current_time() + DENIED_SECONDS, str(error)
+                raise error
             token = await read(answer, lambda root: text_in(root, "X-API-Session", WEB), reads=True)
             if not token:
                 raise Transient(f"{answer.request.url.host} began no session")

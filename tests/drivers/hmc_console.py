@@ -117,7 +117,7 @@ class Console:
     calls in a session that has ended. ``descriptions``: of partitions may be no part of the schema."""
 
     def __init__(self, ready: float = 0.0) -> None:
-        self.ready, self.ended = ready, 401
+        self.ready, self.ended, self.password = ready, 401, "se<cr>et"
         self.descriptions: Literal["kept", "dropped", "unknown"] = "kept"
         self.fail: Callable[[str, str], None] = lambda method, path: None
         self.job_fails: dict[str, str] = {}
@@ -170,7 +170,7 @@ class Console:
             self.sessions.discard(headers["x-api-session"])
             return Reply(204)
         request = self._document(body, headers, "web", "LogonRequest")
-        if (within(request, "UserID"), within(request, "Password")) != ("user", "se<cr>et"):
+        if (within(request, "UserID"), within(request, "Password")) != ("user", self.password):
             raise RefusedError(401, "The user or password is wrong.")
         token = uuid.uuid4().hex * 4
         self.sessions.add(token)
