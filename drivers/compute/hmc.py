@@ -38,7 +38,7 @@ from ..protocol import (
     read_options,
 )
 from ..tls import tls_of
-from .hmc_api import MEDIA, HmcApi, open_session, read
+from .hmc_api import MEDIA, HmcApi, open_session
 from .hmc_values import (
     PASSING,
     SILENT,
@@ -184,7 +184,7 @@ class HmcDriver:
     async def _look(self, key: str) -> Partition:
         """A partition by its id."""
         answer = await self._api.call("GET", f"/LogicalPartition/{key}?{WHOLE}")
-        found = await read(answer, lambda root: [partition_of(each, _etag(answer)) for each in entries(root)])
+        found = await self._api.read(answer, lambda root: [partition_of(each, _etag(answer)) for each in entries(root)])
         if not found:
             raise NotFound(f"there is no partition {key}")
         return found[0]
@@ -226,7 +226,7 @@ class HmcDriver:
         content = partition_document(want, memory_mb, self._per_vcpu * want.vcpus, self._options.slots)
         path = f"/ManagedSystem/{system.key}/LogicalPartition?{WHOLE}"
         answer = await self._api.call("PUT", path, content=content, kind=PARTITION)
-        made = await read(answer, lambda root: [partition_of(entry) for entry in entries(root)])
+        made = await self._api.read(answer, lambda root: [partition_of(entry) for entry in entries(root)])
         if [each.name for each in made] != [name_of(want.mark.uuid)]:
             raise Unknown(f"the answer is not the partition {name_of(want.mark.uuid)}")
         partition = await self._look(made[0].key)

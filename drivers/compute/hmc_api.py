@@ -75,6 +75,7 @@ class HmcApi:
         self._http, self._user, self._password, self._look_seconds = http, user, password, look_seconds
         self._session, self._renewing = "", trio.Lock()
         self._denied_until, self._denied = -math.inf, ""
+        self._threads = trio.CapacityLimiter(1)
 
     async def log_on(self, ended: str = "") -> None:
         """Begin a session in place of one that has ended, unless another call has."""
@@ -94,7 +95,7 @@ class HmcApi:
                 if isinstance(error, Denied):
                     self._denied_until, self._denied = trio.current_time() + DENIED_SECONDS, str(error)
                 raise error
-            token = await read(answer, lambda root: text_in(root, "X-API-Session", WEB), reads=True)
+            token = await self.read(answer, lambda root: text_in(root, "X-API-Session", WEB), reads=True)
             if not token:
                 raise Transient(f"{answer.request.url.host} began no session")
             self._session = token
@@ -127,13 +128,29 @@ class HmcApi:
             raise error_of(answer)
         return answer
 
+    async def read(
+        self, answer: httpx.Response, make: Callable[[ElementTree.Element], T], *, reads: bool | None = None
+    ) -> T:
+        """What an answer says; a long one is read in a thread. Unknown, or Transient if the request only reads, for one
+        that is not of the API."""
+        content = answer.content
+
+        def work() -> T:
+            return make(parsed(content))
+
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._threads) if len(content) >= LONG else work()
+        except ValueError as error:
+            kind = Transient if (answer.request.method == "GET" if reads is None else reads) else Unknown
+            raise kind(f"the answer of {answer.request.url.host} is malformed: {error}") from error
+
     async def listed(self, path: str, make: Callable[[ElementTree.Element], T]) -> list[T]:
         """All entries of a feed, which is not sent by pages. ``group=None`` leaves out what the console would ask
         operating systems for."""
         answer = await self.call("GET", f"{path}?group=None")
         if answer.status_code == HTTPStatus.NO_CONTENT:
             return []
-        return await read(answer, lambda root: [make(entry) for entry in entries(root)])
+        return await self.read(answer, lambda root: [make(entry) for entry in entries(root)])
 
     async def found(self, kind: str, field: str, value: str, make: Callable[[ElementTree.Element], T]) -> list[T]:
         """Entries of all objects of a kind with a value in a field."""
@@ -143,7 +160,7 @@ class HmcApi:
         """Have a job done on a partition. One that finds it done already is no failure."""
         body, kind = job_document(operation, parameters), MEDIA.format("web", "JobRequest")
         answer = await self.call("PUT", f"/LogicalPartition/{key}/do/{operation}", content=body, kind=kind)
-        job = await self._ended(await read(answer, _only_job))
+        job = await self._ended(await self.read(answer, _only_job))
         with suppress(DriverError):  # the console removes it after a while
             await self.call("DELETE", f"/jobs/{quote(job.key)}")
         if job.status not in DONE and code_of(job.text) not in SO_ALREADY:
@@ -157,7 +174,7 @@ class HmcApi:
             if first:
                 return first.pop()
             try:
-                return await read(await self.call("GET", f"/jobs/{quote(job.key)}"), _only_job)
+                return await self.read(await self.call("GET", f"/jobs/{quote(job.key)}"), _only_job)
             except (NotFound, Transient) as error:
                 raise Unknown(f"job {job.key} goes on: {error}", backend_code=error.backend_code) from error
 
@@ -167,20 +184,6 @@ class HmcApi:
 def _only_job(root: ElementTree.Element) -> Job:
     (entry,) = entries(root)
     return job_of(entry)
-
-
-async def read(answer: httpx.Response, make: Callable[[ElementTree.Element], T], *, reads: bool | None = None) -> T:
-    """What an answer says. Unknown, or Transient if the request only reads, for one that is not of the API."""
-    content = answer.content
-
-    def work() -> T:
-        return make(parsed(content))
-
-    try:
-        return await trio.to_thread.run_sync(work) if len(content) >= LONG else work()
-    except ValueError as error:
-        kind = Transient if (answer.request.method == "GET" if reads is None else reads) else Unknown
-        raise kind(f"the answer of {answer.request.url.host} is malformed: {error}") from error
 
 
 def code_of(text: str) -> str:
