@@ -16,6 +16,7 @@ import trio
 
 from ..placement.types.errors import InvalidValue
 from .http import LONGEST_TEXT, Http, failure_of, object_of, open_http, retry_after
+from .log_ons import LogOns
 from .protocol import Denied, DriverError, NotFound, Permanent, Quota, Transient, Unknown
 from .tls import tls_of
 
@@ -69,7 +70,7 @@ class Identity:
     def __init__(self, http: Http, account: Account) -> None:
         self._http, self._account = http, account
         self._token: _Token | None = None
-        self._lock = trio.Lock()
+        self._lock, self._log_ons = trio.Lock(), LogOns()
 
     async def token(self, expired: str = "") -> str:
         """A token that is not ``expired``."""
@@ -93,7 +94,8 @@ class Identity:
         async with self._lock:
             if self._token is None or self._token.value == expired:
                 self._token = None
-                self._token = await self._new()
+                with self._log_ons.one():
+                    self._token = await self._new()
             return self._token
 
     async def _new(self) -> _Token:

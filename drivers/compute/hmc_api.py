@@ -3,7 +3,6 @@ guests. Needs the extra ``hmc``."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,7 @@ import httpx
 import trio
 
 from ..http import Http, failure_of
+from ..log_ons import LogOns
 from ..ongoing import look_until
 from ..protocol import Capacity, Conflict, Denied, DriverError, NotFound, Permanent, Quota, Transient, Unknown
 from .hmc_values import WEB, Job, entries, job_document, job_of, logon_document, parsed, text_in
@@ -28,8 +28,6 @@ MEDIA: Final = "application/vnd.ibm.powervm.{}+xml; type={}"
 LONG: Final = 65_536
 """Bytes of an answer from which on it is read in a thread."""
 LOGOFF_SECONDS: Final = 5.0
-DENIED_SECONDS: Final = 15.0
-"""Seconds after a refused log-on in which none is tried, so that calls at the same time do not lock the account."""
 
 CODES: Final[Mapping[str, type[DriverError]]] = {
     "HSCL03EC": Capacity,  # too little memory to activate the partition
@@ -74,7 +72,7 @@ class HmcApi:
     def __init__(self, http: Http, user: str, password: str, look_seconds: float) -> None:
         self._http, self._user, self._password, self._look_seconds = http, user, password, look_seconds
         self._session, self._renewing = "", trio.Lock()
-        self._denied_until, self._denied = -math.inf, ""
+        self._log_ons = LogOns()
         self._threads = trio.CapacityLimiter(1)
 
     async def log_on(self, ended: str = "") -> None:
@@ -82,25 +80,22 @@ class HmcApi:
         async with self._renewing:
             if self._session != ended:
                 return
-            if trio.current_time() < self._denied_until:
-                raise Denied(self._denied)
-            headers = {
-                "Content-Type": MEDIA.format("web", "LogonRequest"),
-                "Accept": MEDIA.format("web", "LogonResponse"),
-            }
-            body = logon_document(self._user, self._password)
-            answer = await self._http.send("PUT", LOGON, content=body, headers=headers, reads=True)
-            if not answer.is_success:
-                error = error_of(answer, reads=True)
-                if isinstance(error, Denied):
-                    self._denied_until, self._denied = trio.current_time() + DENIED_SECONDS, str(error)
-                raise error
-            token = await self.read(answer, lambda root: text_in(root, "X-API-Session", WEB), reads=True)
-            if not token:
-                raise Transient(f"{answer.request.url.host} began no session")
-            self._session = token
+            with self._log_ons.one():
+                self._session = await self._begun()
             if ended:  # it may be that only the call was refused
                 await self.log_off(ended)
+
+    async def _begun(self) -> str:
+        """A new session."""
+        headers = {"Content-Type": MEDIA.format("web", "LogonRequest"), "Accept": MEDIA.format("web", "LogonResponse")}
+        body = logon_document(self._user, self._password)
+        answer = await self._http.send("PUT", LOGON, content=body, headers=headers, reads=True)
+        if not answer.is_success:
+            raise error_of(answer, reads=True)
+        token = await self.read(answer, lambda root: text_in(root, "X-API-Session", WEB), reads=True)
+        if not token:
+            raise Transient(f"{answer.request.url.host} began no session")
+        return token
 
     async def log_off(self, session: str = "") -> None:
         """End a session (default: the present one); what does not answer is left to end it by itself."""

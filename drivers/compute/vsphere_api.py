@@ -17,6 +17,7 @@ from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
 from ...placement.types.errors import InvalidValue
+from ..log_ons import LogOns
 from ..protocol import Capacity, Conflict, Denied, DriverError, NotFound, Permanent, Quota, Transient, Unknown
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ class Session:
 
     def __init__(self, connect: Callable[[], Any], concurrency: int) -> None:
         self._connect, self._instance, self._lock = connect, connect(), threading.Lock()
-        self._threads = trio.CapacityLimiter(concurrency)
+        self._threads, self._log_ons = trio.CapacityLimiter(concurrency), LogOns()
 
     @property
     def content(self) -> Any:
@@ -125,11 +126,18 @@ class Session:
             except vim.fault.NotAuthenticated:
                 with self._lock:
                     if self._instance is before:
-                        self._instance = self._connect()
+                        with self._log_ons.one():
+                            self._instance = self._connected(reads)
                 return work()
         except DriverError:
             raise
         except Exception as error:
+            raise as_ours(error, reads=reads) from error
+
+    def _connected(self, reads: bool) -> Any:
+        try:
+            return self._connect()
+        except vmodl.MethodFault as error:
             raise as_ours(error, reads=reads) from error
 
     async def done(self, begin: Callable[[], Any]) -> Any:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
+import trio
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
+from hostler.drivers import log_ons
 from hostler.drivers.compute import openstack
 from hostler.drivers.conformance import ComputeBench, ComputeConformance, StorageBench, StorageConformance
 from hostler.drivers.conformance.bench import OURS, all_of, new_uuid
@@ -364,6 +366,27 @@ async def test_a_wrong_password_is_denied(proxy: FaultProxy) -> None:
     with pytest.raises(Denied, match="requires authentication"):
         async with openstack.open_driver(options(proxy, password="wrong"), DriverContext("bench", OURS)):
             pass
+
+
+async def test_calls_at_the_same_time_do_not_lock_an_account(
+    bench: ComputeBench, proxy: FaultProxy, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.driver() as driver:
+        proxy.instead = lambda request: Answer(401, {}, b"") if request.path.endswith("/auth/tokens") else None
+        cloud.tokens.clear()
+        proxy.requests.clear()
+
+        async def ask() -> None:
+            with pytest.raises(Denied):
+                await driver.check()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(ask)
+        assert [each.path for each in proxy.requests].count("/identity/v3/auth/tokens") == 1
+        proxy.instead = lambda request: None
+        monkeypatch.setattr(log_ons, "DENIED_SECONDS", 0.0)
+        await driver.check()
 
 
 async def test_a_project_that_may_read_nothing_is_denied(bench: ComputeBench, proxy: FaultProxy) -> None:
