@@ -69,13 +69,16 @@ Parts: TypeAlias = "Sequence[tuple[str, str | Link | Parts]]"
 
 class System(NamedTuple):
     """A managed system. ``hundredths`` of processing units and ``memory_mb``: what partitions can have, without what
-    its hypervisor takes. ``block_mb``, of which the memory of a partition is a multiple."""
+    its hypervisor takes; ``taken_*``: what of that is not available now, by active partitions or for another reason,
+    such as a pool of memory. ``block_mb``, of which the memory of a partition is a multiple."""
 
     key: str
     name: str
     state: str
     hundredths: int
     memory_mb: int
+    taken_hundredths: int
+    taken_mb: int
     block_mb: int
 
     @property
@@ -223,14 +226,23 @@ def system_of(entry: ElementTree.Element) -> System:
     element = content_of(entry)
     memory, processors = "AssociatedSystemMemoryConfiguration", "AssociatedSystemProcessorConfiguration"
     configurable = _number(element, f"{memory}/ConfigurableSystemMemory", up=False)
+    memory_mb = max(0, configurable - _number(element, f"{memory}/MemoryUsedByHypervisor"))
+    hundredths = _number(element, f"{processors}/ConfigurableSystemProcessorUnits", 100, up=False)
     return System(
         key=_key(element),
         name=_needed(element, "SystemName"),
         state=text_in(element, "State"),
-        hundredths=_number(element, f"{processors}/ConfigurableSystemProcessorUnits", 100, up=False),
-        memory_mb=max(0, configurable - _number(element, f"{memory}/MemoryUsedByHypervisor")),
+        hundredths=hundredths,
+        memory_mb=memory_mb,
+        taken_hundredths=_taken(element, f"{processors}/CurrentAvailableSystemProcessorUnits", hundredths, 100),
+        taken_mb=_taken(element, f"{memory}/CurrentAvailableSystemMemory", memory_mb),
         block_mb=max(1, _number(element, f"{memory}/CurrentLogicalMemoryBlockSize")),
     )
+
+
+def _taken(element: ElementTree.Element, path: str, whole: int, scale: int = 1) -> int:
+    """What is missing of a whole; nothing if it is not told what is available."""
+    return max(0, whole - _number(element, path, scale, up=False)) if text_in(element, path) else 0
 
 
 def partition_of(entry: ElementTree.Element, etag: str = "") -> Partition:
@@ -320,16 +332,17 @@ def job_of(entry: ElementTree.Element) -> Job:
 
 
 def node_of(system: System, partitions: Sequence[Partition], per_vcpu: int) -> Node:
-    """A managed system as a node, with what its partitions take. ``per_vcpu``: hundredths of processing units that a
-    CPU stands for."""
-    used = -(-sum(each.hundredths for each in partitions) // per_vcpu)
+    """A managed system as a node, with what its partitions are entitled to, active or not, or what is not available, if
+    that is more. ``per_vcpu``: hundredths of processing units that a CPU stands for."""
+    hundredths = max(system.taken_hundredths, sum(each.hundredths for each in partitions))
+    memory_mb = max(system.taken_mb, sum(each.memory_mb for each in partitions))
     return Node(
         system.name,
         system.hundredths // per_vcpu,
         system.memory_mb,
         0,
-        used,
-        sum(each.memory_mb for each in partitions),
+        -(-hundredths // per_vcpu),
+        memory_mb,
         state="up" if system.up else "down",
         hypervisor="PowerVM",
     )

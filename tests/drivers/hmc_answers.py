@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from xml.sax.saxutils import escape
@@ -23,7 +23,8 @@ BOUNDS: Final = ("Desired", "Maximum", "Minimum")
 
 @dataclass
 class System:
-    """``block``: MiB of which memory is given out; ``hypervisor``: MiB that are not."""
+    """``block``: MiB of which memory is given out; ``hypervisor``: MiB that are not. ``pool``: MiB, and processing
+    units, that no partition has for itself."""
 
     key: str
     name: str
@@ -32,6 +33,7 @@ class System:
     memory: int = 262_144
     hypervisor: int = 4_096
     block: int = 256
+    pool: tuple[int, float] = (0, 0.0)
     networks: dict[str, int] = field(default_factory=lambda: {"VLAN1-ETHERNET0": 1, "VLAN7-ETHERNET0": 7})
     """VLANs of virtual networks by their names."""
 
@@ -93,17 +95,25 @@ def entry(kind: str, key: str, inner: str, *, etag: str = "", space: str = "uom"
     )
 
 
-def shown_system(system: System) -> str:
+def shown_system(system: System, partitions: Iterable[Partition] = ()) -> str:
+    active = [each for each in partitions if each.system == system.key and each.state != "not activated"]
+    memory = system.memory - system.hypervisor - system.pool[0] - sum(each.memory for each in active)
+    units = round(system.units - system.pool[1] - sum(each.units for each in active), 2)
     return entry(
         "ManagedSystem",
         system.key,
         _group(
             "AssociatedSystemMemoryConfiguration",
             ConfigurableSystemMemory=system.memory,
+            CurrentAvailableSystemMemory=memory,
             CurrentLogicalMemoryBlockSize=system.block,
             MemoryUsedByHypervisor=system.hypervisor,
         )
-        + _group("AssociatedSystemProcessorConfiguration", ConfigurableSystemProcessorUnits=system.units)
+        + _group(
+            "AssociatedSystemProcessorConfiguration",
+            ConfigurableSystemProcessorUnits=system.units,
+            CurrentAvailableSystemProcessorUnits=units,
+        )
         + _leaves(State=system.state, SystemName=system.name),
     )
 

@@ -239,7 +239,7 @@ class Console:
         return self._update(partition, self._document(body, headers, "uom", "LogicalPartition"))
 
     def _get(self, parts: tuple[str, ...]) -> Reply:
-        kind, rest = parts[0], parts[1:]
+        kind, rest, here = parts[0], parts[1:], self.partitions.values()
         if kind == "ManagementConsole":
             return self._feed([entry(kind, str(uuid.uuid4()), "<ManagementConsoleName>hmc</ManagementConsoleName>")])
         if kind == "ManagedSystem":
@@ -253,7 +253,7 @@ class Console:
                 found = [e for e in self.partitions.values() if (e.system, e.kind) == (system.key, rest[1])]
                 return self._feed([self._shown(each) for each in found])
             return self._feed(
-                [shown_system(e) for e in self.systems.values() if self._matches(rest, "SystemName", e.name)]
+                [shown_system(e, here) for e in self.systems.values() if self._matches(rest, "SystemName", e.name)]
             )
         if kind == "LogicalPartition":
             if rest[0] == "search":

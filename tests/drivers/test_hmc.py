@@ -79,6 +79,18 @@ async def test_a_cpu_stands_for_a_part_of_a_processor(proxy: FaultProxy, console
     assert (second.name, second.used_vcpus, second.state, second.hypervisor) == ("Server-2", 0, "up", "PowerVM")
 
 
+async def test_what_is_not_available_for_another_reason_counts_as_use(bench: ComputeBench, console: Console) -> None:
+    console.system("Server-1").pool = (10_240, 1.5)
+    console.make("www", memory=4_096, units=1.0, state="running")
+    console.make("off", memory=2_048, units=1.0)
+    async with bench.driver() as driver:
+        first, _ = await all_of(driver.nodes())
+        assert (first.used_vcpus, first.used_memory_mb) == (3, 14_336), "2.5 units, and the pool beside what is active"
+        console.system("Server-1").pool = (0, 0.0)
+        first, _ = await all_of(driver.nodes())
+        assert (first.used_vcpus, first.used_memory_mb) == (2, 6_144), "what is off is to be activated again"
+
+
 async def test_partitions_that_serve_others_are_strangers(bench: ComputeBench, console: Console) -> None:
     key = console.make("vios1", kind="VirtualIOServer", state="running").key
     async with bench.driver() as driver:

@@ -80,15 +80,16 @@ def test_sizes_of_partitions_are_read(name: str, key: str, size: tuple[str, int,
 @pytest.mark.parametrize(
     ("name", "key", "size"),
     [
-        ("fake_managedsystem.txt", "Server-8247-21L-SN9999999", (1_000, 126_208, 256)),
-        ("managedsystem.txt", "HV4", (50_000, 5_242_880, 64)),
-        ("managedsystem.txt", "Server-8246-L1C-SN0604CAA", (800, 97_024, 256)),
-        ("sys_with_sriov.txt", "z1403ce-8408-E8E-SN10678CV", (4_000, 516_096, 256)),
+        ("fake_managedsystem.txt", "Server-8247-21L-SN9999999", (1_000, 126_208, 256, 940, 38_912)),
+        ("managedsystem.txt", "HV4", (50_000, 5_242_880, 64, 0, 128)),
+        ("managedsystem.txt", "Server-8246-L1C-SN0604CAA", (800, 97_024, 256, 40, 8_192)),
+        ("sys_with_sriov.txt", "z1403ce-8408-E8E-SN10678CV", (4_000, 516_096, 256, 400, 25_088)),
     ],
 )
-def test_managed_systems_are_read(name: str, key: str, size: tuple[int, int, int]) -> None:
+def test_managed_systems_are_read(name: str, key: str, size: tuple[int, ...]) -> None:
     (found,) = [each for each in read(name, hmc_values.system_of) if each.name == key]
-    assert (found.hundredths, found.memory_mb, found.block_mb, found.up) == (*size, True)
+    amounts = (found.hundredths, found.memory_mb, found.block_mb, found.taken_hundredths, found.taken_mb)
+    assert (amounts, found.up) == (size, True)
 
 
 def test_networks_and_adapters_are_read() -> None:
