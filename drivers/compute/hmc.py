@@ -162,7 +162,7 @@ class HmcDriver:
         return guest_of(partition, await self._name(partition.system))
 
     async def _by_name(self, uuid: str) -> Partition | None:
-        """The partition with the name of a guest's: this installation's, else anybody's."""
+        """The partition with the name of a guest's: this installation's, else one of others."""
         named = await self._api.found("LogicalPartition", "PartitionName", name_of(uuid), partition_of)
         used = [each for each in named if self._used(await self._name(each.system))]
         return next((each for each in used if self._owns(each, uuid)), used[0] if used else None)
