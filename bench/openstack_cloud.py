@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +31,13 @@ from .rabbit_broker import Broker, missing
 PACKAGES: Final = ("nova==34.0.0", "openstack-placement==16.0.0", "waitress", "psycopg2-binary", "setuptools<81")
 TOKEN: Final = "admin:admin"
 WAIT_SECONDS: Final = 300.0
+MANY: Final = 20
+"""Hosts up to which each nova-compute is a process of its own. Of more, so many share one: a process takes 140 MiB."""
+_COMPUTES: Final = Path(__file__).resolve().with_name("openstack_computes.py")
+_PACE: Final = "report_interval = 2\nservice_down_time = 12\n"
+_PACE_OF_MANY: Final = "update_resources_interval = 600\nrpc_response_timeout = 300\n"
+"""Nova's own seconds between heartbeats, and a tenth of its reports without a cause: those of many hosts would take
+more of the machine than what is tried."""
 _IMAGE: Final = {
     **{"name": "image", "status": "active", "size": 1, "min_disk": 0, "min_ram": 0, "disk_format": "raw"},
     **{"container_format": "bare", "visibility": "public", "protected": False, "checksum": "x", "owner": "admin"},
@@ -113,6 +120,9 @@ class OpenStack:
         self.folder, self.computes = folder, [f"compute-{number}" for number in range(1, computes + 1)]
         self._cells, self.stock = range(1, cells + 1), stock
         self._venv, self._stack = venv, ExitStack()
+        self._pace = _PACE if computes <= MANY else _PACE_OF_MANY
+        self._groups = {names[0]: names for names in self._grouped()}
+        """Hosts by the name of the process that they are in, which is that of the first."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._api_port, self._placement_port, self._stub_port = free_ports(3)
         self.address = f"unix:{folder}/h.sock"
@@ -162,9 +172,10 @@ class OpenStack:
         environment = {"PYTHONPATH": str(self.folder), "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1"}
         environment["OS_NOVA_CONFIG_DIR"] = str(self.folder)
         self._run("api", str(self._python), "-c", _API.format(port=self._api_port), **environment)
-        for name in ("conductor", *(f"conductor-{cell}" for cell in self._cells[1:]), *self.computes):
+        for name in ("conductor", *(f"conductor-{cell}" for cell in self._cells[1:]), *self._groups):
             self.start_nova(name)
-        self.until(lambda: sorted(self.up()) == sorted(self.computes), "the computes")
+        wanted, seconds = sorted(self.computes), max(WAIT_SECONDS, 6.0 * len(self.computes))
+        self.until(lambda: sorted(self.up()) == wanted, "the computes", seconds)
         self._manage("cell_v2", "discover_hosts")
 
     def _url(self, name: str) -> str:
@@ -174,12 +185,21 @@ class OpenStack:
         """The cell of a host: they take turns."""
         return self._cells[self.computes.index(compute) % len(self._cells)]
 
+    def _grouped(self) -> Iterator[list[str]]:
+        """The hosts by processes. The last host, which may be killed, has one of its own."""
+        *others, last = self.computes
+        size = 1 if len(self.computes) <= MANY else MANY
+        for number in range(len(self._cells)):
+            mine = others[number :: len(self._cells)]
+            yield from (mine[start : start + size] for start in range(0, len(mine), size))
+        yield [last]
+
     def _bus(self, cell: int) -> str:
         return self._transport if cell == 1 else f"{self._transport}cell{cell}"
 
     def _configure(self) -> None:
         (self.folder / "lock").mkdir()
-        for name in ("nova", *(f"conductor-{cell}" for cell in self._cells[1:]), *self.computes):
+        for name in ("nova", *(f"conductor-{cell}" for cell in self._cells[1:]), *self._groups):
             (self.folder / f"{name}.conf").write_text(self._conf(name))
             (self.folder / name).mkdir()
         (self.folder / "placement.conf").write_text(
@@ -223,7 +243,7 @@ class OpenStack:
             f"[DEFAULT]\nhost = {'control' if host == 'nova' else host}\nmy_ip = 127.0.0.1\n"
             f"transport_url = {self._bus(cell)}\ncompute_driver = fake.MediumFakeDriver\n"
             "initial_cpu_allocation_ratio = 16\n"
-            f"state_path = {self.folder}/{host}\nreport_interval = 2\nservice_down_time = 12\n"
+            f"state_path = {self.folder}/{host}\n{self._pace}"
             f"[api]\nauth_strategy = keystone\n{connections}{stubs}"
             # Hosts of a cell cannot ask Nova's API database for the members of a server group.
             f"[workarounds]\ndisable_group_policy_check_upcall = {len(self._cells) > 1}\n"
@@ -282,9 +302,14 @@ class OpenStack:
             )
 
     def start_nova(self, name: str) -> None:
-        """Start a nova-conductor, nova-scheduler, or the nova-compute of a host."""
+        """Start a nova-conductor, nova-scheduler, or the nova-compute of a host, with those of its process."""
         program = f"nova-{name.partition('-')[0]}"
         conf = "nova" if name in ("conductor", "scheduler") else name
+        if len(hosts := self._groups.get(name, ())) > 1:
+            options = ("--config-file", str(self.folder / f"{name}.conf"))
+            # -P: beside the program are modules with the names of others
+            self._run(name, str(self._python), "-P", str(_COMPUTES), ",".join(hosts[1:]), *options)
+            return
         self._run(name, str(self._venv / "bin" / program), "--config-file", str(self.folder / f"{conf}.conf"))
 
     def start_hostler(self) -> None:
@@ -324,6 +349,7 @@ class OpenStack:
         """Wait until something holds; ServiceUnavailable after ``seconds``, or if a process has ended."""
         end = time.monotonic() + seconds
         while True:
+            begun = time.monotonic()
             try:
                 if holds():
                     return
@@ -335,7 +361,7 @@ class OpenStack:
                 raise ServiceUnavailable(f"{ended[0]} has ended: {text[-400:]}")
             if time.monotonic() > end:
                 raise ServiceUnavailable(f"{what}: not there after {seconds:.0f} s")
-            time.sleep(0.3)
+            time.sleep(max(0.3, 2 * (time.monotonic() - begun)))  # asking is not to be most of the load
 
     # Nova's API
 

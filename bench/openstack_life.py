@@ -2,7 +2,7 @@
 resized, shelved, rebuilt, evacuated and deleted, computes and the service are killed, and after each part what Nova's
 databases, the Placement API and the fleet say of each guest is compared.
 
-    python -m hostler.bench.openstack_life [--computes 6] [--cells 1] [--guests 0] [--only-crowd] [--stock] [--json]
+    python -m hostler.bench.openstack_life [--computes 6] [--cells 1] [--guests 0] [--only PART] [--stock] [--json]
 
 Needs RabbitMQ and PostgreSQL; Nova comes from PyPI into an environment of its own, made the first time. Takes some
 minutes.
@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, get_args
 
 import cyclopts
 import msgspec
@@ -41,6 +41,11 @@ NOTHING_HEALED: Final = 4
 """What nova-manage says if every guest had its allocations."""
 ORPHAN: Final = re.compile(r"consumer UUID (\S+) on Resource Provider (\S+) can be deleted")
 """What it says of an allocation without a guest."""
+FEW_HOSTS: Final = 6
+"""Of a zone for groups that are to have all hosts of it, where there are many."""
+Part = Literal["life", "crowd", "killed"]
+"""What each host function of Nova does once; many guests; many guests while the service is killed."""
+UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SETTLE_SECONDS: Final = 60.0
 """How long Nova may take to bring Placement to what its databases say."""
 
@@ -63,20 +68,25 @@ class Life:
     """One life. ``steps``: what was done so far."""
 
     def __init__(
-        self, cloud: OpenStack, say: Callable[[Step], None], *, guests: int = 0, only_crowd: bool = False
+        self, cloud: OpenStack, say: Callable[[Step], None], *, guests: int = 0, only: Collection[Part] = ()
     ) -> None:
-        """``guests``: those of a crowd, after all else, or with ``only_crowd`` without it."""
+        """``guests``: those of a crowd. ``only``: the parts, all if empty."""
         self.cloud, self.steps, self._say, self._guests = cloud, list[Step](), say, guests
-        self._only_crowd = only_crowd or cloud.stock
+        self._only = {"crowd"} if cloud.stock else set(only or get_args(Part))
         self._left: dict[str, str] = {}
         """Evacuated server -> the dead host, which is charged until its nova-compute is back."""
         self._flavors = {id: dict(zip(("VCPU", "MEMORY_MB", "DISK_GB"), size, strict=True)) for id, size in _sizes()}
 
     def run(self) -> None:
-        """All parts, one after the other; with Nova's own scheduler only the crowd."""
-        own = (self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end)
-        crowd = ((self.crowd,) if self.cloud.stock else (self.crowd, self.interrupted_crowd)) if self._guests else ()
-        for part in (self.begin, *(() if self._only_crowd else own), *crowd):
+        """The parts, one after the other; with Nova's own scheduler only the crowd."""
+        parts = [self.begin]
+        if "life" in self._only:
+            parts += [self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end]
+        if "crowd" in self._only and self._guests:
+            parts.append(self.crowd)
+        if "killed" in self._only and self._guests:
+            parts.append(self.interrupted_crowd)
+        for part in parts:
             try:
                 part()
             except ServiceUnavailable as error:
@@ -156,14 +166,21 @@ class Life:
     # parts
 
     def begin(self) -> None:
-        """Flavors, and a zone of half of the hosts."""
+        """Flavors, and a zone of half of the hosts; where there are many, one of few as well."""
         call = self.cloud.call
         for id, (vcpus, ram, disk) in FLAVORS.items():
             call("POST", "flavors", {"flavor": {"id": id, "name": f"f{id}", "vcpus": vcpus, "ram": ram, "disk": disk}})
-        aggregate = call("POST", "os-aggregates", {"aggregate": {"name": "a", "availability_zone": "a"}})["aggregate"]
-        self.zone = self.cloud.computes[: len(self.cloud.computes) // 2]
-        for host in self.zone:
-            call("POST", f"os-aggregates/{aggregate['id']}/action", {"add_host": {"host": host}})
+        computes = self.cloud.computes
+        half = len(computes) // 2
+        self.zone, self.few, self.few_zone = computes[:half], computes, ""
+        if half > FEW_HOSTS:
+            self.few, self.few_zone = computes[half : half + FEW_HOSTS], "few"
+        for zone, hosts in (("a", self.zone), (self.few_zone, self.few)):
+            if zone:
+                body = {"aggregate": {"name": zone, "availability_zone": zone}}
+                aggregate = call("POST", "os-aggregates", body)["aggregate"]
+                for host in hosts:
+                    call("POST", f"os-aggregates/{aggregate['id']}/action", {"add_host": {"host": host}})
         self._step("nova-scheduler is up", self.cloud.up("nova-scheduler") == ["control"])
 
     def create(self) -> None:
@@ -172,17 +189,18 @@ class Life:
         for policy in ("affinity", "anti-affinity", "soft-anti-affinity"):
             body = {"server_group": {"name": policy, "policy": policy}}
             groups[policy] = self.cloud.call("POST", "os-server-groups", body)["server_group"]["id"]
-        count = len(self.cloud.computes)
+        count, few = len(self.few), self.few_zone
         self.one = self._make("create", "ACTIVE", "2")[0]
         self.many = self._make("multi-create", "ACTIVE", "1", 8)
         zoned = self._make("in a zone", "ACTIVE", "1", 3, zone="a")
         self._step("in a zone: there", {self._host(each) for each in zoned} <= set(self.zone))
         self.together = together = self._make("affinity", "ACTIVE", "1", 3, group=groups["affinity"])
         self._step("affinity: one host", len({self._host(each) for each in together}) == 1)
-        self.apart = self._make("anti-affinity", "ACTIVE", "1", count, group=groups["anti-affinity"])
+        self.apart = self._make("anti-affinity", "ACTIVE", "1", count, zone=few, group=groups["anti-affinity"])
         self._step("anti-affinity: all hosts", len({self._host(each) for each in self.apart}) == count)
-        self.refused = self._make("anti-affinity, one too many", "ERROR", "1", group=groups["anti-affinity"])
-        self._make("soft anti-affinity", "ACTIVE", "1", count + 1, group=groups["soft-anti-affinity"])
+        group = groups["anti-affinity"]
+        self.refused = self._make("anti-affinity, one too many", "ERROR", "1", zone=few, group=group)
+        self._make("soft anti-affinity", "ACTIVE", "1", count + 1, zone=few, group=groups["soft-anti-affinity"])
         self.refused += self._make("larger than any host", "ERROR", "3")
 
     def move(self) -> None:
@@ -221,6 +239,8 @@ class Life:
         made = self._make("beside a disabled host", "ACTIVE", "1", 6)
         self._step("none on a disabled host", closed not in {self._host(each) for each in made})
         call("PUT", f"os-services/{services[closed]}", {"status": "enabled"})
+        made = self._make("on a host by name", "ACTIVE", "1", 2, zone=f"nova:{dead}")
+        self._step("on a host by name: there", {self._host(each) for each in made} == {dead})
         self.cloud.kill(dead)
         self.cloud.until(lambda: dead not in self.cloud.up(), "a dead compute that counts as down")
         for server, each in self.cloud.servers().items():
@@ -273,7 +293,7 @@ class Life:
                 cloud.start_hostler()
         states = self._settled(made, 3_600.0)
         lost = [server for server, state in states.items() if state == "ERROR"]
-        detail = dict(Counter(states.values()))
+        detail = f"{dict(Counter(states.values()))} {self._faults(lost)}"
         self._step(f"{len(made)} guests, killed in the middle", set(states.values()) <= {"ACTIVE", "ERROR"}, detail)
         for each in lost:
             cloud.call("DELETE", f"servers/{each}")
@@ -281,6 +301,12 @@ class Life:
         self.compare("killed in the middle of many")
         self.audit()
         self._delete("killed in the middle: delete", [each for each in made if each not in lost])
+
+    def _faults(self, servers: Iterable[str]) -> dict[str, int]:
+        """What Nova says of servers in ERROR, without the names of guests, and how often."""
+        known = self.cloud.servers()
+        told = (known[each].get("fault", {}).get("message", "") for each in servers if each in known)
+        return dict(Counter(UUID.sub("UUID", each)[:120] for each in told).most_common(5))
 
     def _delete(self, name: str, servers: Sequence[str]) -> None:
         for each in servers:
@@ -387,7 +413,7 @@ def command(
     cells: int = 1,
     guests: int = 0,
     stock: Annotated[bool, Parameter(negative="")] = False,
-    only_crowd: Annotated[bool, Parameter(negative="")] = False,
+    only: Annotated[tuple[Part, ...], Parameter(negative="")] = (),
     venv: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -396,15 +422,17 @@ def command(
     Parameters
     ----------
     computes
-        Hosts, each a nova-compute with the fake driver; at least 4, which the cells share.
+        Hosts, each a nova-compute with the fake driver; at least 4, which the cells share. Of more than 20, each 20 are
+        in a process.
     cells
         Cells, each with a database, a virtual host of RabbitMQ and a nova-conductor of its own; at least 3 hosts each.
     guests
-        After all else, so many guests at once; about 110 fit on a host.
+        So many guests at once, twice: the second time the service is killed on the way. About 110 fit on a host.
     stock
         Nova's own nova-scheduler and Placement, with only the guests of ``guests``, for comparison.
-    only_crowd
-        Only the guests of ``guests``.
+    only
+        These parts, all if left out: life (everything that is done with a guest, once), crowd (the guests of
+        ``guests``), killed (the same while the service is killed).
     venv
         Folder of the environment with Nova; made if it is not there. ~/.cache/hostler/openstack-life if left out.
     """
@@ -413,7 +441,7 @@ def command(
         try:
             environment, count = venv or kept("openstack-life"), max(computes, 4, 3 * cells)
             with OpenStack(Path(folder), environment, computes=count, cells=cells, stock=stock) as cloud:
-                life = Life(cloud, (lambda step: None) if json else _show, guests=guests, only_crowd=only_crowd)
+                life = Life(cloud, (lambda step: None) if json else _show, guests=guests, only=only)
                 life.run()
         except ServiceUnavailable as error:
             print(f"{error}; {error.hint}" if error.hint else str(error), file=sys.stderr)

@@ -46,7 +46,7 @@ def database(kind: Kind, folder: Path) -> Iterator[Database]:
         _run(
             [programs["initdb"], "-D", cluster, "-U", "placement", "-A", "trust", "-E", "UTF8", "--no-sync"], home, name
         )
-        options = f"-k {home} -c listen_addresses='' -c shared_buffers=256MB"
+        options = f"-k {home} -c listen_addresses='' -c shared_buffers=256MB -c max_connections=400"
         control = [programs["pg_ctl"], "-D", cluster, "-w", "-s"]
         _run([*control, "-l", f"{home}/log", "-o", options, "start"], home, name)
         try:
