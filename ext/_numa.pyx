@@ -8,7 +8,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t, INT32_MAX
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
@@ -125,6 +125,16 @@ cdef class NumaTable:
         words = source.shapes[shape].state_words
         state = PyBytes_FromStringAndSize(<char*>(source.arena + source.start[source_row]), 8 * words)
         self.put(row, <bytes>source.shape_blocks[shape], <const int64_t*>PyBytes_AS_STRING(state))
+
+    def same_row(self, int64_t row, NumaTable other not None, int64_t other_row):
+        """Whether a row is equal to a row of ``other``, also in that neither has NUMA cells. O(words of the shape)."""
+        if not self.has_row(row) or not other.has_row(other_row):
+            return self.has_row(row) == other.has_row(other_row)
+        shape = self.shape_of[row]
+        if <bytes>self.shape_blocks[shape] != <bytes>other.shape_blocks[other.shape_of[other_row]]:
+            return False
+        words = self.shapes[shape].state_words
+        return memcmp(self.arena + self.start[row], other.arena + other.start[other_row], 8 * words) == 0
 
     def need_row(self, int64_t row):
         """ValueError unless the row has NUMA cells."""

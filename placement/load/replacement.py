@@ -160,26 +160,35 @@ def _replace_cells(
     fleet: Fleet, reports: Sequence[HostReport], rows: Rows, columns: HostColumns, guests: Guests
 ) -> None:
     made: dict[tuple[int, float, float], NumaTable] = {}  # many reports have one topology
+    none = NumaTable()
     for position, report in enumerate(reports):
         row, topology = int(rows[position]), report.host.numa_topology
-        if topology is None and fleet._numa.get_row(row) is None:
+        if topology is None and fleet._numa.same_row(row, none, 0):
             continue
-        before, after = NumaTable(), NumaTable()
-        before.copy_row(0, fleet._numa, row)
         try:
             cpu, ram, _ = columns.ratios[position].tolist()
             key = id(topology), cpu, ram
             if key not in made:
                 made[key] = NumaTable()
                 made[key].set_row(0, topology, cpu, ram)
-            after.copy_row(0, made[key], 0)
+            after = made[key]
         except (AttributeError, TypeError, InvalidValue) as error:
             problem = InvalidValue(f"numa_topology is malformed: {error}", field="numa_topology")
             raise of_host(problem, report.host.host) from None
         if fleet._extras:
+            after = _copy(after, 0)
             _charge_cells(fleet, after, guests, position)
+        if fleet._numa.same_row(row, after, 0):
+            continue  # most report what they reported before
         put = partial(_put_cells, fleet, row)
-        fleet._change_log.make(partial(put, after), partial(put, before))
+        fleet._change_log.make(partial(put, after), partial(put, _copy(fleet._numa, row)))
+
+
+def _copy(table: NumaTable, row: int) -> NumaTable:
+    """A table whose first row is a row of another."""
+    found = NumaTable()
+    found.copy_row(0, table, row)
+    return found
 
 
 def _put_cells(fleet: Fleet, row: int, table: NumaTable) -> None:
@@ -191,8 +200,7 @@ def _charge_cells(fleet: Fleet, table: NumaTable, guests: Guests, position: int)
     """Take what the guests on top hold; a guest whose cells a report contradicts is held to have none of its own: the
     host knows better where it put it."""
     here = guests.position == position
-    scratch = NumaTable()
-    scratch.copy_row(0, table, 0)
+    scratch = _copy(table, 0)
     for consumer, on_top in zip(guests.ids[here].tolist(), guests.on_top[here].tolist(), strict=True):
         extras = fleet._extras.get(consumer)
         if extras is None or extras.numa is None:

@@ -254,6 +254,23 @@ def test_a_row_may_be_copied_to_another_table() -> None:
     assert verdicts(target, guest(pinned()), 8)[0] == verdicts(source, guest(pinned()), 3)[0]
 
 
+def test_rows_are_the_same_if_nothing_of_their_cells_or_ratios_differs() -> None:
+    one, other = table(TWO, None, ODD), table(ODD, TWO)
+    assert one.same_row(0, other, 1)
+    assert one.same_row(2, other, 0)
+    assert one.same_row(1, other, 7)
+    assert not one.same_row(0, other, 0)
+    assert not one.same_row(0, other, 7)
+    found = numa_fit(TWO, guest(pinned()))
+    assert found is not None
+    other.consume(1, found)
+    assert not one.same_row(0, other, 1)
+    one.consume(0, found)
+    assert one.same_row(0, other, 1)
+    other.set_row(1, other.get_row(1), 3.0, 1.0)
+    assert not one.same_row(0, other, 1)
+
+
 def test_arrays_hold_the_whole_table() -> None:
     made = table(TWO, None, ODD, TWO)
     again = NumaTable.from_arrays(made.to_arrays())

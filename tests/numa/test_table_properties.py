@@ -129,6 +129,11 @@ class TableAndRules(RuleBasedStateMachine):
         if host is not None and limit is not None:
             self.hosts[row], self.limits[row] = host, limit
 
+    @rule(row=rows, other=rows)
+    def compare(self, row: int, other: int) -> None:
+        mine, theirs = ((self.hosts.get(each), self.limits.get(each)) for each in (row, other))
+        assert self.table.same_row(row, self.table, other) == (mine == theirs or mine[0] is theirs[0] is None)
+
     @rule()
     def save_and_load(self) -> None:
         self.table = NumaTable.from_arrays(self.table.to_arrays())

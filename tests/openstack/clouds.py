@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hostler.drivers.openstack.source import changed_rows as rows
+from hostler.drivers.openstack.source.compute_nodes import SERVICE_COLUMNS
+from hostler.drivers.openstack.source.databases import Database
+
 NOW = 1_790_000_000.0
 MODERN = 74
 """Service version of the computes: that of Nova 34, from whose 73 on schedulers require the trait OWNER_NOVA."""
@@ -352,6 +356,21 @@ class Cloud:
         for member in members:
             self.write(self.api, "instance_group_member", instance_uuid=member, group_id=number)
         return uuid
+
+
+def check_sums_of_keys(database: Database) -> None:
+    """What the database adds up is what is added here of the rows themselves."""
+    with database.reading() as reading:
+        nodes = [(row.id, row.uuid, row.host, row.hypervisor_hostname) for row in rows.node_keys(reading)]
+        assert rows.sum_of_node_keys(reading) == (len(nodes), sum(rows.key_of(*each) for each in nodes))
+        places = [(row.uuid, row.host, row.node) for row in rows.instance_places(reading)]
+        assert rows.sum_of_place_keys(reading) == (len(places), sum(rows.key_of(*each) for each in places))
+        column = [SERVICE_COLUMNS.index(name) for name in ("id", "host", "version", "disabled_reason")]
+        services = [[each[index] for index in column] for each in rows.all_services(reading).values()]
+        assert rows.sum_of_service_keys(reading) == (len(services), sum(rows.key_of(*each) for each in services))
+        assert nodes
+        assert places
+        assert services
 
 
 def moment(seconds: float) -> str:

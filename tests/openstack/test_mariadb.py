@@ -14,9 +14,11 @@ from hostler.bench.nova_tables import CELL, fill, metadata_of
 from hostler.drivers.openstack.bus.follower import Changes, Follower
 from hostler.drivers.openstack.source import changed_rows as rows
 from hostler.drivers.openstack.source.compute_nodes import NODE_COLUMNS
-from hostler.drivers.openstack.source.databases import Database
+from hostler.drivers.openstack.source.databases import Database, Reading
 from hostler.drivers.openstack.source.nova_databases import Cell
 from hostler.drivers.openstack.source.unplaced import unmoved
+
+from .clouds import check_sums_of_keys
 
 sqlalchemy = pytest.importorskip("sqlalchemy", reason="the extra openstack is not installed")
 pytest.importorskip("pymysql", reason="the extra openstack is not installed")
@@ -38,8 +40,8 @@ class Followed:
         self.follower = Follower(lambda: self.cells, Database("api", url, kept=True))
         self.first = self.look(full=True)
 
-    def look(self, *, full: bool = False) -> Changes:
-        found = self.follower.look(now=time.time(), full=full)
+    def look(self, *, full: bool = False, compared: bool = False) -> Changes:
+        found = self.follower.look(now=time.time(), full=full, compared=compared)
         assert not found.failed
         return found
 
@@ -79,6 +81,49 @@ def test_sums_are_those_of_whole_rows_and_of_the_times_that_are_counted(it: Foll
         assert whole == rows.sums_of_rows(reading, ids)
         assert len(set(whole.values())) == HOSTS
         assert rows.sum_of_nodes(reading) == (HOSTS, sum(rows.microseconds(row.updated_at) for row in keys))
+
+
+def test_heartbeats_are_the_same_as_texts_and_as_rows(it: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    it.sql("UPDATE services SET last_seen_up = NULL, version = NULL WHERE id = 2")
+    with it.database.reading() as reading:
+        texts = rows._heartbeats_of_texts(reading)
+        assert texts is not None
+        assert len(texts) == HOSTS
+        assert rows.heartbeats(reading) == texts
+        for size in (3, 20):
+            monkeypatch.setattr(rows, "HEARD_BYTES", size)
+            assert rows._heartbeats_of_texts(reading) is None
+            assert sorted(map(tuple, rows.heartbeats(reading))) == sorted(texts)
+    it.sql("UPDATE services SET deleted = id")
+    with it.database.reading() as reading:
+        assert rows._heartbeats_of_texts(reading) == []
+
+
+def test_what_no_time_shows_is_found_by_sums_without_reading_rows(
+    it: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it.sql("UPDATE services SET version = NULL, disabled_reason = 'ö' WHERE id = 2")
+    check_sums_of_keys(it.database)
+    it.look(compared=True)
+    read, found = list[str](), Reading.rows
+
+    def noted(reading: Reading, table: str, *names: Any, **how: Any) -> Any:
+        read.append(table)
+        return found(reading, table, *names, **how)
+
+    monkeypatch.setattr(Reading, "rows", noted)
+    assert it.look(compared=True).hosts == []
+    tables = ("compute_nodes", "instances", "services")
+    assert [table for table in read if table in tables] == []
+    it.sql("UPDATE compute_nodes SET hypervisor_hostname = 'renamed' WHERE id = 1")
+    assert [host.nodename for host in it.look(compared=True).hosts] == ["renamed"]
+    (uuid,) = list(it.first.hosts[1].instances)[:1]
+    it.sql("UPDATE instances SET node = NULL, host = NULL WHERE uuid = :uuid", uuid=uuid)
+    assert [len(host.instances) for host in it.look(compared=True).hosts] == [GUESTS - 1]
+    it.sql("UPDATE services SET disabled_reason = 'ä' WHERE id = 3")
+    assert [host.service.disabled_reason for host in it.look(compared=True).hosts if host.service] == ["ä"]
+    assert it.look(compared=True).hosts == []
+    assert [table for table in read if table in tables] == list(tables)
 
 
 def test_keys_with_marks_of_sql_are_keys(it: Followed) -> None:

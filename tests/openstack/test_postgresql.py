@@ -19,7 +19,7 @@ from hostler.drivers.openstack.source.databases import Database, SourceFailed
 from hostler.drivers.openstack.source.nova_databases import Cell, cells_of, read_nova
 from hostler.drivers.openstack.source.placement_database import read_placement
 
-from .clouds import API_TABLES, CELL_TABLES, NOW, PLACEMENT, Cloud, moment
+from .clouds import API_TABLES, CELL_TABLES, NOW, PLACEMENT, Cloud, check_sums_of_keys, moment
 
 psycopg = pytest.importorskip("psycopg", reason="the extra openstack is not installed")
 
@@ -96,6 +96,7 @@ def test_the_same_is_read_as_of_sqlite(server: str, cloud: Cloud) -> None:
     wanted = read_nova([Cell(Database("c", cloud.url("cell")), cell.uuid)], Database("d", cloud.url("api")), now=NOW)
     assert found == wanted
     assert len(found.nodes) == 2
+    check_sums_of_keys(Database("c", url(server, "cell")))
 
 
 def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cloud: Cloud) -> None:

@@ -2,7 +2,7 @@
 are gone, aggregates. Runs in a thread; it knows nothing of the service. A cell whose database fails stays as it was.
 
 A look reads the rows that have changed, by their times and within a window that covers clocks and transactions; now and
-then one compares the keys of all rows, which finds what no time shows.
+then one compares what tells rows apart in all of them, by sums that the database makes, which finds what no time shows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEARD_SECONDS: Final = 10.0
 """Between two readings of heartbeats at most, Nova's report_interval; and between two that show whether aggregates
 changed of which no fan-out came."""
 ROUNDS: Final = 10
-"""Looks that compare all keys in which each node is reported once, whether it changed or not."""
+"""Looks that compare all rows in which each node is reported once, whether it changed or not."""
 
 
 @dataclass(slots=True)
@@ -196,7 +196,7 @@ class Follower:
 
     def _look(self, cell: Cell, reading: Reading, changes: Changes, look: _Look) -> None:
         known = self._known[_key(cell)]
-        found = Found(changed=set(known.stale), whole=known.full or known.compared or not known.read)
+        found = Found(changed=set(known.stale), whole=known.full or not known.read)
         self._services(known, reading, found, look)
         self._instances(known, reading, found, look)
         self._nodes(known, reading, found, look)
@@ -228,6 +228,8 @@ class Follower:
         if usual_again:
             there = rows.services_of(reading, usual_again)
             found.some_services(known, {host: there.get(host) for host in usual_again})
+        if known.compared and rows.sum_of_service_keys(reading) != found.sum_of_service_keys(known):
+            found.all_services(known, rows.all_services(reading), look.steady)
 
     def _instances(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
         """Instances that came to a host, left one or were deleted: their hosts are reported."""
@@ -239,6 +241,8 @@ class Follower:
         pending = known.ending - found.places_seen
         if pending:
             found.ended_places(known, rows.instances_by_uuid(reading, pending), pending)
+        if known.compared and rows.sum_of_place_keys(reading) != found.sum_of_place_keys(known):
+            found.all_places(known, rows.instance_places(reading), since)
 
     def _nodes(self, known: CellState, reading: Reading, found: Found, look: _Look) -> None:
         """Compute nodes that changed, came or went, and those of hosts that are to be reported."""
@@ -252,6 +256,8 @@ class Follower:
             whole = rows.sum_of_nodes(reading) != found.sum_of_nodes(known)
             if not whole:
                 break
+        if known.compared and not whole:
+            whole = rows.sum_of_node_keys(reading) != found.sum_of_node_keys(known)
         if whole:
             found.all_nodes(known, rows.node_keys(reading), look.steady)
         unsettled = found.unsettled(known)
@@ -260,10 +266,11 @@ class Follower:
         found.nodes_of_changed(known, everything=known.full)
 
     def _in_turn(self, known: CellState, found: Found) -> None:
-        """Have a tenth of the nodes reported as well: what others made of them in the service does not last."""
+        """Have a tenth of the nodes reported as well, but for those that have been since the rows were compared before:
+        what others made of them in the service does not last."""
         mine = known.turn % ROUNDS
         for uuid, each in known.nodes.items():
-            if each.id % ROUNDS == mine:
+            if each.id % ROUNDS == mine and each.turn < known.turn - 1:
                 found.forced.add(uuid)
                 found.wanted[uuid] = found.nodes.get(uuid) or each
 
@@ -289,7 +296,7 @@ class Follower:
                     continue
                 host = self._host(cell, row, services.get(row.host), there, look.now)
                 if host is not None:
-                    found.reported(uuid, node, content)
+                    found.reported(uuid, node, content, known.turn)
                     yield host
 
     def _services_of(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from ..source.changed_rows import Service, microseconds
+from ..source.changed_rows import Service, key_of, microseconds
 from ..source.compute_nodes import SERVICE_COLUMNS
 from .window import Window
 
@@ -17,6 +17,9 @@ SETTLED: Final = 2.0
 where the time has no fraction."""
 _SEEN: Final = SERVICE_COLUMNS.index("last_seen_up")
 _VERSION: Final = SERVICE_COLUMNS.index("version")
+_ID: Final = SERVICE_COLUMNS.index("id")
+_HOST: Final = SERVICE_COLUMNS.index("host")
+_REASON: Final = SERVICE_COLUMNS.index("disabled_reason")
 _DISABLED: Final = SERVICE_COLUMNS.index("disabled")
 _FORCED_DOWN: Final = SERVICE_COLUMNS.index("forced_down")
 Place = tuple[str, str | None]
@@ -27,7 +30,8 @@ Heard = tuple[str, Any, Any]
 
 class KnownNode(NamedTuple):
     """A row of compute_nodes as it was read last. ``since``: when it was first seen with that time; ``content``: hash
-    of what was reported, None before; ``row_sum``: the database's own, of the row as it was read, None without one."""
+    of what was reported, None before; ``row_sum``: the database's own, of the row as it was read, None without one;
+    ``turn``: how many looks had compared all rows when it was reported."""
 
     id: int
     host: str
@@ -37,6 +41,7 @@ class KnownNode(NamedTuple):
     settled: bool = False
     content: int | None = None
     row_sum: str | None = None
+    turn: int = -1
 
 
 class CellState:
@@ -55,6 +60,8 @@ class CellState:
         self._unsettled: set[str] = set()
         self.sum = 0
         """Of the times of their last changes, as `sum_of_nodes` has it."""
+        self.node_keys = self.place_keys = self.service_keys = 0
+        """Of what tells rows apart, as `sum_of_node_keys` and the like have it."""
         self.services: dict[str, Service] = {}
         """By host; when one was heard, and its version, are in ``heard``."""
         self.heard: dict[str, Heard] = {}
@@ -84,7 +91,8 @@ class CellState:
 
     def apply(self, found: Found, steady: float) -> list[str]:
         """Make what a look has found known; names of the nodes that are gone. O(found)."""
-        self.sum = found.sum_of_nodes(self)[1]
+        self.sum, self.node_keys = found.sum_of_nodes(self)[1], found.sum_of_node_keys(self)[1]
+        self.place_keys, self.service_keys = found.sum_of_place_keys(self)[1], found.sum_of_service_keys(self)[1]
         gone = [self.nodes.pop(uuid).node for uuid, node in found.nodes.items() if node is None and uuid in self.nodes]
         for uuid, node in found.nodes.items():
             self._unsettled.discard(uuid)
@@ -137,7 +145,7 @@ class CellState:
 
 @dataclass(slots=True)
 class Found:
-    """What a look finds of one cell; None for what is gone. ``whole``: all rows are compared. ``changed``: service
+    """What a look finds of one cell; None for what is gone. ``whole``: all rows are read. ``changed``: service
     hosts whose nodes are reported; ``wanted``: nodes whose rows are read; ``forced``: those that are reported whatever
     these say; ``heard``: service hosts that were heard again."""
 
@@ -195,6 +203,15 @@ class Found:
                 self.services[host] = service
                 self.changed.add(host)
 
+    def sum_of_service_keys(self, known: CellState) -> tuple[int, int]:
+        """How many services there are with those found, and the sum of their keys. O(found)."""
+        count, total = len(known.services), known.service_keys
+        for host, service in self.services.items():
+            before = known.services.get(host)
+            count += (service is not None) - (before is not None)
+            total += _service_key(service) - _service_key(before)
+        return count, total
+
     def service(self, known: CellState, host: str) -> Service | None:
         """A service as it is known with what was found."""
         service = self.services[host] if host in self.services else known.services.get(host)
@@ -236,6 +253,15 @@ class Found:
         for uuid in pending - self.places_seen:
             self._place(known, uuid, None)
             self.ended.add(uuid)
+
+    def sum_of_place_keys(self, known: CellState) -> tuple[int, int]:
+        """How many instances are on hosts with those found, and the sum of their keys. O(found)."""
+        count, total = len(known.places), known.place_keys
+        for uuid, place in self.places.items():
+            before = known.places.get(uuid)
+            count += (place is not None) - (before is not None)
+            total += _place_key(uuid, place) - _place_key(uuid, before)
+        return count, total
 
     def _place(self, known: CellState, uuid: str, place: Place | None) -> bool:
         """True if an instance is elsewhere than it was: both hosts are reported."""
@@ -283,6 +309,16 @@ class Found:
             total += microseconds(node and node.updated_at) - microseconds(before and before.updated_at)
         return count, total
 
+    def sum_of_node_keys(self, known: CellState) -> tuple[int, int]:
+        """The same with the sum of their keys. O(found)."""
+        count, total = len(known.nodes), known.node_keys
+        for uuid, node in self.nodes.items():
+            before = known.nodes.get(uuid)
+            if node is None or before is None or node[:3] != before[:3]:  # most have changed otherwise
+                count += (node is not None) - (before is not None)
+                total += _node_key(uuid, node) - _node_key(uuid, before)
+        return count, total
+
     def unsettled(self, known: CellState) -> dict[str, KnownNode]:
         """Nodes that were not found to have another time, and may have changed with the one that they have."""
         there = ((uuid, known.nodes[uuid]) for uuid in known.unsettled - self.nodes.keys())
@@ -314,9 +350,9 @@ class Found:
             node = self.nodes[uuid] = node._replace(row_sum=row_sum)
         return node
 
-    def reported(self, uuid: str, node: KnownNode, content: int) -> None:
-        """A node is reported with a content."""
-        self.nodes[uuid] = node._replace(content=content)
+    def reported(self, uuid: str, node: KnownNode, content: int, turn: int) -> None:
+        """A node is reported with a content, once so many looks have compared all rows."""
+        self.nodes[uuid] = node._replace(content=content, turn=turn)
 
     def _node(self, known: CellState, row: Any, steady: float) -> None:
         """A row that may have changed, or not."""
@@ -329,9 +365,23 @@ class Found:
             settled = bool(at.microsecond)
             if self.newest_node is None or at > self.newest_node:
                 self.newest_node = at
-        content = None if before is None else before.content
-        node = KnownNode(row.id, row.host, row.hypervisor_hostname, at, steady, settled, content)
+        content, turn = (None, -1) if before is None else (before.content, before.turn)
+        node = KnownNode(row.id, row.host, row.hypervisor_hostname, at, steady, settled, content, turn=turn)
         self.nodes[row.uuid] = self.wanted[row.uuid] = node
+
+
+def _node_key(uuid: str, node: KnownNode | None) -> int:
+    return 0 if node is None else key_of(node.id, uuid, node.host, node.node)
+
+
+def _place_key(uuid: str, place: Place | None) -> int:
+    return 0 if place is None else key_of(uuid, *place)
+
+
+def _service_key(service: Service | None) -> int:
+    if service is None:
+        return 0
+    return key_of(service[_ID], service[_HOST], service[_VERSION], service[_REASON])
 
 
 def _state(service: Service) -> Service:

@@ -196,6 +196,10 @@ class Reading:
         """The columns of a table with their types; empty if there is no such table. O(columns), once a table."""
         return self._database.columns(self._connection, table)
 
+    def set(self, variable: str, value: int) -> None:
+        """Set a variable of MySQL's or MariaDB's for this connection."""
+        self._connection.exec_driver_sql(f"SET SESSION {variable} = {value:d}")
+
     def rows(
         self,
         table: str,

@@ -73,6 +73,10 @@ class KernelNumaTable:
         """Make a row equal to a row of this or another table. O(shape)."""
         self._kernel.copy_row(row, source._kernel, source_row)
 
+    def same_row(self, row: int, other: KernelNumaTable, other_row: int) -> bool:
+        """True if a row is equal to a row of this or another table. O(shape)."""
+        return self._kernel.same_row(row, other._kernel, other_row)
+
     def compile(
         self, wanted: InstanceNumaTopology, *, packing: bool = False, limited: bool = True, needs_smt: bool = False
     ) -> NumaProgram:

@@ -107,6 +107,12 @@ class PyNumaTable:
         if copied is not None:
             self._rows[row] = copied
 
+    def same_row(self, row: int, other: PyNumaTable, other_row: int) -> bool:
+        """True if a row is equal to a row of this or another table."""
+        _check_row(row)
+        _check_row(other_row)
+        return self._rows.get(row) == other._rows.get(other_row)
+
     def compile(
         self, wanted: InstanceNumaTopology, *, packing: bool = False, limited: bool = True, needs_smt: bool = False
     ) -> NumaProgram:
