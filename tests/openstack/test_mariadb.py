@@ -104,7 +104,11 @@ def test_what_no_time_shows_is_found_by_sums_without_reading_rows(
 ) -> None:
     it.sql("UPDATE services SET version = NULL, disabled_reason = 'ö' WHERE id = 2")
     check_sums_of_keys(it.database)
+    for table, there in (("compute_nodes", "id = 1"), ("instances", f"host = '{it.first.hosts[1].host}'")):
+        it.sql(f"UPDATE {table} SET updated_at = '2026-01-02' WHERE {there}")  # before any window
     it.look(compared=True)
+    (known,) = it.follower._known.values()
+    known.turn = HOSTS + 1  # none of them has its turn now
     read, found = list[str](), Reading.rows
 
     def noted(reading: Reading, table: str, *names: Any, **how: Any) -> Any:

@@ -359,7 +359,9 @@ class Found:
         at, before = row.updated_at, known.nodes.get(row.uuid)
         if at is None:  # it has never reported, and may at any time
             settled = False
-        elif before is not None and before.updated_at == at and before.host == row.host:
+        elif (
+            before is not None and before.updated_at == at and before[:3] == (row.id, row.host, row.hypervisor_hostname)
+        ):
             return
         else:
             settled = bool(at.microsecond)
