@@ -334,6 +334,11 @@ class OpenStack:
         names = ("scheduler", "placement") if self.stock else ("hostler",)
         return sum(cpu_seconds(self._processes[name].pid) for name in names)
 
+    def database_cpu(self) -> float:
+        """CPU seconds so far of the database, which all of the cloud has in common."""
+        assert self._cluster.pid is not None
+        return cpu_seconds(self._cluster.pid)
+
     def kill(self, name: str) -> None:
         """kill -9, with the workers that it has started: ``hostler``, ``conductor``, ``api`` or a compute."""
         process = self._processes.pop(name)

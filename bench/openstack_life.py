@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import statistics
 import sys
 import tempfile
 import time
@@ -62,6 +63,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ok: bool
     detail: str
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Guests that were asked for at once. ``states``: by uuid; ``seconds``: from the request that each was in until it
+    ran; ``hosts``: where they are; ``servers``, ``database``: CPU seconds, meanwhile, of what decides and of the
+    database of all of Nova."""
+
+    states: dict[str, str]
+    seconds: list[float]
+    hosts: list[str]
+    servers: float
+    database: float
 
 
 class Life:
@@ -324,23 +337,33 @@ class Life:
 
     def crowd(self) -> None:
         """Many guests, what they cost, and their end."""
-        cloud, made, before = self.cloud, list[str](), self.cloud.scheduler_cpu()
-        for _ in range(0, self._guests, CROWD_REQUEST):
-            made += self._server("4", CROWD_REQUEST)
-        states = self._settled(made, 3_600.0)
-        spent = cloud.scheduler_cpu() - before
-        self._step(f"{len(made)} guests", set(states.values()) == {"ACTIVE"}, dict(Counter(states.values())))
-        servers = {id: each for id, each in cloud.servers().items() if id in set(made)}
-        seconds = sorted(_seconds_to_active(each) for each in servers.values() if each["OS-SRV-USG:launched_at"])
-        hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in servers.values())
-        cells = Counter(cloud.cell(host) for host in hosts.elements() if host)
-        median = seconds[len(seconds) // 2] if seconds else float("nan")
+        found = self.batch(self._guests)
+        states = Counter(found.states.values())
+        self._step(f"{len(found.states)} guests", set(states) == {"ACTIVE"}, dict(states))
+        cells = Counter(self.cloud.cell(host) for host in found.hosts if host)
+        median = statistics.median(found.seconds) if found.seconds else float("nan")
         detail = (
-            f"{1e3 * spent / len(made):.1f} ms of CPU a guest, {median:.1f} s to active (p50), guests by cell {cells}"
+            f"{1e3 * found.servers / len(found.states):.1f} ms of CPU a guest, {median:.1f} s to active (p50), "
+            f"guests by cell {dict(cells)}"
         )
-        self._step("what they cost", len(seconds) == len(made), detail)
+        self._step("what they cost", len(found.seconds) == len(found.states), detail)
         self.compare("crowd", moving=0)
-        self._delete("crowd: delete", made)
+        self._delete("crowd: delete", list(found.states))
+
+    def batch(self, count: int) -> Batch:
+        """Ask for guests, CROWD_REQUEST at a time, and wait for them."""
+        cloud, asked = self.cloud, dict[str, float]()
+        before = cloud.scheduler_cpu(), cloud.database_cpu()
+        for first in range(0, count, CROWD_REQUEST):
+            began = time.time()
+            asked |= dict.fromkeys(self._server("4", min(CROWD_REQUEST, count - first)), began)
+        states = self._settled(asked, 3_600.0)
+        spent = cloud.scheduler_cpu() - before[0], cloud.database_cpu() - before[1]
+        servers = {id: each for id, each in cloud.servers().items() if id in asked}
+        launched = {id: each["OS-SRV-USG:launched_at"] for id, each in servers.items()}
+        seconds = [_epoch(at) - asked[id] for id, at in launched.items() if at]
+        hosts = [each["OS-EXT-SRV-ATTR:host"] for each in servers.values()]
+        return Batch(states=states, seconds=seconds, hosts=hosts, servers=spent[0], database=spent[1])
 
     # what the three say
 
@@ -397,9 +420,9 @@ def _sizes() -> Sequence[tuple[str, tuple[int, int, int]]]:
     return list(FLAVORS.items())
 
 
-def _seconds_to_active(server: dict[str, Any]) -> float:
-    began = datetime.fromisoformat(server["created"])
-    return (datetime.fromisoformat(server["OS-SRV-USG:launched_at"]).replace(tzinfo=UTC) - began).total_seconds()
+def _epoch(text: str) -> float:
+    """Seconds since the epoch of a time as Nova tells it."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
 def _show(step: Step) -> None:

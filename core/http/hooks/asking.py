@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from ....placement.types.decision import Decision
-from ....placement.types.errors import HostlerError
+from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.uuids import plain_uuid
 from ...engine_commands import Asked, ConfirmHold, Hold, Release
 from ...machine.call_uuids import with_canonical_uuids
@@ -150,7 +150,11 @@ def _told(done: trio.Event, pending: object) -> None:
 
 
 def _packed(spec: Spec) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.msgpack.encode(spec))
+    """A spec as commands carry it. InvalidValue for a number that none of its fields may be."""
+    try:
+        return msgspec.Raw(msgspec.msgpack.encode(spec))
+    except OverflowError as error:
+        raise InvalidValue(f"the spec has a number that is too large: {error}", field="spec") from None
 
 
 def _names(names: Iterable[str] | None) -> tuple[str, ...] | None:

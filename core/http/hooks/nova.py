@@ -28,7 +28,7 @@ async def sort_hosts(call: Call) -> Sorted:
     names = names_of(body)
     if not names:
         return Sorted([])
-    data = unwrapped(body.spec)
+    data = table_of(unwrapped(body.spec), "spec")
     spec, project = spec_of(data), str(data.get("project_id") or "")
     uuid = _held_guest(call, data)
     if uuid is not None and call.asking.is_held(uuid):
@@ -49,8 +49,7 @@ def _held_guest(call: Call, data: dict[str, Any]) -> str | None:
     uuid = data.get("instance_uuid")
     if not call.config.hold_nova or not isinstance(uuid, str) or (data.get("num_instances") or 1) != 1:
         return None
-    hints = data.get("scheduler_hints") or {}
-    return None if hints.get(CHECK_TYPE) else uuid
+    return None if table_of(data.get("scheduler_hints"), "scheduler_hints").get(CHECK_TYPE) else uuid
 
 
 def unwrapped(value: Any) -> Any:
@@ -64,29 +63,39 @@ def unwrapped(value: Any) -> Any:
     return value
 
 
+def table_of(value: Any, name: str) -> dict[str, Any]:
+    """A value that is an object, or None for one without fields. HttpError 400 for others."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise HttpError(400, f"{name} is no object")
+    return value
+
+
 def spec_of(data: dict[str, Any]) -> dict[str, Any]:
     """The spec as RPC has it, of a RequestSpec's fields. Named hosts, destinations and networks are left out: Nova's
-    filters have judged them. HttpError 400 without a flavor."""
-    flavor = data.get("flavor")
-    if not isinstance(flavor, dict):
+    filters have judged them. HttpError 400 without a flavor, or where an object is something else."""
+    flavor = table_of(data.get("flavor"), "flavor")
+    if not flavor:
         raise HttpError(400, "the spec has no flavor")
-    image = data.get("image") if isinstance(data.get("image"), dict) else None
+    image = data.get("image")
+    extra = table_of(flavor.get("extra_specs"), "extra_specs")
     spec: dict[str, Any] = {
         "flavor": {
             "name": str(flavor.get("name") or "unnamed"),
             **{key: flavor[key] for key in _FLAVOR if flavor.get(key) is not None},
-            "extra_specs": {str(key): str(value) for key, value in (flavor.get("extra_specs") or {}).items()},
+            "extra_specs": {str(key): str(value) for key, value in extra.items()},
         },
         "is_bfv": bool(data.get("is_bfv")),
         "prepare": False,
     }
     if data.get("availability_zone"):
         spec["availability_zone"] = data["availability_zone"]
-    hints = data.get("scheduler_hints") or {}
+    hints = table_of(data.get("scheduler_hints"), "scheduler_hints")
     spec["scheduler_hints"] = {
         key: value if isinstance(value, list) else [value] for key, value in hints.items() if not key.startswith("_")
     }
     if image is not None:
-        properties = image.get("properties") if isinstance(image.get("properties"), dict) else {}
+        properties = table_of(table_of(image, "image").get("properties"), "properties")
         spec["image"] = {"properties": {key: value for key, value in properties.items() if value is not None}}
     return spec
