@@ -3,7 +3,6 @@ fail."""
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,14 +19,11 @@ from hostler.core.service import Service
 from hostler.core.writer.writer import open_writer
 
 from ..core.orders import NOW, machine
+from ..replacing import OTHERS, paths, replaced
 from .test_hooks import NOVA, nova_request
 from .test_snapshot_hooks import host, needs, snapshot, vm
 
 UUID = "11111111-2222-4333-8444-555555555555"
-OTHERS: tuple[Any, ...] = (
-    *(None, True, -1, 1e300, 2**70, "", "é\u0000", [], [["x"]], [{"a": 1}], {"x": 1}, {"nova_object.data": []}),
-)
-"""In the place of each value."""
 POD = {
     "metadata": {"name": "w", "namespace": "d", "uid": UUID, "labels": {"a": "b"}},
     "spec": {
@@ -76,24 +72,6 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     ),
     "confirm": ("/holds/confirm", {"uuids": [UUID]}),
 }
-
-
-def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where in JSON there is a value."""
-    if path:
-        yield path
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, each in inner:
-        yield from paths(each, (*path, key))
-
-
-def replaced(value: Any, path: tuple[Any, ...], other: Any) -> Any:
-    found = copy.deepcopy(value)
-    inner = found
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = other
-    return found
 
 
 async def ask(path: str, bodies: Iterator[tuple[object, bytes]]) -> list[int]:

@@ -15,10 +15,15 @@ import pytest
 import trio
 import trio.testing
 
+from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order, SelectDestinations
+from hostler.core.tenancy.tenants import LOCAL
+from hostler.drivers.openstack.bus.waiting import age_of
+from hostler.placement.types.errors import HostlerError
 from tests.daemon.processes import Daemon
 
 from ..patience import HANG_SECONDS
+from ..replacing import OTHERS, paths, replaced
 from .clouds import CELL, Cloud, instance_uuid, moment, node_uuid, request_spec, versioned
 from .in_memory_bus import running
 
@@ -292,3 +297,28 @@ def test_the_recorded_request_of_a_conductor_is_read() -> None:
     assert request.spec.requested_destination.aggregates == ("a1,a2",)
     assert request.spec.numa_topology is not None
     assert request.spec.numa_topology.cells[0].pcpuset == {1}
+
+
+@pytest.mark.parametrize("timestamp", [None, 7, "", "yesterday", "9999-12-31T23:59:59-23:59"])
+def test_what_is_no_time_of_the_past_says_no_age(timestamp: object) -> None:
+    assert age_of({"timestamp": timestamp}, 1.0) is None
+
+
+def test_no_value_of_a_request_is_an_error_of_another_kind_or_cannot_be_read_from_the_journal() -> None:
+    from hostler.drivers.openstack.bus.wire import command_of, read_request
+
+    sent = json.loads((Path(__file__).parents[1] / "data" / "nova_select_destinations.json").read_text())
+    sent = {"spec_obj": sent["spec_obj"], "instance_uuids": sent["instance_uuids"]}
+    other_object = {"nova_object.name": "X", "nova_object.version": "1.0", "nova_object.data": {}}
+    machine, commands = ServiceMachine(), 0
+    for where in paths(sent):
+        for other in (*OTHERS, other_object):
+            given = replaced(sent, where, other)
+            try:
+                request = read_request(given["spec_obj"], given["instance_uuids"], alternates=2, now=1.0)
+                order = Order(1.0, LOCAL, command_of(request))
+            except HostlerError:
+                continue
+            assert machine.decode(machine.encode(order)) == order
+            commands += 1
+    assert commands > 1_000

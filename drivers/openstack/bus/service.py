@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import trio
 
-from ....core.engine_commands import asked
 from ....core.errors import DeadlineExceeded, LeadershipLost, NotLeader, Stopped
 from ....core.machine.orders import Order, SelectDestinations
 from ....core.process.bus_metrics import BusMetrics, CallOutcome
@@ -23,7 +22,6 @@ from ....core.tenancy.tenants import LOCAL
 from ....placement.types.decision import Decision, Refusal
 from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.extras import import_extra
-from ....placement.types.request import Request
 from ..source.databases import Database, SourceFailed, url_of
 from ..source.nova_databases import Cell, cells_of
 from ..source.options import cells_named
@@ -31,7 +29,7 @@ from .follower import Follower
 from .following import Following
 from .service_row import ServiceRow, row_of
 from .waiting import age_of
-from .wire import NoValidHost, old_selections, read_request, selections
+from .wire import NoValidHost, command_of, old_selections, read_request, selections
 
 LANE: Final = "@nova"
 """The lane of the calls of Nova's conductors, which wait for their answers as users do."""
@@ -281,13 +279,14 @@ class NovaBus:
             self._check_age(context, now)
             count = self._options.max_attempts - 1 if alternates else 0
             request = read_request(spec, uuids, alternates=count, now=now)
+            command = command_of(request)
         except DeadlineExceeded as error:
             return "gave_up", _refused(context, error)
         except HostlerError as error:
             return "refused", _refused(context, error)
         clustered = self._service.cluster is not None
         try:
-            work = partial(self._decided, request, self._patience(), self._key() if clustered else None)
+            work = partial(self._decided, command, self._patience(), self._key() if clustered else None)
             decision: Decision = trio.from_thread.run(work, trio_token=self._token)
         except DeadlineExceeded as error:
             return "gave_up", _refused(context, error)
@@ -351,15 +350,14 @@ class NovaBus:
 
     # in the event loop
 
-    async def _decided(self, request: Request, patience: float, key: str | None = None) -> Decision:
+    async def _decided(self, command: SelectDestinations, patience: float, key: str | None = None) -> Decision:
         """One command, which chooses and claims. It is not carried out once its turn comes ``patience`` seconds from
         now or later. ``key``: one of its own, by which a repetition gets the first answer."""
         service = self._service
-        command = SelectDestinations(request=asked(request), replaces=True)
         service.limits.check(command)
         deadline = trio.current_time() + patience
         order = Order(service.now(), LOCAL, command)
-        self._following.claims.asked(request.instance_uuids)
+        self._following.claims.asked(command.request.instance_uuids)
         try:
             decision: Decision = await service.writer.submit(order, key=key, deadline=deadline, lane=LANE)
         except _OF_THE_TERM:

@@ -20,10 +20,10 @@ def age_of(context: Mapping[str, Any], now: float) -> float | None:
     machine; None if it does not say, or says that it is yet to begin."""
     try:
         begun = datetime.fromisoformat(str(context.get("timestamp")))
-    except ValueError:
+        begun = begun if begun.tzinfo is not None else begun.replace(tzinfo=UTC)
+        age = now - begun.timestamp()
+    except (ValueError, OverflowError):
         return None
-    begun = begun if begun.tzinfo is not None else begun.replace(tzinfo=UTC)
-    age = now - begun.timestamp()
     return age if age >= 0 else None
 
 

@@ -6,6 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
+from ....core.engine_commands import asked
+from ....core.machine.orders import SelectDestinations
 from ....placement.types.decision import ALLOCATION_REQUEST_VERSION, Alternate, Decision, NumaLimits, Selection
 from ....placement.types.errors import HostlerError, InvalidValue
 from ....placement.types.request import Request
@@ -32,8 +36,8 @@ def read_request(spec: object, instance_uuids: Sequence[str] | None, *, alternat
     if not is_primitive(spec):
         raise NotModelled("the request is in the form from before Nova 13", field="old_conductor")
     assert isinstance(spec, Mapping)
-    uuids = list(instance_uuids or ())
     try:
+        uuids = list(instance_uuids or ())
         found = Primitive(_with_policy(spec))
         if not uuids:
             if (
@@ -46,8 +50,19 @@ def read_request(spec: object, instance_uuids: Sequence[str] | None, *, alternat
         return request_of(found, uuids, alternates=alternates, now=now)
     except HostlerError:
         raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidValue(f"the request cannot be read: {error}", field="spec_obj") from error
+
+
+def command_of(request: Request) -> SelectDestinations:
+    """The command that decides a request. InvalidValue if the journal could not have it, or be read again with it: a
+    value of the request is of another kind than its field. O(request)."""
+    try:
+        command = SelectDestinations(request=asked(request), replaces=True)
+        msgspec.msgpack.decode(msgspec.msgpack.encode(command), type=SelectDestinations)
+    except (TypeError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidValue(f"the request cannot be read: {error}", field="spec_obj") from error
+    return command
 
 
 def _with_policy(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -130,4 +145,4 @@ def _object(kind: str, version: str, **data: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["NoValidHost", "old_selections", "read_request", "selections"]
+__all__ = ["NoValidHost", "command_of", "old_selections", "read_request", "selections"]
