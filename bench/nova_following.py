@@ -36,6 +36,8 @@ Kind = Literal["postgresql", "mariadb"]
 BAR: Final = 0.02
 """Share of one core that reports of 10,000 hosts a minute may take."""
 READY_SECONDS: Final = 120.0
+START_SECONDS: Final = 15.0
+"""After which nothing is left to do of the start: garbage is looked for, and what was known twice is given back."""
 
 app = cyclopts.App(
     name="nova_following",
@@ -146,7 +148,7 @@ def measure(kind: Kind, hosts: int, guests: int, seconds: float) -> Cost:
             tables.create_all(engine)
             fill(engine, tables, hosts=hosts, guests=guests, cell=url)
             with serving(folder, url) as pid:
-                time.sleep(3.0)
+                time.sleep(START_SECONDS)
                 idle = _share(pid, server, min(seconds, 10.0))[0]
                 with report(engine):
                     time.sleep(2.0)

@@ -32,7 +32,7 @@ PACKAGES: Final = ("nova==34.0.0", "openstack-placement==16.0.0", "waitress", "p
 TOKEN: Final = "admin:admin"
 WAIT_SECONDS: Final = 300.0
 MANY: Final = 20
-"""Hosts up to which each nova-compute is a process of its own. Of more, so many share one: a process takes 140 MiB."""
+"""Hosts up to which each nova-compute is a process of its own. Of more, so many share one, which takes 160 MiB."""
 _COMPUTES: Final = Path(__file__).resolve().with_name("openstack_computes.py")
 _PACE: Final = "report_interval = 2\nservice_down_time = 12\n"
 _PACE_OF_MANY: Final = "update_resources_interval = 600\nrpc_response_timeout = 300\n"
