@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jsonschema
 import pytest
 
-from hostler.core.engine_commands import AddHosts
+from hostler.core.engine_commands import AddHosts, SetInventory
 from hostler.core.http.config import StaticToken
 from hostler.core.http.errors import HttpError
 from hostler.core.http.hooks.api import HooksApi
@@ -20,6 +20,7 @@ from hostler.core.http.messages import Request
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.service import Service
 from hostler.core.writer.writer import open_writer
+from hostler.placement.fleet.inventories import Inventory
 from hostler.placement.types.errors import InvalidValue
 
 from ..core.orders import NOW, hosts, machine, order, place
@@ -213,6 +214,25 @@ async def test_kubernetes_filters_by_names() -> None:
     assert set(answer["FailedNodes"]) == {"node-0"}
     assert answer["FailedAndUnresolvableNodes"] == {"gone": "Hostler does not know this node"}
     assert answer["Error"] == ""
+
+
+async def test_nodes_that_would_have_too_little_without_any_pod_need_no_eviction() -> None:
+    m = used()
+    amounts = {"VCPU": 16, "MEMORY_MB": 2**20, "DISK_GB": 2**20}
+    inventories = {name: Inventory(total=total) for name, total in amounts.items()}
+    gpus = {"CUSTOM_X_GPU": Inventory(total=4, max_unit=1)}
+    m.apply(order(SetInventory(name="node-0", inventories=inventories | gpus)))
+    names, config = ["node-0", "node-1", "node-3"], HooksConfig(kubernetes_cpu="cores")
+    for requests, failed, helpless in (
+        ({"cpu": "14"}, {"node-0", "node-1"}, set[str]()),  # each has 16, of which some are taken
+        ({"cpu": "17"}, set[str](), {"node-0", "node-1", "node-3"}),
+        ({"x/gpu": "1"}, set[str](), {"node-1", "node-3"}),
+        ({"x/gpu": "2"}, set[str](), {"node-0", "node-1", "node-3"}),
+    ):
+        pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"resources": {"requests": requests}}]}}
+        status, answer = await post("/kubernetes/filter", {"Pod": pod, "NodeNames": names}, on=m, config=config)
+        assert status == 200
+        assert (set(answer["FailedNodes"]), set(answer["FailedAndUnresolvableNodes"])) == (failed, helpless), requests
 
 
 async def test_kubernetes_filters_nodes_in_full() -> None:

@@ -63,6 +63,15 @@ class Asking:
         tried = await self._ask(WhatIf(commands=commands), list[dict[str, Any]])
         return {node: _is_placed(tried[position]["result"]) for position, node in placing.items()}
 
+    def holds_at_most(self, node: str, resource: str) -> int:
+        """What a guest may take of a resource class on a node on which nothing else runs; 0 of one that it does not
+        have. UnknownName for a node that is not known. O(classes)."""
+        found = self._service.state.fleet.inventory(node).get(resource)
+        if found is None:
+            return 0
+        inventory, _ = found
+        return min(inventory.max_unit, int((inventory.total - inventory.reserved) * inventory.allocation_ratio))
+
     # Of guests that the caller may not read, these know as little as of those that are not there.
 
     def is_held(self, uuid: str) -> bool:

@@ -7,6 +7,7 @@ Where pods are bound here, ``prioritize`` holds the pod on the best node, under 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -15,7 +16,7 @@ import msgspec
 from ....placement.types.errors import HostlerError
 from ..errors import HttpError
 from .calling import Call, decoded
-from .pods import Meta, Pod, spec_of
+from .pods import Meta, Pod, resources_of, spec_of
 
 MOST: Final = 10
 """Greatest score of an extender."""
@@ -108,7 +109,8 @@ async def filter_nodes(call: Call) -> Filtered:
     given, names = _read(call.body)
     try:
         await _forget(call, given.pod)
-        ranking = await call.asking.rank(spec_of(given.pod, call.config), names)
+        spec = spec_of(given.pod, call.config)
+        ranking = await call.asking.rank(spec, names)
     except HttpError:
         raise
     except HostlerError as error:
@@ -116,12 +118,12 @@ async def filter_nodes(call: Call) -> Filtered:
     passed = {each.node for each in ranking.hosts} | {each.host for each in ranking.hosts}
     kept = [name for name in names if name in passed]
     unknown = set(ranking.unknown)
-    failed, unresolvable = dict[str, str](), dict[str, str]()
+    failed, unresolvable, wanted = dict[str, str](), dict[str, str](), resources_of(spec)
     for name in names:
         if name in passed:
             continue
         stage = "" if name in unknown else ranking.refused.get(name, "")
-        helpless = name in unknown or stage in STATIC
+        helpless = name in unknown or stage in STATIC or _is_too_small(call, name, stage, wanted)
         (unresolvable if helpless else failed)[name] = UNKNOWN if name in unknown else _reason(stage)
     if given.node_names is not None:
         return Filtered(None, kept, failed, unresolvable)
@@ -174,6 +176,11 @@ async def _forget(call: Call, pod: Pod) -> None:
     """Release what is held for a pod: kube-scheduler asks again, and it is not to count against itself."""
     if pod.metadata.uid and call.asking.is_held(pod.metadata.uid):
         await call.asking.release(pod.metadata.uid)
+
+
+def _is_too_small(call: Call, name: str, stage: str, wanted: Mapping[str, int]) -> bool:
+    """True for a node that was refused for a resource of which it would have too little if nothing ran on it."""
+    return stage in wanted and call.asking.holds_at_most(name, stage) < wanted[stage]
 
 
 def _uid(raw: msgspec.Raw, *, full: bool) -> Uid:

@@ -143,3 +143,10 @@ def spec_of(pod: Pod, config: HooksConfig) -> dict[str, Any]:
     if ZONE in pod.spec.node_selector:
         spec["availability_zone"] = pod.spec.node_selector[ZONE]
     return spec
+
+
+def resources_of(spec: dict[str, Any]) -> dict[str, int]:
+    """What a spec of `spec_of` takes, by resource class."""
+    flavor, found = spec["flavor"], dict[str, int]()
+    found |= {"VCPU": flavor["vcpus"], "MEMORY_MB": flavor["memory_mb"], "DISK_GB": flavor["root_gb"]}
+    return found | {name.removeprefix("resources:"): int(amount) for name, amount in flavor["extra_specs"].items()}
