@@ -1,13 +1,16 @@
-"""What the life of an OpenStack reads from nova-manage."""
+"""What the life of an OpenStack reads from nova-manage, and how its hosts share processes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hostler.bench.openstack_life import Life
+from hostler.bench.openstack_beside import side_of
+from hostler.bench.openstack_cloud import MANY, OpenStack
+from hostler.bench.openstack_life import Batch, Life
 
 LINE = (
     "Allocations for consumer UUID {} on Resource Provider rp-1 can be deleted: "
@@ -34,3 +37,28 @@ def test_the_allocations_of_evacuated_guests_on_the_dead_host_are_no_orphans(
     life = Life(cloud, lambda step: None)
     life._left["left"] = "dead"
     assert life._orphans() == (code, found)
+
+
+@pytest.mark.parametrize(("computes", "cells", "processes"), [(6, 1, 6), (20, 2, 20), (45, 2, 5), (400, 2, 21)])
+def test_hosts_share_processes_within_their_cell_but_for_the_last(
+    tmp_path: Path, computes: int, cells: int, processes: int
+) -> None:
+    cloud = OpenStack(tmp_path, tmp_path, computes=computes, cells=cells)
+    groups = list(cloud._groups.values())
+    assert len(groups) == processes
+    assert sorted(host for group in groups for host in group) == sorted(cloud.computes)
+    assert groups[-1] == cloud.computes[-1:]
+    for group in groups:
+        assert len({cloud.cell(host) for host in group}) == 1
+        assert len(group) <= MANY
+
+
+def test_the_rounds_of_one_side_are_counted_together() -> None:
+    common: dict[str, Any] = {"hosts": ["h"], "servers": 0.3, "database": 0.1}
+    batches = [
+        Batch(states={"a": "ACTIVE", "b": "ACTIVE"}, seconds=[1.0, 2.0], **common),
+        Batch(states={"c": "ACTIVE", "d": "ERROR"}, seconds=[3.0], **common),
+    ]
+    side = side_of(batches, stock=True)
+    assert (side.guests, side.states, side.p50) == (4, {"ACTIVE": 3, "ERROR": 1}, 2.0)
+    assert (side.servers_ms, side.database_ms) == (150.0, 50.0)
