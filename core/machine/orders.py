@@ -71,7 +71,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 9
+RULES: Final = 10
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -105,6 +105,8 @@ time that a guest has to let a volume go does not end when the volume is found a
 9: a host whose compute service is disabled is not evacuated while the service is alive. Who is no reader of the cloud
 is not told the host or pool that a refusal came nearest to, and of the order of pools for a volume group those of the
 chosen backend.
+
+10: members of a server group count once on each service host that they stand on, both ends of a move among them.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -119,6 +121,8 @@ EVACUATING_THE_DEAD: Final = 9
 """The revision since which a disabled host is evacuated only while its compute service is down."""
 OWN_PLACES: Final = 9
 """The revision since which the answers that tenants get name no hosts and pools but their own."""
+COUNTING_STANDING: Final = 10
+"""The revision since which members of server groups count wherever they stand, once on a service host."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

@@ -36,7 +36,7 @@ from .holds import Holds
 from .kept_requests import KeptRequests, SavedRequests
 from .lives import Lives
 from .order_policies import PolicyValues, service_policy, storage_policy, without_bad_storage
-from .orders import COUNTING_ONCE, EVACUATING_THE_DEAD, INSTANCES_BY_TYPE, KEEPING_VERSIONS, RULES
+from .orders import COUNTING_ONCE, COUNTING_STANDING, EVACUATING_THE_DEAD, INSTANCES_BY_TYPE, KEEPING_VERSIONS, RULES
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -263,6 +263,7 @@ class ServiceState:
         fleet, pools = self.fleet, self.fleet.pools
         fleet._inventories.figures_follow, fleet._services.versions_stay = rules > 0, rules >= KEEPING_VERSIONS
         fleet._services.disabled_is_down = rules < EVACUATING_THE_DEAD
+        fleet._server_groups.counts_standing = rules >= COUNTING_STANDING
         pools.keeps_absent = pools.charges_growth = fleet._consumers.counts_once = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:

@@ -3,12 +3,10 @@ caller does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...ext.constants import NOT_INSTANCE
-from ...ext.tables import format_uuid
 from ..fleet.fleet import GROUP_POLICIES, Fleet
+from ..fleet.group_members import kept_members, named_members, uuids_of_kept
 from ..types.request import Request, ServerGroup
 
 POLICY_NAMES = {number: name for name, number in GROUP_POLICIES.items()}
@@ -58,31 +56,18 @@ def group_state(fleet: Fleet, request: Request) -> GroupState | None:
     if isinstance(group, ServerGroup):
         return _supplied(fleet, group)
     kept = fleet._group_id(group)
-    policy, at_most, rows = fleet._kernel.group(kept)
-    state = GroupState(group, POLICY_NAMES[policy], at_most, kept, placed=bool(rows))
-    if not fleet._shared_service_hosts:
-        state.members, state.hosts = rows, set(rows)
-        return state
-    for row, members in rows.items():
-        for sibling in fleet._rows_of_service_host(fleet._service_host(row)):
-            state.members[sibling] = state.members.get(sibling, 0) + members
-            state.hosts.add(sibling)
-    return state
+    policy, at_most, _ = fleet._kernel.group(kept)
+    members = kept_members(fleet, kept, request.instance_uuids)
+    return GroupState(
+        group, POLICY_NAMES[policy], at_most, kept, members=members, hosts=set(members), placed=bool(members)
+    )
 
 
 def _supplied(fleet: Fleet, group: ServerGroup) -> GroupState:
     state = GroupState(
         group.uuid, group.policy, group.max_server_per_host, named=group.members, placed=bool(group.hosts)
     )
-    for uuid in sorted(group.members):
-        try:
-            consumer = fleet._kernel.consumers.get(uuid)
-        except ValueError:
-            continue  # a member that is not a uuid is on no host of the fleet
-        if consumer >= 0:
-            row = fleet._kernel.consumer(consumer)[2]
-            for sibling in fleet._rows_of_service_host(fleet._service_host(row)):
-                state.members[sibling] = state.members.get(sibling, 0) + 1
+    state.members = named_members(fleet, group.members)
     for host in group.hosts:
         state.hosts.update(fleet._rows_of_service_host(host))
     return state
@@ -97,15 +82,7 @@ def as_value(fleet: Fleet, group: GroupState | None, request: Request) -> Reques
         uuid=group.uuid,
         policy=group.policy,
         max_server_per_host=group.at_most,
-        members=frozenset(_kept_members(fleet, group)),
+        members=frozenset(uuids_of_kept(fleet, group.kept, group.hosts, request.instance_uuids)),
         hosts=hosts,
     )
     return request.with_changes(server_group=value)
-
-
-def _kept_members(fleet: Fleet, group: GroupState) -> Iterator[str]:
-    for row in group.hosts:
-        for consumer in fleet._kernel.consumers_on(row):
-            high, low, _, _, _, _, kept, flags, _ = fleet._kernel.consumer(consumer)
-            if kept == group.kept and not flags & NOT_INSTANCE:
-                yield format_uuid(high, low)

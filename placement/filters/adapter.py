@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ...ext.constants import NOT_INSTANCE
-from ...ext.tables import format_uuid
 from ..fleet.fleet import GROUP_POLICIES
+from ..fleet.group_members import kept_members, uuids_of_kept
 from ..types.errors import HostlerError, InvalidValue, UnknownName
 from ..types.host import Aggregate, HostState, Service
 from ..types.request import Destination, Flavor, Image, Request, ServerGroup
@@ -242,7 +241,7 @@ def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRe
     spec, flavor = request.spec, request.flavor
     group = request.server_group
     if isinstance(group, str) and host is not None:
-        group = _kept_group(getattr(host, "fleet", None), group)
+        group = _kept_group(getattr(host, "fleet", None), group, request.instance_uuids)
     devices = nova_objects.pci_requests(spec.pci_requests) if spec.pci_requests else None
     networks = (
         {}
@@ -275,20 +274,19 @@ def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRe
     )
 
 
-def _kept_group(fleet: Any, uuid: str) -> ServerGroup | str:
-    """A server group that the fleet keeps, as a value with its members and their service hosts. O(members' hosts)."""
+def _kept_group(fleet: Any, uuid: str, own: tuple[str, ...]) -> ServerGroup | str:
+    """A server group that the fleet keeps, as a value with its members and their service hosts. ``own``: instances of
+    the request. O(members' hosts)."""
     if fleet is None:
         return uuid
     kept = fleet._group_id(uuid)
-    policy, at_most, rows = fleet._kernel.group(kept)
-    consumers = (fleet._kernel.consumer(each) for row in sorted(rows) for each in fleet._kernel.consumers_on(row))
+    policy, at_most, _ = fleet._kernel.group(kept)
+    rows = kept_members(fleet, kept, own)
     return ServerGroup(
         uuid=uuid,
         policy=next(name for name, number in GROUP_POLICIES.items() if number == policy),
         max_server_per_host=at_most,
-        members=frozenset(
-            format_uuid(*line[:2]) for line in consumers if line[6] == kept and not line[7] & NOT_INSTANCE
-        ),
+        members=frozenset(uuids_of_kept(fleet, kept, rows, own)),
         hosts=frozenset(fleet._service_host(row) for row in rows),
     )
 

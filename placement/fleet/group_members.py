@@ -1,0 +1,86 @@
+"""Who of a server group stands on which service host, as Nova counts: each instance once on every service host that it
+is on, both ends of a move and hosts that both report it among them. It applies no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from ...ext.constants import NOT_INSTANCE
+from ...ext.tables import format_uuid
+
+if TYPE_CHECKING:
+    from .fleet import Fleet
+
+
+def kept_members(fleet: Fleet, kept: int, own: Collection[str] = ()) -> dict[int, int]:
+    """Row -> members on its service host, of a group that the fleet keeps. ``own``: instances of the request, which
+    are members wherever they stand already. The kernel's counts by row are right but where an instance stands on
+    several rows. O(rows of the group + rows with instances that stand on another row too)."""
+    rows: dict[int, int] = fleet._kernel.group(kept)[2]
+    also = fleet._consumers.also_on if fleet._server_groups.counts_standing else {}
+    if not also and not fleet._shared_service_hosts:
+        return rows
+    members: dict[int, int] = {}
+    for row in (*rows, *_rows_with(fleet, kept, also, own)):
+        if row in members:
+            continue
+        siblings = fleet._rows_of_service_host(fleet._service_host(row))
+        if also.keys().isdisjoint(siblings):
+            count = sum(rows.get(sibling, 0) for sibling in siblings)
+        else:
+            count = len(set(uuids_of_kept(fleet, kept, siblings, own)))
+        if count:
+            members.update(dict.fromkeys(siblings, count))
+    return members
+
+
+def uuids_of_kept(fleet: Fleet, kept: int, rows: Iterable[int], own: Collection[str] = ()) -> Iterable[str]:
+    """Members of a kept group that stand on ``rows``, some of them more than once. O(consumers on the rows)."""
+    for row in rows:
+        for consumer in fleet._kernel.consumers_on(row):
+            high, low, _, _, _, _, group, flags, _ = fleet._kernel.consumer(consumer)
+            if group == kept and not flags & NOT_INSTANCE:
+                yield format_uuid(high, low)
+        for uuid in fleet._consumers.also_on.get(row, ()):
+            if uuid in own or _is_member(fleet, kept, uuid):
+                yield uuid
+
+
+def named_members(fleet: Fleet, uuids: frozenset[str]) -> dict[int, int]:
+    """Row -> members on its service host, of a group that the caller keeps. O(uuids + instances that stand on two
+    rows)."""
+    standing: dict[int, set[str]] = {}
+    for uuid in sorted(uuids):
+        try:
+            consumer = fleet._kernel.consumers.get(uuid)
+        except ValueError:
+            continue  # a member that is not a uuid is on no host of the fleet
+        if consumer >= 0:
+            standing.setdefault(fleet._kernel.consumer(consumer)[2], set()).add(uuid)
+    if fleet._server_groups.counts_standing:
+        for row, held in fleet._consumers.also_on.items():
+            if not uuids.isdisjoint(held):
+                standing.setdefault(row, set()).update(uuids & held.keys())
+    on_host: dict[int, set[str]] = {}
+    for row, found in standing.items():
+        for sibling in fleet._rows_of_service_host(fleet._service_host(row)):
+            on_host.setdefault(sibling, set()).update(found)
+    return {row: len(found) for row, found in on_host.items()}
+
+
+def _rows_with(
+    fleet: Fleet, kept: int, also: Mapping[int, Mapping[str, object]], own: Collection[str]
+) -> Iterable[int]:
+    """Rows that a member stands on beside that of its consumer."""
+    for row, held in also.items():
+        if any(uuid in own or _is_member(fleet, kept, uuid) for uuid in held):
+            yield row
+
+
+def _is_member(fleet: Fleet, kept: int, uuid: str) -> bool:
+    consumer = fleet._kernel.consumers.get(uuid)
+    return consumer >= 0 and bool(fleet._kernel.consumer(consumer)[6] == kept)
+
+
+__all__ = ["kept_members", "named_members", "uuids_of_kept"]
