@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..placement.types.errors import HostlerError
+from ..placement.types.errors import HostlerError, RuleFailed
 
 
 class Overloaded(HostlerError):
@@ -124,9 +124,10 @@ too deeply."""
 
 def checked_outcome(error: E) -> E:
     """Return ``error``, which is the outcome of a command. StateUnknown if it was raised while an error that cannot be
-    an outcome was handled: undoing a command that ran out of memory may itself end in a refusal."""
-    before = error.__context__
-    while before is not None:
+    an outcome was handled: undoing a command that ran out of memory may itself end in a refusal. What a rule of others
+    raised is its own: the error that names the rule is the outcome."""
+    before = None if isinstance(error, RuleFailed) else error.__context__
+    while before is not None and not isinstance(before, RuleFailed):
         if not isinstance(before, _HARMLESS):
             raise StateUnknown(f"{error!r} came of {before!r}") from error
         before = before.__context__

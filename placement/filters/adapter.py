@@ -16,7 +16,7 @@ import numpy as np
 
 from ..fleet.fleet import GROUP_POLICIES
 from ..fleet.group_members import kept_members, uuids_of_kept
-from ..types.errors import HostlerError, InvalidValue, UnknownName
+from ..types.errors import HostlerError, InvalidValue, RuleFailed, UnknownName
 from ..types.host import Aggregate, HostState, Service
 from ..types.request import Destination, Flavor, Image, Request, ServerGroup
 from . import nova_objects
@@ -88,15 +88,15 @@ class NovaFilterAdapter(Filter):
 
 @contextlib.contextmanager
 def calling(name: str, host: str, now: float | None) -> Iterator[None]:
-    """Around a call of a third-party rule: its clock is the decision's, and what it raises names it (InvalidValue)."""
+    """Around a call of a third-party rule: its clock is the decision's, and what it raises names it (RuleFailed)."""
     try:
         with nova_objects.clock(now):
             yield
-    except HostlerError:
+    except (HostlerError, MemoryError):
         raise
     except Exception as error:  # a third-party rule may fail in any way
         text = f"{name} failed{host and f' for host {host}'}: {type(error).__name__}: {error}"
-        raise InvalidValue(text[:500], field=name) from error
+        raise RuleFailed(text[:500], field=name) from error
 
 
 def time_of(host: HostState, request: Request) -> float | None:

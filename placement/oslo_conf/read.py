@@ -114,17 +114,24 @@ def _parsed(cfg: Any, paths: Sequence[ConfPath], groups: Mapping[str, type[Optio
 
 
 def _opt(cfg: Any, section: str, group: type[OptionGroup], option: str) -> Any:
-    """The option as the service registers it, without limits: those are checked where the value is read."""
+    """The option as the service registers it, without limits: those are checked where the value is read. It has its
+    default, which a value of another option may refer to."""
     if (section, option) in REPEATED:
         former = [cfg.DeprecatedOpt(name, group=old) for old, name in FORMER.get((section, option), ())]
         return cfg.MultiStrOpt(option, deprecated_opts=former)
     kind = str(_types(group)[option])
+    default = getattr(_defaults(group), option)
     if _types(group)[option] in (Words, Ratios):
-        return cfg.ListOpt(option)
+        return cfg.ListOpt(option, default=None if default is None else [str(each) for each in default])
     for word, made in (("bool", cfg.BoolOpt), ("float", cfg.FloatOpt), ("int", cfg.IntOpt)):
         if re.search(rf"\b{word}\b", kind):
-            return made(option)
-    return cfg.StrOpt(option)
+            return made(option, default=default)
+    return cfg.StrOpt(option, default=None if default is None else str(default))
+
+
+@functools.cache
+def _defaults(group: type[OptionGroup]) -> OptionGroup:
+    return group()
 
 
 @functools.cache
@@ -137,8 +144,11 @@ def _set(cfg: Any, conf: Any, name: str, group: type[OptionGroup]) -> dict[str, 
     values = conf if name == "DEFAULT" else conf[name]
     found = {}
     for option in group.option_names():
-        location = conf.get_location(option, group=None if name == "DEFAULT" else name)
-        value = values[option] if location is not None and location.location is cfg.Locations.user else None
+        try:
+            location = conf.get_location(option, group=None if name == "DEFAULT" else name)
+            value = values[option] if location is not None and location.location is cfg.Locations.user else None
+        except (cfg.Error, ValueError) as error:
+            raise ValueError(f"[{name}] {option}: {error}") from error
         if isinstance(value, list) and (name, option) not in REPEATED:
             value = [word for word in value if word]
         if value is not None:

@@ -17,6 +17,7 @@ from ..filters import BUILTIN_FILTERS
 from ..filters.adapter import NovaFilterAdapter
 from ..filters.base import Filter
 from ..types.errors import DuplicateName, InvalidValue, UnknownName
+from ..types.guarded import made
 from ..types.loading import at_path, imported, installed, is_path
 from ..types.options import ALL_FILTERS, ALL_WEIGHERS, Options, Words, invalid
 from ..weighers import BUILTIN_WEIGHERS
@@ -25,6 +26,8 @@ from ..weighers.base import Weigher
 
 Rule = TypeVar("Rule", Filter, Weigher)
 ORDER: Final = "hostler.weigher_order"
+ENABLED: Final = "filter_scheduler.enabled_filters"
+WEIGHING: Final = "filter_scheduler.weight_classes"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class _Kind(Generic[Rule]):
 
 _FILTERS: Final = _Kind(
     "filter",
-    "filter_scheduler.enabled_filters",
+    ENABLED,
     Filter,
     BUILTIN_FILTERS,
     ALL_FILTERS.removesuffix("all_filters"),
@@ -53,7 +56,7 @@ _FILTERS: Final = _Kind(
 )
 _WEIGHERS: Final = _Kind(
     "weigher",
-    "filter_scheduler.weight_classes",
+    WEIGHING,
     Weigher,
     BUILTIN_WEIGHERS,
     ALL_WEIGHERS.removesuffix("all_weighers"),
@@ -68,10 +71,11 @@ class Chosen(Generic[Rule]):
     names: tuple[str, ...]
     classes: tuple[type[Rule], ...]
 
-    def rules(self, options: Options) -> tuple[Rule, ...]:
-        """One object a class; a class that is named twice stands twice, as the same object (Nova 33, host_manager)."""
-        made = {each: each(options) for each in dict.fromkeys(self.classes)}
-        return tuple(made[each] for each in self.classes)
+    def rules(self, options: Options, field: str) -> tuple[Rule, ...]:
+        """One object a class; a class that is named twice stands twice, as the same object (Nova 33, host_manager).
+        InvalidValue, naming ``field``, for one that cannot be made."""
+        objects = {each: made(each, options, field) for each in dict.fromkeys(self.classes)}
+        return tuple(objects[each] for each in self.classes)
 
 
 def choose_filters(options: Options, given: Iterable[type[Filter]]) -> Chosen[Filter]:

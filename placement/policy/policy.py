@@ -39,7 +39,7 @@ from ..types.options import (
 from ..weighers import BUILTIN_WEIGHERS
 from ..weighers.adapter import NovaWeigherAdapter
 from ..weighers.base import Weigher
-from .catalogue import Chosen, choose_filters, choose_weighers, identity, nova_classes
+from .catalogue import ENABLED, WEIGHING, Chosen, choose_filters, choose_weighers, identity, nova_classes
 
 HOSTLER: Final = "hostler"
 NOVA_CONF: Final[Mapping[str, type[OptionGroup]]] = {
@@ -122,8 +122,8 @@ class Policy:
         options = _as_chosen(options, chosen_filters, chosen_weighers)
         return cls(
             options=options,
-            filters=chosen_filters.rules(options),
-            weighers=chosen_weighers.rules(options),
+            filters=chosen_filters.rules(options, ENABLED),
+            weighers=chosen_weighers.rules(options, WEIGHING),
             own=msgspec.structs.replace(own, weigher_order=()),
         )
 

@@ -37,6 +37,13 @@ class InvalidValue(HostlerError):
     code = "invalid_value"
 
 
+class RuleFailed(InvalidValue):
+    """A rule of others, named by ``field``, cannot be loaded or raised an error, whichever that is. Nothing of
+    Hostler's own has failed."""
+
+    code = "rule_failed"
+
+
 class UnknownName(HostlerError):
     """A name (host, filter, trait, option, consumer, ...) that does not exist; the hint lists the closest existing
     names."""

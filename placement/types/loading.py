@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoints
 from typing import Any
 
-from .errors import InvalidValue
+from .errors import HostlerError, RuleFailed
 
 
 @functools.lru_cache(maxsize=16)
@@ -33,8 +33,8 @@ def imported(load: Callable[[], Any], path: str, field: str) -> Any:
     it."""
     try:
         return load()
-    except InvalidValue:
+    except (HostlerError, MemoryError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise InvalidValue(f"{field}: {path[:200]} cannot be loaded ({reason})", field=field) from error
+        raise RuleFailed(f"{field}: {path[:200]} cannot be loaded ({reason})", field=field) from error

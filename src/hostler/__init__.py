@@ -149,6 +149,7 @@ if TYPE_CHECKING:
         InvalidValue,
         MetricNotFound,
         NoValidHost,
+        RuleFailed,
         SnapshotError,
         UnknownName,
     )
@@ -398,6 +399,7 @@ __all__ = [
     "Reshape",
     "ReshapedProvider",
     "Retry",
+    "RuleFailed",
     "RunningInstance",
     "Scheduler",
     "SchedulerOptions",

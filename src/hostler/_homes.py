@@ -88,7 +88,7 @@ MODULES: Final = {
     "placement.storage.with_guests": "JointDecision JointRequest Locality place_together",
     "placement.types.decision": "Alternate Counterfactual Decision NumaLimits Reason Refusal ScorePart Selection",
     "placement.types.errors": "CapacityExceeded DuplicateName HostlerError InUse InvalidValue MetricNotFound "
-    "NoValidHost SnapshotError UnknownName",
+    "NoValidHost RuleFailed SnapshotError UnknownName",
     "placement.types.host": "Aggregate Host HostState MemoryPages NumaCell NumaTopology PciPool RunningInstance "
     "Service",
     "placement.types.host_classes": "HostClass",

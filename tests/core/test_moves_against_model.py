@@ -65,7 +65,8 @@ class Moves(RuleBasedStateMachine):
 
     @staticmethod
     def end(guest: Guest, *, confirm: bool) -> None:
-        if not confirm:
+        confirmed = guest.source is None and guest.here is not None  # by a client of Placement: no source is left
+        if not confirm and not confirmed:
             guest.here = guest.source
         guest.source, guest.moving, guest.ends = None, False, None
 

@@ -140,3 +140,23 @@ def test_a_nova_conf_for_the_service_may_have_the_section_storage(tmp_path: Path
     path = tmp_path / "nova.conf"
     path.write_text("[storage]\ncapacity_weight_multiplier = -1.0\n[filter_scheduler]\nhost_subset_size = 3\n")
     assert policy_values(path)["storage"] == {"capacity_weight_multiplier": -1.0}
+
+
+def test_a_value_refers_to_the_default_of_an_option_that_no_file_sets(tmp_path: Path) -> None:
+    text = """
+[DEFAULT]
+default_schedule_zone = $default_availability_zone
+[filter_scheduler]
+disk_weight_multiplier = $io_ops_weight_multiplier
+max_instances_per_host = $max_io_ops_per_host
+"""
+    (tmp_path / "nova.conf").write_text(text)
+    options = Policy.from_nova_conf(tmp_path / "nova.conf").options
+    assert options.default.default_schedule_zone == "nova"
+    assert options.filter_scheduler.disk_weight_multiplier == -1.0
+    assert options.filter_scheduler.max_instances_per_host == 8
+    (tmp_path / "cinder.conf").write_text("[DEFAULT]\nvolume_number_multiplier = $capacity_weight_multiplier\n")
+    assert VolumePolicy.from_cinder_conf(tmp_path / "cinder.conf").options.volume_number_multiplier == 1.0
+    (tmp_path / "odd.conf").write_text("[filter_scheduler]\nhost_subset_size = $no_such_option\n")
+    with pytest.raises(InvalidValue, match=r"\[filter_scheduler\] host_subset_size"):
+        Policy.from_nova_conf(tmp_path / "odd.conf")

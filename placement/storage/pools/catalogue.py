@@ -18,6 +18,8 @@ from .filters import BUILTIN_FILTERS, PoolFilter
 from .weighers import BUILTIN_WEIGHERS, PoolWeigher
 
 Rule = TypeVar("Rule", PoolFilter, PoolWeigher)
+FILTERS: Final = "storage.scheduler_default_filters"
+WEIGHERS: Final = "storage.scheduler_default_weighers"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class _Kind(Generic[Rule]):
 
 _FILTERS: Final = _Kind(
     "filter",
-    "storage.scheduler_default_filters",
+    FILTERS,
     PoolFilter,
     BUILTIN_FILTERS,
     "cinder.scheduler.filters.",
@@ -44,7 +46,7 @@ _FILTERS: Final = _Kind(
 )
 _WEIGHERS: Final = _Kind(
     "weigher",
-    "storage.scheduler_default_weighers",
+    WEIGHERS,
     PoolWeigher,
     BUILTIN_WEIGHERS,
     "cinder.scheduler.weights.",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...types.errors import HostlerError, InvalidValue
+from ...types.errors import HostlerError, InvalidValue, RuleFailed
+from ...types.guarded import failed
 from ...types.limits import MAX_RAW
 from .filter_properties import FilterProperties
 from .filters.base import ERRORS, REQUEST, PoolFilter
@@ -72,9 +73,9 @@ def properties_of(asked: FilterProperties) -> dict[str, Any]:
     return found
 
 
-def _failed(name: str, error: Exception) -> InvalidValue:
+def _failed(name: str, error: Exception) -> RuleFailed:
     problem = f"the rule {name} of the policy raised {type(error).__name__}: {error}"
-    return InvalidValue(problem, field="storage")
+    return RuleFailed(problem, field="storage")
 
 
 class CinderFilterAdapter(PoolFilter):
@@ -101,7 +102,7 @@ class CinderFilterAdapter(PoolFilter):
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         try:
             return bool(self._passes(BackendState(pools, row), properties_of(filter_properties)))
-        except (HostlerError, *ERRORS):
+        except (HostlerError, MemoryError, *ERRORS):
             raise
         except Exception as error:
             raise _failed(self.name, error) from error
@@ -132,7 +133,16 @@ class CinderWeigherAdapter(PoolWeigher):
     @property
     def multiplier(self) -> float:
         given = getattr(self._rule, "weight_multiplier", None)
-        return 1.0 if given is None else float(given())
+        try:
+            number = 1.0 if given is None else float(given())
+        except (HostlerError, MemoryError):
+            raise
+        except Exception as error:
+            raise failed(self.name, "weight_multiplier", error) from error
+        if abs(number) <= MAX_RAW:
+            return number
+        problem = f"{self.name}.weight_multiplier returned {number!r}, which is not a finite number"
+        raise InvalidValue(problem, field=self.name)
 
     def raw(self, pools: Pools, filter_properties: FilterProperties, rows: Rows, draw: Draw) -> Weights:
         properties = properties_of(filter_properties)
@@ -142,7 +152,7 @@ class CinderWeigherAdapter(PoolWeigher):
         """(weight, None), or (NaN, why there is none)."""
         try:
             weight = float(self._rule._weigh_object(BackendState(pools, row), properties))
-        except HostlerError:
+        except (HostlerError, MemoryError):
             raise
         except ERRORS as error:
             return np.nan, f"{self.name} cannot weigh it: {str(error) or type(error).__name__:.120}"

@@ -22,9 +22,11 @@ import tomli_w
 
 from ...oslo_conf.read import UnknownOption, read_conf
 from ...types.errors import InvalidValue, UnknownName
+from ...types.guarded import made
 from ...types.options import OptionGroup, Options, invalid, read_group
-from .catalogue import pool_filters, pool_weighers
+from .catalogue import FILTERS, WEIGHERS, pool_filters, pool_weighers
 from .filters import BUILTIN_FILTERS, PoolFilter
+from .filters.base import ERRORS
 from .options import ORDERED, STORAGE, StorageOptions
 from .weighers import BUILTIN_WEIGHERS, PoolWeigher
 
@@ -76,8 +78,8 @@ class VolumePolicy:
         weighers = pool_weighers(options.scheduler_default_weighers)
         return cls(
             options=options,
-            filters=tuple(rule(options) for rule in dict.fromkeys(filters)),
-            weighers=tuple(rule(options) for rule in weighers),
+            filters=tuple(made(rule, options, FILTERS, {"pool_passes": ERRORS}) for rule in dict.fromkeys(filters)),
+            weighers=tuple(made(rule, options, WEIGHERS) for rule in weighers),
         )
 
     @classmethod
