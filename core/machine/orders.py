@@ -107,6 +107,7 @@ is not told the host or pool that a refusal came nearest to, and of the order of
 chosen backend.
 
 10: members of a server group count once on each service host that they stand on, both ends of a move among them.
+A guest may be unshelved to the host that it was on.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -122,7 +123,8 @@ EVACUATING_THE_DEAD: Final = 9
 OWN_PLACES: Final = 9
 """The revision since which the answers that tenants get name no hosts and pools but their own."""
 COUNTING_STANDING: Final = 10
-"""The revision since which members of server groups count wherever they stand, once on a service host."""
+"""The revision since which members of server groups count wherever they stand, once on a service host, and guests are
+unshelved to where they were too."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

@@ -25,13 +25,14 @@ _MIGRATION_SEED: Final = 0x4D6F76696E67
 
 def spec_for(fleet: Fleet, spec: RequestSpec, row: int, kind: MoveKind) -> RequestSpec:
     """What is asked of the new place: Nova's conductor keeps flavor, image, zone, traits, hints and group, drops forced
-    hosts, leaves the source out (but for a resize), and stays in the guest's cell unless the request allows another."""
+    hosts, leaves the source out (but for a resize and an unshelving, which may end where the guest was), and stays in
+    the guest's cell unless the request allows another."""
     destination = spec.requested_destination or Destination()
     cell = fleet._host_class(row).cell_uuid
     if not destination.allow_cross_cell_move and destination.cell_uuid is None and cell is not None:
         destination = replace(destination, cell_uuid=cell)
     ignored = spec.ignore_hosts
-    if kind != "resize":
+    if kind != "resize" and (kind != "unshelve" or not fleet._consumers.unshelves_home):
         ignored = (*ignored, fleet._service_host(row))
     named = destination if destination != Destination() else None
     return replace(spec, ignore_hosts=ignored, force_hosts=(), force_nodes=(), requested_destination=named)

@@ -96,6 +96,8 @@ class Consumers:
     def __init__(self, change_log: ChangeLog, providers: Providers, pci: PciStates) -> None:
         self._change_log, self._providers, self._pci = change_log, providers, pci
         self._kernel, self.counts_once = change_log.kernel, True
+        self.unshelves_home = True
+        """A guest may be unshelved to the host that it was on, as old journals did not have it."""
         self.projects: Interned[str] = Interned()
         self.users: Interned[str] = Interned()
         self.extras: dict[int, Extras] = {}

@@ -65,11 +65,13 @@ def _is_of_others(kind: type[Any], name: str) -> bool:
 def _guarded(
     rule: str, name: str, method: Callable[..., Any], passing: tuple[type[Exception], ...]
 ) -> Callable[..., Any]:
+    kept: tuple[type[Exception], ...] = (HostlerError, MemoryError, *passing)
+
     @functools.wraps(method)
     def guard(*given: Any, **named: Any) -> Any:
         try:
             return method(*given, **named)
-        except (HostlerError, MemoryError, *passing):
+        except kept:
             raise
         except Exception as error:
             raise failed(rule, name, error) from error

@@ -195,3 +195,23 @@ def test_old_detachments_lost_their_time_when_the_volume_was_found_attached(rule
     assert done == [True] * 3
     guest = made.state.lives.guests[uuid_of(1)]
     assert (guest.volumes, guest.attached, len(guest.detaching)) == ([], [uuid_of(12)], kept)
+
+
+@pytest.mark.parametrize(("rules", "members", "home"), [(9, 2, False), (10, 1, True)])
+def test_old_groups_counted_consumers_and_old_unshelvings_left_the_host(rules: int, members: int, home: bool) -> None:
+    """A member that is resized where it is had two consumers of its group there."""
+    made, group = ServiceMachine(), uuid_of(50)
+    commands: Sequence[Any] = (
+        p.AddHosts(hosts=hosts(1)),
+        p.AddServerGroup(uuid=group, policy="anti-affinity", max_server_per_host=2),
+        p.Place(request=msgspec.structs.replace(asked(1, vcpus=2), server_group=group)),
+        p.BeginMove(uuid=uuid_of(1), kind="resize", request=asked(vcpus=3)),
+        p.Place(request=msgspec.structs.replace(asked(2, vcpus=1), server_group=group)),
+        p.Place(request=asked(3, vcpus=1)),
+        p.BeginMove(uuid=uuid_of(3), kind="unshelve"),
+    )
+    *_, second, _, unshelved = made.apply_batch(
+        [made.decode(made.encode(Order(NOW, LOCAL, command, rules))) for command in commands]
+    )
+    assert second.placed == (members < 2)
+    assert unshelved.placed == home

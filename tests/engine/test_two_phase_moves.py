@@ -167,6 +167,16 @@ def test_forced_hosts_do_not_bind_a_move() -> None:
     assert e.begin_move(GUEST, asks(force_hosts=("a",))).host == "b"
 
 
+def test_a_guest_may_be_unshelved_to_the_host_that_it_was_on() -> None:
+    e = engine()
+    place(e, 1, vcpus=2)
+    assert e.what_if().begin_move(GUEST, asks(2), kind="cold_migrate").host == "b"
+    assert e.begin_move(GUEST, asks(2, ignore_hosts=("b",)), kind="unshelve").host == "a"
+    assert used(e, "a") == 4
+    e.confirm(GUEST)
+    assert used(e, "a") == 2
+
+
 def test_only_a_host_that_is_down_is_evacuated() -> None:
     e = engine()
     place(e, 1)
