@@ -14,6 +14,7 @@ from ...placement.types.request import Request, RequestSpec
 from ..trace.workload import EPOCH_S, STEP_S, Guests
 from .fault_domains import FaultDomains
 from .fleet_plan import FleetPlan
+from .guests_on import guests_on
 from .site import Changes, Site
 
 ENDED = "no host before its end"
@@ -112,8 +113,7 @@ class Evacuation:
 
     def _guests(self, host: str) -> list[str]:
         """The guests on a host, the largest first."""
-        fleet = self.run.engine.fleet
-        guests = fleet.instances(fleet.row(host))
+        guests = guests_on(self.run.engine.fleet, host)
         return sorted(guests, key=lambda uuid: (-self.run.spec_of(uuid).flavor.vcpus, uuid))
 
     def _request(self, uuid: str, at_s: int, group: str | None = None) -> Request:

@@ -15,6 +15,7 @@ from ...placement.gpu.providers import gpu_wish
 from ...placement.types.request import Request, RequestSpec
 from .failure_bounds import Bounds
 from .fleet_plan import Place
+from .guests_on import guests_on
 from .host_columns import RESOURCES
 from .policies import FILTERS
 from .sizing import Search
@@ -63,7 +64,7 @@ class Trials:
         self._known: dict[int, int] = {}
         self.place = {place.host: place for place in places}
         fleet = engine.fleet
-        self.guests = {host: sorted(fleet.instances(fleet.row(host))) for host in self.place}
+        self.guests = {host: sorted(guests_on(fleet, host)) for host in self.place}
         specs = {host: [spec_of(uuid) for uuid in here] for host, here in self.guests.items()}
         others = {each.name for each in engine.policy.filters} - PLAIN
         self._bounds = Bounds(fleet, self.place, specs, grouped=bool(fleet._group_uuids or others))

@@ -11,7 +11,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from ...ext.constants import NOT_INSTANCE
 from ...ext.fleet_state import consumers_on_rows
+from ...placement.decide.moves import confirm
 from ...placement.fleet.columns import COLUMN
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
@@ -35,8 +37,7 @@ def with_state(plan: FleetPlan | None, path: Path) -> FleetPlan:
     """The plan on the fleet of a state's file: its hosts are named hosts beside those of the plan (None: none). They
     are of kinds by size, ratios and GPUs. SnapshotError for a file that is not a fleet; InvalidValue for one without
     hosts."""
-    fleet = load(path)
-    hosts = _hosts(fleet)
+    hosts = _hosts(_settled(path))
     if not hosts:
         raise InvalidValue(f"{path}: no hosts with CPUs and memory", field="state")
     plan = plan if plan is not None else FleetPlan(name=path.name.partition(".")[0])
@@ -53,14 +54,22 @@ def with_state(plan: FleetPlan | None, path: Path) -> FleetPlan:
 
 def at_rest(path: Path) -> Fleet:
     """The fleet of a state's file without a time: services that are down when it was saved stay down, the others up,
-    since no heartbeats come in a simulation."""
-    fleet = load(path)
+    since no heartbeats come in a simulation. Guests that were moving have moved."""
+    fleet = _settled(path)
     up = fleet.column("service_up")[: fleet.rows]
     down = [fleet.name(row) for row in np.flatnonzero(fleet.is_host[: fleet.rows] & (up == 0)).tolist()]
     fleet._store.host[COLUMN["last_seen_up"], : fleet.rows] = np.nan
     if down:
         fleet.set_service(down, forced_down=True)
     fleet._rewind(None)
+    return fleet
+
+
+def _settled(path: Path) -> Fleet:
+    """The fleet of a state's file, with the moves under way confirmed: each guest is in one place."""
+    fleet = load(path)
+    for uuid in sorted(fleet._consumers.moves):
+        confirm(fleet, uuid)
     return fleet
 
 
@@ -134,12 +143,13 @@ def _cells(topology: NumaTopology | None, memory_mb: int) -> dict[str, Any]:
 
 def _uuids(fleet: Fleet, read: Guests) -> list[str]:
     rows = np.flatnonzero(fleet.is_host[: fleet.rows]).astype(np.int32)
-    return sorted(read.of(each).uuid for each in consumers_on_rows(fleet._kernel, rows)[0].tolist())
+    found = consumers_on_rows(fleet._kernel, rows)
+    return sorted(read.of(each).uuid for each in found[0, (found[3] & NOT_INSTANCE) == 0].tolist())
 
 
 def standing_uuids(path: Path) -> list[str]:
     """The guests of a state, sorted."""
-    fleet = load(path)
+    fleet = _settled(path)
     return _uuids(fleet, Guests(fleet, {"kind": "evacuate"}))
 
 

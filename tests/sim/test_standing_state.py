@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,11 +15,14 @@ from hostler.core.cli import main
 from hostler.placement.decide.engine import Engine
 from hostler.placement.fleet.fleet import Fleet
 from hostler.placement.load.bulk import add_hosts
+from hostler.placement.load.reports import report_hosts
 from hostler.placement.persist.file import save
 from hostler.placement.types.host import Aggregate, Host, RunningInstance, Service
-from hostler.placement.types.request import Flavor
+from hostler.placement.types.host_report import HostReport
+from hostler.placement.types.request import Destination, Flavor, Request, RequestSpec
 from hostler.sim.questions.planning import size
 from hostler.sim.questions.tasks import Source, Task, execute, start
+from hostler.sim.run.fleet_plan import Outage
 from hostler.sim.run.headroom import Busiest
 from hostler.sim.run.standing_state import with_state
 from hostler.sim.trace.lifetimes import Lifetimes
@@ -173,3 +178,46 @@ def test_guests_keep_the_server_group_that_they_have_in_the_state(tmp_path: Path
     found = busiest.tried()
     assert found is not None
     assert next(each.survives for each in found.survives if each.kind == "host") == 0
+
+
+def moving_state(folder: Path) -> Path:
+    """Two nodes of one service host and two hosts, each with a guest; one guest moves, one stands on two hosts."""
+    fleet = Fleet()
+    sizes = {"vcpus_total": 8, "cpu_allocation_ratio": 1.0, "total_usable_ram_mb": 32768}
+    flavor = Flavor(name="f", vcpus=2, memory_mb=1024)
+    held = RunningInstance(flavor=flavor)
+    places = (("ir", "n1"), ("ir", "n2"), ("n3", "n3"), ("n4", "n4"))
+    hosts = [
+        Host(host=host, nodename=node, instances={guest(at): held}, **sizes)  # type: ignore[arg-type]  # one dict
+        for at, (host, node) in enumerate(places, start=1)
+    ]
+    add_hosts(fleet, hosts)
+    spec = RequestSpec(flavor=flavor, requested_destination=Destination(host="n4", node="n4"))
+    assert Engine(fleet).begin_move(guest(3), Request(spec=spec)).placed
+    also = replace(hosts[2], instances={guest(3): held, guest(4): held})
+    report_hosts(fleet, [HostReport(host=also, at=10.0)])
+    assert set(fleet.instances(fleet.row("n3"))) == {guest(3), guest(4)}
+    path = folder / "moving.hostler"
+    save(fleet, path)
+    return path
+
+
+def test_guests_that_move_or_stand_on_two_hosts_are_one_guest_each(tmp_path: Path) -> None:
+    plan = with_state(None, moving_state(tmp_path))
+    trace = arrivals(tmp_path, 1, size=1)
+    outcome = execute(Task(plan=plan, source=Source(trace=trace)))
+    assert outcome.peak_guests == 5
+    assert outcome.peak_percent["VCPU"] == 100 * 9 / 32
+    run = start(Task(plan=plan, source=Source(trace=trace)))
+    busiest = Busiest(run)
+    run.play(busiest.look)
+    found = busiest.tried()
+    assert found is not None
+    (hosts,) = [each for each in found.survives if each.kind == "host"]
+    assert (hosts.survives, hosts.of) == (2, 4)  # 9 vCPUs do not fit on one
+    failures = tuple(Outage(at_hours=0.5, hours=0.2, host=name) for name in ("n1", "n3"))
+    changed = msgspec.structs.replace(plan, failures=failures)
+    longer = written(tmp_path, "arrival_s,vcpus,memory_gb\n0,1,1\n7200,1,1\n")
+    disrupted = execute(Task(plan=changed, source=Source(trace=longer))).disruption
+    assert disrupted is not None
+    assert (disrupted.stopped, disrupted.evacuated, disrupted.lost) == (2, 2, 0)  # n1's, and the trace's on n3
