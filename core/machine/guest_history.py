@@ -16,6 +16,8 @@ from typing import Any
 
 import trio
 
+from ...ext.constants import NOT_INSTANCE
+from ...ext.tables import format_uuid
 from ...placement.api.commands import DeleteAllocations, Reshape, SetAllocations
 from ...placement.fleet.fleet import GROUP_POLICIES
 from ...placement.storage.with_guests import JointDecision
@@ -153,7 +155,10 @@ class _Guests:
         """Guests in a snapshot: their requests are derived from their allocations."""
         fleet = self.machine.state.fleet
         for row in range(fleet.rows):
-            for uuid in sorted(fleet.instances(row)) if fleet.is_host[row] else ():
+            if not fleet._host_class(row).is_host:
+                continue
+            lines = map(fleet._kernel.consumer, fleet._kernel.consumers_on(row))
+            for uuid in sorted(format_uuid(*line[:2]) for line in lines if not line[7] & NOT_INSTANCE):
                 guest = fleet.consumer(uuid)
                 group = guest.server_group or ""
                 asked = (self._shape(guest.resources), guest.project_id, group)

@@ -106,8 +106,9 @@ time that a guest has to let a volume go does not end when the volume is found a
 is not told the host or pool that a refusal came nearest to, and of the order of pools for a volume group those of the
 chosen backend.
 
-10: members of a server group count once on each service host that they stand on, both ends of a move among them.
-A guest may be unshelved to the host that it was on.
+10: members of a server group count once on each service host that they stand on, both ends of a move among them. An
+instance that holds allocations on two hosts, as an evacuation leaves it, stands on both. A guest may be unshelved to
+the host that it was on.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

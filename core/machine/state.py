@@ -263,7 +263,7 @@ class ServiceState:
         fleet, pools = self.fleet, self.fleet.pools
         fleet._inventories.figures_follow, fleet._services.versions_stay = rules > 0, rules >= KEEPING_VERSIONS
         fleet._services.disabled_is_down = rules < EVACUATING_THE_DEAD
-        fleet._server_groups.counts_standing = fleet._consumers.unshelves_home = rules >= COUNTING_STANDING
+        fleet._consumers.counts_standing = rules >= COUNTING_STANDING
         pools.keeps_absent = pools.charges_growth = fleet._consumers.counts_once = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:

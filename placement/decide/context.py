@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 
 from ...ext.draws import word
 from ...ext.tables import format_many, format_uuid, make_many
 from ..fleet.fleet import Fleet
+from ..fleet.group_members import hosts_of
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_uuids
 from ..request.host_selection import names_hosts, skips_filters
@@ -174,8 +176,10 @@ class DecisionContext:
             return []
         if consumer < 0:
             return []
-        row = int(self.fleet._kernel.consumer(consumer)[2])
-        return self.fleet._rows_of_service_host(self.fleet._service_host(row))
+        rows = [
+            self.fleet._rows_of_service_host(self.fleet._service_host(row)) for row in hosts_of(self.fleet, consumer)
+        ]
+        return list(dict.fromkeys(chain.from_iterable(rows)))
 
     def zone_of(self, static: HostClass) -> str | None:
         """Availability zone of the hosts of a class: that of their aggregates, else the default."""

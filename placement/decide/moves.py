@@ -32,7 +32,7 @@ def spec_for(fleet: Fleet, spec: RequestSpec, row: int, kind: MoveKind) -> Reque
     if not destination.allow_cross_cell_move and destination.cell_uuid is None and cell is not None:
         destination = replace(destination, cell_uuid=cell)
     ignored = spec.ignore_hosts
-    if kind != "resize" and (kind != "unshelve" or not fleet._consumers.unshelves_home):
+    if kind != "resize" and (kind != "unshelve" or not fleet._consumers.counts_standing):
         ignored = (*ignored, fleet._service_host(row))
     named = destination if destination != Destination() else None
     return replace(spec, ignore_hosts=ignored, force_hosts=(), force_nodes=(), requested_destination=named)

@@ -96,8 +96,9 @@ class Consumers:
     def __init__(self, change_log: ChangeLog, providers: Providers, pci: PciStates) -> None:
         self._change_log, self._providers, self._pci = change_log, providers, pci
         self._kernel, self.counts_once = change_log.kernel, True
-        self.unshelves_home = True
-        """A guest may be unshelved to the host that it was on, as old journals did not have it."""
+        self.counts_standing = True
+        """Members of server groups count wherever they stand, once on a service host; instances stand on each host
+        that they hold allocations on; they may be unshelved to where they were. False, as in old journals: none."""
         self.projects: Interned[str] = Interned()
         self.users: Interned[str] = Interned()
         self.extras: dict[int, Extras] = {}
@@ -194,8 +195,12 @@ class Consumers:
 
     def on(self, row: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """(uuid, image properties) of the instances on a row, newest first; those last that stand on another row as
-        well. O(consumers on the row)."""
+        well, where they hold allocations too (an evacuation) or are on their way. O(consumers on the row)."""
         for consumer in self._kernel.consumers_on(row):
+            high, low, _, _, _, _, _, flags, _ = self._kernel.consumer(consumer)
+            if not flags & NOT_INSTANCE:
+                yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)
+        for consumer in sorted(self.elsewhere.get(row, ())) if self.counts_standing else ():
             high, low, _, _, _, _, _, flags, _ = self._kernel.consumer(consumer)
             if not flags & NOT_INSTANCE:
                 yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)

@@ -18,7 +18,7 @@ def kept_members(fleet: Fleet, kept: int, own: Collection[str] = ()) -> dict[int
     are members wherever they stand already. The kernel's counts by row are right but where an instance stands on
     several rows. O(rows of the group + rows with instances that stand on another row too)."""
     rows: dict[int, int] = fleet._kernel.group(kept)[2]
-    also = fleet._consumers.also_on if fleet._server_groups.counts_standing else {}
+    also = fleet._consumers.also_on if fleet._consumers.counts_standing else {}
     if not also and not fleet._shared_service_hosts:
         return rows
     members: dict[int, int] = {}
@@ -57,8 +57,9 @@ def named_members(fleet: Fleet, uuids: frozenset[str]) -> dict[int, int]:
         except ValueError:
             continue  # a member that is not a uuid is on no host of the fleet
         if consumer >= 0:
-            standing.setdefault(fleet._kernel.consumer(consumer)[2], set()).add(uuid)
-    if fleet._server_groups.counts_standing:
+            for row in hosts_of(fleet, consumer):
+                standing.setdefault(row, set()).add(uuid)
+    if fleet._consumers.counts_standing:
         for row, held in fleet._consumers.also_on.items():
             if not uuids.isdisjoint(held):
                 standing.setdefault(row, set()).update(uuids & held.keys())
@@ -67,6 +68,16 @@ def named_members(fleet: Fleet, uuids: frozenset[str]) -> dict[int, int]:
         for sibling in fleet._rows_of_service_host(fleet._service_host(row)):
             on_host.setdefault(sibling, set()).update(found)
     return {row: len(found) for row, found in on_host.items()}
+
+
+def hosts_of(fleet: Fleet, consumer: int) -> list[int]:
+    """Rows of the hosts that a consumer holds allocations on: its own, and that which an evacuation has given it beside
+    that. O(its allocations)."""
+    rows = [int(fleet._kernel.consumer(consumer)[2])]
+    extras = fleet._extras.get(consumer)
+    if extras is not None and extras.elsewhere and fleet._consumers.counts_standing:
+        rows += sorted({row for row, _, _ in extras.elsewhere if fleet._host_class(row).is_host})
+    return rows
 
 
 def _rows_with(
@@ -83,4 +94,4 @@ def _is_member(fleet: Fleet, kept: int, uuid: str) -> bool:
     return consumer >= 0 and bool(fleet._kernel.consumer(consumer)[6] == kept)
 
 
-__all__ = ["kept_members", "named_members", "uuids_of_kept"]
+__all__ = ["hosts_of", "kept_members", "named_members", "uuids_of_kept"]

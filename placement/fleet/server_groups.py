@@ -30,9 +30,6 @@ class ServerGroups:
         """By id; empty for a removed group."""
         self.removed: list[int] = []
         """Ids of removed groups, the oldest first."""
-        self.counts_standing = True
-        """Members count on every service host that they stand on, once each; False, as before there was that rule:
-        where their consumers and the migrations of these are."""
 
     def add(self, uuid: str, policy: str, max_server_per_host: int) -> None:
         """Add a group. InvalidValue, UnknownName or DuplicateName for bad input. O(1)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import pytest
 import trio
 
 from hostler.core.cli import main
-from hostler.core.engine_commands import AddHosts, AddServerGroup, Move, Place, PlaceMany, Release, Resize, SetPolicy
+from hostler.core.engine_commands import (
+    AddHosts,
+    AddServerGroup,
+    BeginMove,
+    Move,
+    Place,
+    PlaceMany,
+    Release,
+    Resize,
+    SetPolicy,
+)
 from hostler.core.journal.journal import Journal
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import Order
@@ -128,6 +139,16 @@ def test_guests_that_only_a_snapshot_has_stand_from_the_beginning(tmp_path: Path
     assert sorted(found.specs[each].flavor.vcpus for each in found.spec[:2].tolist()) == [3, 5]
     outcome = Run(plan(3), found, policy_of("nova")).play()
     assert outcome.requests == 3
+
+
+def test_a_guest_of_a_snapshot_that_moves_stands_once(tmp_path: Path) -> None:
+    nodes = tuple(replace(each, host="ironic", nodename=each.host) for each in hosts(2))
+    orders = [at(0, AddHosts(hosts=nodes)), at(1, place(1, vcpus=3)), at(2, place(2, vcpus=5))]
+    orders += [at(3, AddHosts(hosts=(replace(hosts(1)[0], host="other"),))), at(4, BeginMove(uuid=uuid_of(1)))]
+    orders += [at(70, Release(uuids=(uuid_of(1),)))]
+    found = read_journal(journal(tmp_path / "data", *orders, snapshot_after=5))
+    assert found.standing == 2
+    assert sorted(found.specs[each].flavor.vcpus for each in found.spec.tolist()) == [3, 5]
 
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
