@@ -147,7 +147,7 @@ def _offline(planning: Planning) -> tuple[Engine, PlanOptions]:
     policy = Policy.from_mapping(given) if given is not None else Policy.nova_default()
     engine = Engine(load(planning.state), policy)
     options: PlanOptions = {
-        "asked": load_requests(planning.state),
+        "asked": {uuid: spec.as_kept() for uuid, spec in load_requests(planning.state).items()},
         "kind": planning.kind,
         "per_host": planning.per_host,
         "pinned": frozenset(planning.pin),

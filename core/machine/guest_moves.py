@@ -12,7 +12,9 @@ from ...placement.types.errors import InvalidValue
 from ..engine_commands import Asked, BeginMove
 from ..lifecycle_commands import EndMigration, MoveGuest, ResizeGuest
 from . import guests, volume_lives, volumes
+from .kept_requests import as_kept
 from .lives import Fault, GuestLife, GuestMove
+from .orders import KEEPING_AS_NOVA
 from .state import ServiceState
 
 MAX_TEXT: Final = 1_000
@@ -154,7 +156,7 @@ def _check(state: ServiceState, life: GuestLife, command: MoveGuest) -> None:
 
 def _within(state: ServiceState, life: GuestLife, kept: bytes) -> Asked:
     """What a guest is asked with, on nodes of its back end only."""
-    spec: dict[str, Any] = msgspec.msgpack.decode(kept)
+    spec: dict[str, Any] = msgspec.msgpack.decode(as_kept(kept) if state.rules >= KEEPING_AS_NOVA else kept)
     others = (node for name, each in state.lives.backends.items() if name != life.backend for node in each.nodes)
     spec["ignore_hosts"] = [*spec.get("ignore_hosts", ()), *others]
     zones = [state.volumes.volumes[uuid].zone for uuid in life.volumes if uuid in state.volumes.volumes]

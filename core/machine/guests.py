@@ -30,7 +30,8 @@ from ..errors import DEPENDS_ON_COMMAND
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS
 from .edits import edit
 from .guest_claims import check_claim
-from .orders import INSTANCES_BY_TYPE, KEEPING_GUESTS
+from .kept_requests import as_kept
+from .orders import INSTANCES_BY_TYPE, KEEPING_AS_NOVA, KEEPING_GUESTS
 from .placing import place_one_in_steps, unexpected
 from .state import ServiceState
 
@@ -129,10 +130,11 @@ def begin_move(state: ServiceState, command: BeginMove, now: float) -> Decision:
 
 def again(state: ServiceState, uuid: str, given: Asked | None, changes: Sequence[SpecField] | None) -> Asked | None:
     """A request to place a guest again: as given, or what it was asked with but for the fields in ``changes``, and
-    without forced hosts. O(size of the specs)."""
+    without the hosts that were named. O(size of the specs)."""
     kept = state.requests.get(uuid) if changes is not None else None
     if given is None or changes is None or kept is None:
         return given
+    kept = as_kept(kept) if state.rules >= KEEPING_AS_NOVA else kept
     spec, new = msgspec.msgpack.decode(kept), msgspec.msgpack.decode(state.kept_spec(given))
     for name in ("force_hosts", "force_nodes", *changes):
         spec.pop(name, None)

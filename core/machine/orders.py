@@ -108,7 +108,7 @@ chosen backend.
 
 10: members of a server group count once on each service host that they stand on, both ends of a move among them. An
 instance that holds allocations on two hosts, as an evacuation leaves it, stands on both. A guest may be unshelved to
-the host that it was on.
+the host that it was on. Of what a guest was asked with, hosts that were named do not bind its moves.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -126,6 +126,8 @@ OWN_PLACES: Final = 9
 COUNTING_STANDING: Final = 10
 """The revision since which members of server groups count wherever they stand, once on a service host, and guests are
 unshelved to where they were too."""
+KEEPING_AS_NOVA: Final = 10
+"""The revision since which guests are moved without the hosts that they were asked for with."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

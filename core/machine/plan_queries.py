@@ -19,6 +19,7 @@ from ...placement.types.plans import Plan, PlanCheck, PlanOptions
 from ...placement.types.request import Request
 from ..engine_commands import Asked
 from ..tenancy.usage import Usage
+from .kept_requests import as_kept
 from .question import Query
 from .state import ServiceState
 
@@ -130,7 +131,7 @@ class _Kept:
         spec = self._state.requests.get(uuid)
         if spec is None:
             return None
-        asked = Asked(spec=spec, project_id=self._state.project_of(uuid))
+        asked = Asked(spec=as_kept(spec), project_id=self._state.project_of(uuid))
         try:
             request = self._state.request(asked, None, (uuid,))
         except HostlerError:  # such as a flavor of which rules have changed since

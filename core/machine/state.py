@@ -33,10 +33,18 @@ from ..tenancy.tenants import Tenants
 from ..tenancy.usage import INSTANCES, SERVER_GROUPS, NoLimits, Usage
 from .amounts_held import held_by, held_together
 from .holds import Holds
-from .kept_requests import KeptRequests, SavedRequests
+from .kept_requests import KeptRequests, SavedRequests, as_kept
 from .lives import Lives
 from .order_policies import PolicyValues, service_policy, storage_policy, without_bad_storage
-from .orders import COUNTING_ONCE, COUNTING_STANDING, EVACUATING_THE_DEAD, INSTANCES_BY_TYPE, KEEPING_VERSIONS, RULES
+from .orders import (
+    COUNTING_ONCE,
+    COUNTING_STANDING,
+    EVACUATING_THE_DEAD,
+    INSTANCES_BY_TYPE,
+    KEEPING_AS_NOVA,
+    KEEPING_VERSIONS,
+    RULES,
+)
 from .phase_timing import PhaseSampler
 from .region_claims import RegionClaims
 from .volume_records import VolumeRecords
@@ -354,14 +362,15 @@ class ServiceState:
         return replace(report, host=replace(report.host, aggregates=kept)) if kept != given else report
 
     def asked_of(self, uuid: str) -> Asked:
-        """What an instance was asked with. UnknownName if there is no such instance, InvalidValue if what it was asked
-        with is not known: it came by the Placement API, a host's report, or an earlier version. O(1)."""
+        """What an instance was asked with, but for the hosts that were named. UnknownName if there is no such instance,
+        InvalidValue if what it was asked with is not known: it came by the Placement API, a host's report, or an
+        earlier version. O(size of the spec)."""
         self.fleet.consumer_id(uuid, field="uuid")
         spec = self.requests.get(uuid)
         if spec is None:
             problem = f"it is not known what instance {uuid} was asked with"
             raise InvalidValue(problem, field="request", hint="give the request")
-        return Asked(spec=spec)
+        return Asked(spec=as_kept(spec) if self.rules >= KEEPING_AS_NOVA else spec)
 
     def forget_gone(self, uuids: Iterable[str]) -> None:
         """Drop what guests were asked with that have neither a consumer any more nor a move that may bring one back.

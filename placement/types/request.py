@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 from .content import ContentEquality
 from .networks import NetworkMetadata
@@ -157,6 +157,16 @@ class ServerGroup(ContentEquality):
             object.__setattr__(self, "members", frozenset(map(plain_uuid, members)))
 
 
+PER_REQUEST: Final = ("requested_destination", "ignore_hosts", "force_hosts", "force_nodes")
+"""Fields of a RequestSpec that hold for one request only: Nova 34 does not keep them with an instance, or clears them
+before it places it again (``RequestSpec._get_update_primitives``, ``reset_forced_destinations``)."""
+
+
+def kept_zone(zone: str | None) -> str | None:
+    """The zone that is kept of ``ZONE:HOST[:NODE]``, as nova-api does; another one as it is."""
+    return zone.partition(":")[0] or None if zone else zone
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RequestSpec(ContentEquality):
     """The part of a request that many requests share; the engine compiles equal ones once.
@@ -183,6 +193,16 @@ class RequestSpec(ContentEquality):
     requested_networks: tuple[RequestedNetwork, ...] = ()
     network_metadata: NetworkMetadata | None = None
     prepare: bool | None = None
+
+    def as_kept(self) -> RequestSpec:
+        """What of it is kept with an instance, and asked again when it is moved: all but hosts that were named for one
+        request. O(1)."""
+        names_hosts = self.requested_destination or self.ignore_hosts or self.force_hosts or self.force_nodes
+        if not names_hosts and ":" not in (self.availability_zone or ""):
+            return self
+        zone = kept_zone(self.availability_zone)
+        none: dict[str, Any] = {"requested_destination": None, "ignore_hosts": (), "force_hosts": (), "force_nodes": ()}
+        return replace(self, availability_zone=zone, **none)
 
 
 class RequestChanges(TypedDict, total=False):

@@ -158,7 +158,7 @@ class StandingGuests:
     tells; of others it follows from what they hold."""
 
     def __init__(self, fleet: Fleet, path: Path) -> None:
-        self.requests = load_requests(path)
+        self.requests = {uuid: spec.as_kept() for uuid, spec in load_requests(path).items()}
         self._read = Guests(fleet, {"asked": self.requests, "kind": "evacuate"})
         self.uuids = _uuids(fleet, self._read)
         self._specs = {uuid: self._spec(fleet, uuid) for uuid in self.uuids}

@@ -3,6 +3,7 @@ with."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,15 +14,16 @@ from hostler.core.machine import queries as q
 from hostler.core.machine.group_queries import ServerGroups
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.orders import PlacementWrite
+from hostler.core.machine.orders import Order, PlacementWrite
 from hostler.core.machine.provider_queries import Allocations
 from hostler.core.machine.what_if import WhatIf
 from hostler.placement.api import commands as api
 from hostler.placement.api.placement_model import PlacementModel
 from hostler.placement.types.errors import UnknownName
 from hostler.placement.types.host import Aggregate, Host
+from hostler.placement.types.request import Destination, Flavor, RequestSpec
 
-from .orders import NOW, asked, machine, order, place, uuid_of
+from .orders import LOCAL, NOW, asked, hosts, machine, order, place, uuid_of
 
 GUEST, GROUP, VOLUME = uuid_of(1), uuid_of(500), uuid_of(70)
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -160,3 +162,55 @@ def test_a_forced_host_is_not_kept_by_a_change() -> None:
     do(m, place(1, force_hosts=["node-0"]))
     do(m, p.SetService(name="node-0", disabled=True))
     assert do(m, p.Resize(uuid=GUEST, request=asked(vcpus=3), changes=("flavor",))).host == "node-1"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"requested_destination": {"host": "node-0"}},
+        {"requested_destination": {"host": "node-0", "node": "node-0"}},
+        {"ignore_hosts": ["node-1"]},
+        {"force_hosts": ["node-0"]},
+        {"force_nodes": ["node-0"]},
+        {"availability_zone": "nova:node-0"},
+        {"availability_zone": "nova:node-0:node-0"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "move",
+    [
+        p.Move(uuid=GUEST),
+        p.BeginMove(uuid=GUEST),
+        p.BeginMove(uuid=GUEST, kind="live_migrate"),
+        p.BeginMove(uuid=GUEST, kind="evacuate"),
+        p.Resize(uuid=GUEST, request=asked(vcpus=3), changes=("flavor",)),
+    ],
+    ids=lambda move: getattr(move, "kind", type(move).__name__),
+)
+def test_hosts_that_were_named_for_a_guest_do_not_bind_its_moves(named: dict[str, Any], move: Any) -> None:
+    """As Nova keeps a RequestSpec: without its destination, and hosts ignored or forced."""
+    m = machine(2)
+    assert do(m, place(1, **named)).host == "node-0"
+    do(m, p.SetService(name="node-0", forced_down=True))
+    assert do(m, move).host == "node-1"
+    spec = m.state.spec_of(m.state.asked_of(GUEST))
+    assert (spec.availability_zone or "nova") == "nova"
+    assert spec == spec.as_kept()
+
+
+def test_hosts_that_were_named_bound_the_moves_of_old_journals() -> None:
+    m = ServiceMachine()
+    commands: list[Any] = [p.AddHosts(hosts=hosts(2)), place(1, ignore_hosts=["node-1"]), p.Move(uuid=GUEST)]
+    answers = m.apply_batch([m.decode(m.encode(Order(NOW, LOCAL, command, 9))) for command in commands])
+    assert [answer.placed for answer in answers[1:]] == [True, False]
+
+
+def test_a_spec_that_names_no_host_is_kept_as_it_is() -> None:
+    spec = RequestSpec(
+        flavor=Flavor(name="m", vcpus=1, memory_mb=1), availability_zone="z", scheduler_hints={"a": ("b",)}
+    )
+    assert spec.as_kept() is spec
+    named = replace(spec, availability_zone="z:h", requested_destination=Destination(host="h"), ignore_hosts=("i",))
+    assert named.as_kept() == spec
+    assert replace(spec, availability_zone=":h").as_kept().availability_zone is None
