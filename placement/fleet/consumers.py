@@ -95,10 +95,7 @@ class Consumers:
 
     def __init__(self, change_log: ChangeLog, providers: Providers, pci: PciStates) -> None:
         self._change_log, self._providers, self._pci = change_log, providers, pci
-        self._kernel, self.counts_once = change_log.kernel, True
-        self.counts_standing = True
-        """Members of server groups count wherever they stand, once on a service host; instances stand on each host
-        that they hold allocations on; they may be unshelved to where they were. False, as in old journals: none."""
+        self._kernel, self.counts_once, self.counts_standing = change_log.kernel, True, True
         self.projects: Interned[str] = Interned()
         self.users: Interned[str] = Interned()
         self.extras: dict[int, Extras] = {}
@@ -194,13 +191,9 @@ class Consumers:
         )
 
     def on(self, row: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """(uuid, image properties) of the instances on a row, newest first; those last that stand on another row as
-        well, where they hold allocations too (an evacuation) or are on their way. O(consumers on the row)."""
-        for consumer in self._kernel.consumers_on(row):
-            high, low, _, _, _, _, _, flags, _ = self._kernel.consumer(consumer)
-            if not flags & NOT_INSTANCE:
-                yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)
-        for consumer in sorted(self.elsewhere.get(row, ())) if self.counts_standing else ():
+        """(uuid, image properties) of a row's instances, newest first, then of those on two rows. O(consumers here)."""
+        doubled = sorted(self.elsewhere.get(row, ())) if self.counts_standing else ()
+        for consumer in (*self._kernel.consumers_on(row), *doubled):
             high, low, _, _, _, _, _, flags, _ = self._kernel.consumer(consumer)
             if not flags & NOT_INSTANCE:
                 yield format_uuid(high, low), self.image_properties.get(consumer, _NOTHING)

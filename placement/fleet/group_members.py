@@ -1,5 +1,8 @@
 """Who of a server group stands on which service host, as Nova counts: each instance once on every service host that it
-is on, both ends of a move and hosts that both report it among them. It applies no policy."""
+is on, both ends of a move and hosts that both report it among them. It applies no policy.
+
+Under the rules of old journals (``Consumers.counts_standing`` is False) members count where their consumers and the
+migrations of these are, and instances stand where their consumers are."""
 
 from __future__ import annotations
 
