@@ -68,22 +68,26 @@ class ScanPlacement(Scan):
         fleet = self.fleet
         start, sequence, epoch = fleet._history.hold(), fleet._heads.sequence, fleet._topology_epoch
         steps = self._placing()
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                decision: Decision = end.value
-                return decision
-            yield
-            self.context.fleet  # noqa: B018  # the state comes back to this version
-            self.signature.refresh()
-            self.signature.ranking.refresh()
-            if self.signature.stale or fleet._topology_epoch != epoch:
-                # What others did has made what was compiled invalid: all of it again, at once.
-                steps.close()
-                fleet._history.go(start)
-                fleet._heads.sequence = sequence
-                return ScanPlacement(self.context, self._given).place()
+        try:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    decision: Decision = end.value
+                    return decision
+                yield
+                self.context.fleet  # noqa: B018  # the state comes back to this version
+                self.signature.refresh()
+                self.signature.ranking.refresh()
+                if self.signature.stale or fleet._topology_epoch != epoch:
+                    # What others did has made what was compiled invalid: all of it again, at once.
+                    steps.close()
+                    fleet._history.go(start)
+                    fleet._heads.sequence = sequence
+                    return ScanPlacement(self.context, self._given).place()
+        finally:
+            self.context.fleet  # noqa: B018  # where steps that are given up are undone
+            steps.close()
 
     def _placing(self) -> Generator[None, None, Decision]:
         context, request = self.context, self.request

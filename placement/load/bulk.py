@@ -69,7 +69,10 @@ def all_or_nothing(fleet: Fleet) -> Iterator[None]:
     classes, aggregates, addresses = len(fleet._classes), len(fleet.aggregates), fleet._host_ips.span
     try:
         with fleet._history.undoing():
-            yield
+            try:
+                yield
+            finally:
+                fleet._entered()  # others may have used other versions since
     except BaseException:
         for table, count in zip(tables, counts, strict=True):
             table.truncate(count)

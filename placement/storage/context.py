@@ -118,6 +118,7 @@ class VolumeContext:
         try:
             yield pools
         except BaseException:
+            self.fleet  # noqa: B018  # others may have used other versions since
             history.go(start)
             self.sequence = sequence
             raise

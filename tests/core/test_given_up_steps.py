@@ -1,0 +1,103 @@
+"""Commands in steps that are given up between two of them, while others look at versions of their own, leave the state
+as it was before."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from hostler.core import engine_commands as p
+from hostler.core import storage_commands as s
+from hostler.core.cluster.state_digest import state_digest
+from hostler.core.machine import storage_backends
+from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.report_columns import columns_of
+from hostler.placement.storage import groups
+from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
+from hostler.placement.types.host import Host
+from hostler.placement.types.host_report import HostReport
+from tests.core.orders import NOW, order, uuid_of
+from tests.core.test_reports_in_steps import reports_a_step
+from tests.core.test_reports_in_steps import world as with_hosts
+from tests.core.test_several_in_steps import GROUPS, look, steps_of, wish
+from tests.core.test_several_in_steps import world as with_groups
+from tests.volumes.values import report as of_backend
+from tests.volumes.values import reports as reports_of
+from tests.volumes.values import storage_machine
+from tests.volumes.values import wish as volume
+
+Made = tuple[ServiceMachine, Any]
+
+
+def _several(group: str | None) -> Made:
+    chance = random.Random(1)
+    request = msgspec.structs.replace(wish(chance), instance_uuids=tuple(map(uuid_of, range(1, 10))))
+    return with_groups(chance), p.Place(request=msgspec.structs.replace(request, server_group=group))
+
+
+def _reports() -> Made:
+    known = [
+        Host(host=f"node-{number}", vcpus_total=16, total_usable_ram_mb=4_096, stats={"at": f"{number}"})
+        for number in range(7)
+    ]
+    command: Any = columns_of([HostReport(host=host, at=NOW) for host in known])
+    return with_hosts(), p.ReportHosts(each=command.each, same=command.same, claim_timeout=60.0)
+
+
+def _volume_group() -> Made:
+    return storage_machine(), s.PlaceVolumeGroup(volumes=tuple(volume(size_gb=1) for _ in range(4)), project_id="")
+
+
+def _backends() -> Made:
+    return storage_machine(), reports_of(*(of_backend(f"node-{n}@lvm", ("a", n), at=NOW) for n in range(5)))
+
+
+KINDS: dict[str, Callable[[], Made]] = {
+    "instances": lambda: _several(None),
+    "instances of a group": lambda: _several(GROUPS["soft-anti-affinity"]),
+    "reports of hosts": _reports,
+    "volume group": _volume_group,
+    "reports of volume backends": _backends,
+}
+
+
+def _look(made: ServiceMachine, chance: random.Random) -> Any:
+    """Use a version of one's own, at which the state is left."""
+    look(made, chance)
+    storage = made.state.storage.what_if()
+    storage.place(VolumeRequest(spec=VolumeSpec(size_gb=1), now=NOW))
+    if not made.state.fleet.rows:
+        return storage
+    fork = made.state.engine.what_if()
+    fork.fleet.set_service(fork.fleet.name(0), disabled=True)
+    return chance.choice([fork, storage, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_that_are_given_up_leave_the_state_as_it_was(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, given_up = random.Random(4), 0
+    monkeypatch.setattr(groups, "STEP", 1)
+    monkeypatch.setattr(storage_backends, "POOLS", 0)
+    for end in (1, 2, 3, 4, 5, 8, 13):
+        made, command = KINDS[kind]()
+        before, pools = state_digest(made.state), made.state.storage.pools.columns["free"].tolist()
+        with steps_of(3), reports_a_step(2):
+            steps = made.carry_out([order(command)])
+            if any(next(steps, steps) is steps for _ in range(end)):
+                break
+            kept = [_look(made, chance) for _ in range(chance.randint(0, 2))]
+            if end % 2:
+                with pytest.raises(MemoryError):
+                    steps.throw(MemoryError())
+            else:
+                steps.close()
+        del kept
+        given_up += 1
+        assert state_digest(made.state) == before, end
+        assert made.state.storage.pools.columns["free"].tolist() == pools
+        made.state.fleet.check()
+    assert given_up > 2
