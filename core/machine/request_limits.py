@@ -45,6 +45,7 @@ from ..storage_commands import (
     BeginRetype,
     BeginVolumeMigration,
     CreateVolumeSnapshot,
+    DeleteVolumeBackups,
     DeleteVolumes,
     DeleteVolumeSnapshots,
     ExtendVolume,
@@ -82,6 +83,8 @@ HOST_COST: Final = 50
 _SPEC, _UUIDS, _ALTERNATES = attrgetter("spec"), attrgetter("instance_uuids"), attrgetter("alternates")
 _REQUEST_ID, _GROUP = attrgetter("request_id"), attrgetter("server_group")
 _NAMES: Final = (attrgetter("project_id"), attrgetter("user_id"), attrgetter("claim"))
+ON_MANY: Final = (Release, Spawned, ConfirmHold, DeleteVolumes, DeleteVolumeSnapshots, DeleteVolumeBackups)
+"""Commands on several guests, volumes, snapshots or backups, their ``uuids``."""
 LONGEST_NAME: Final = 255
 """Characters of the names and ids in a request, as in OpenStack's Placement API."""
 LONGEST_TEXT: Final = 4_096
@@ -106,7 +109,7 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     group_members: int = 1_000
     """Of a server group that a request brings along."""
     uuids: int = 10_000
-    """Of one ``release`` or ``spawned``."""
+    """Of one command on several guests, volumes, snapshots or backups, such as ``release`` or ``delete_volumes``."""
     question_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 10.0
     """Of processor time, rounded up, of a question that is answered by a child process, unless its asker has a role in
     the cloud: others' wait behind it."""
@@ -132,8 +135,8 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         match command:
             case PlaceMany():
                 self.check_count(command)
-            case Release(uuids=uuids) | Spawned(uuids=uuids) | ConfirmHold(uuids=uuids) if len(uuids) > self.uuids:
-                raise too_much("uuids", len(uuids), self.uuids)
+        if isinstance(command, ON_MANY) and len(command.uuids) > self.uuids:
+            raise too_much("uuids", len(command.uuids), self.uuids)
         _check_texts(command, "", LONGEST_TEXT)
         requests = requests_of(command)
         if not isinstance(requests, tuple) or not self._take_all(requests):
@@ -264,7 +267,7 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
         case ReportVolumeBackends(reports=reports):
             pools = [each.capabilities.get("pools") for each in reports]
             return HOST_COST * (1 + len(reports) + sum(len(each) for each in pools if isinstance(each, list)))
-        case DeleteVolumes(uuids=uuids) | DeleteVolumeSnapshots(uuids=uuids):
+        case DeleteVolumes(uuids=uuids) | DeleteVolumeSnapshots(uuids=uuids) | DeleteVolumeBackups(uuids=uuids):
             return PLACE_COST * (1 + len(uuids))
         case ReportBackend(nodes=nodes):
             return HOST_COST * (1 + len(nodes))

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import msgpack
 import msgspec
 
-from ..engine_commands import Command, ConfirmHold, PlaceMany, Release, Spawned
+from ..engine_commands import Command, PlaceMany
 from ..lifecycle_commands import CreateGuest
 from ..machine.queries import FOR_CLOUD_READERS
-from ..machine.request_limits import RequestLimits, too_much
+from ..machine.request_limits import ON_MANY, RequestLimits, too_much
 from ..storage_commands import PlaceTogether, PlaceVolumeGroup
 from ..tenancy.rights import FOR_OTHERS
 from ..tenancy.tenants import CLOUD, RANK, Tenants
@@ -48,7 +48,7 @@ def check(tenants: Tenants, limits: RequestLimits, user: str, kind: type[Any], p
 
 def _own_limits(limits: RequestLimits, kind: type[Any]) -> dict[str, int]:
     """Limits of the lists of one method, as ``RequestLimits.check`` knows them."""
-    if kind in (Release, Spawned, ConfirmHold):
+    if kind in ON_MANY:
         return {"uuids": limits.uuids}
     if kind is PlaceMany:
         return {"requests": limits.requests}

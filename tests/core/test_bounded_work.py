@@ -28,6 +28,7 @@ from hostler.core.machine.replicated import unpacked
 from hostler.core.machine.request_limits import (
     LONGEST_NAME,
     NEW_SPEC_WEIGHT,
+    ON_MANY,
     PART_REQUESTS,
     PART_SHAPES,
     STEP_WEIGHT,
@@ -39,6 +40,7 @@ from hostler.core.machine.request_limits import (
 from hostler.core.machine.volume_queries import VolumeTypes
 from hostler.core.machine.what_if import WhatIf
 from hostler.core.rates import Rate, RateLimits
+from hostler.core.rpc.methods import METHODS
 from hostler.core.service import Identity, Service
 from hostler.core.storage_commands import AskedVolume, PlaceTogether, PlaceVolume, PlaceVolumeGroup
 from hostler.core.tenancy.errors import NotAllowed
@@ -214,6 +216,18 @@ def test_parts_are_those_found_request_by_request(seed: int) -> None:
 def asked_again(request: Asked, number: int) -> Asked:
     """Another request of the spec."""
     return msgspec.structs.replace(request, request_id=f"req-{number}")
+
+
+def test_every_command_on_many_is_bounded_and_costs_more_the_more_it_names() -> None:
+    kinds = [kind for each in METHODS.values() if "uuids" in (kind := each.params).__struct_fields__]
+    assert set(ON_MANY) == set(kinds)
+    specs = ServiceMachine().state.specs
+    for kind in kinds:
+        few, many = (kind(uuids=tuple(map(uuid_of, range(1, 1 + count)))) for count in (10, 1_000))
+        assert cost_of(many, specs, 1) > 30 * cost_of(few, specs, 1), kind
+        RequestLimits(uuids=1_000).check(many)
+        with pytest.raises(InvalidValue, match="1000 uuids, at most 999 are taken"):
+            RequestLimits(uuids=999).check(many)
 
 
 def test_what_is_new_or_asks_for_several_costs_more_the_more_hosts_there_are() -> None:
