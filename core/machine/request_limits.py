@@ -49,11 +49,15 @@ from ..storage_commands import (
     DeleteVolumes,
     DeleteVolumeSnapshots,
     ExtendVolume,
+    ManageVolume,
     PlaceTogether,
     PlaceVolume,
     PlaceVolumeGroup,
     ReportVolumeBackends,
+    RetryVolume,
 )
+from ..tenancy.commands import CreatePool, SetPoolHosts
+from .orders import SelectDestinations
 from .placing import weights_of
 from .queries import FitsMany
 
@@ -79,7 +83,7 @@ NAME_COST: Final = 2
 VOLUME_COST: Final = 300
 """Microseconds per volume that is placed, or judged again."""
 HOST_COST: Final = 50
-"""Microseconds per host that is added."""
+"""Microseconds per host that is added, or put into a pool."""
 _SPEC, _UUIDS, _ALTERNATES = attrgetter("spec"), attrgetter("instance_uuids"), attrgetter("alternates")
 _REQUEST_ID, _GROUP = attrgetter("request_id"), attrgetter("server_group")
 _NAMES: Final = (attrgetter("project_id"), attrgetter("user_id"), attrgetter("claim"))
@@ -247,6 +251,7 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             | Resize(request=request)
             | CreateGuest(request=request)
             | AdoptGuest(request=request)
+            | SelectDestinations(request=request)
         ):
             return _cost_of_requests((request,), specs, hosts)
         case Move(request=Asked() as request) | BeginMove(request=Asked() as request):
@@ -262,6 +267,8 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             | BeginRetype()
             | BeginVolumeMigration()
             | CreateVolumeSnapshot()
+            | RetryVolume()
+            | ManageVolume()
         ):
             return VOLUME_COST
         case ReportVolumeBackends(reports=reports):
@@ -275,10 +282,14 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
             return HOST_COST * (1 + len(reported))
         case ReportHosts(each=each):
             return HOST_COST * (1 + max(map(len, each.values()), default=0))
-        case PlaceMany(requests=requests):
+        case PlaceMany(requests=requests) | PlaceAcross(requests=requests):
             return _cost_of_requests(requests, specs, hosts)
-        case AddHosts(hosts=added):
-            return HOST_COST * (1 + len(added))
+        case CreatePool(hosts=changed):
+            return HOST_COST * (1 + len(changed))
+        case SetPoolHosts(add=added, remove=removed):
+            return HOST_COST * (1 + len(added) + len(removed))
+        case AddHosts(hosts=new):
+            return HOST_COST * (1 + len(new))
         case Release(uuids=names) | Spawned(uuids=names) | ConfirmHold(uuids=names) | Heartbeats(names=names):
             return PLACE_COST + NAME_COST * len(names)
     return 10 * PLACE_COST

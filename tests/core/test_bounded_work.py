@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.core.engine_commands import AddHosts, Asked, Place, PlaceMany, Release, SetService
+from hostler.core.engine_commands import AddHosts, Asked, Hold, Place, PlaceMany, Release, SetService
 from hostler.core.errors import KeyReused, Overloaded
 from hostler.core.forks import Children
 from hostler.core.machine import queries
@@ -23,6 +23,7 @@ from hostler.core.machine.catalog_queries import Flavors, Images
 from hostler.core.machine.instance_queries import Instances
 from hostler.core.machine.lifecycle_queries import Guests, ListBackends, VolumeLives
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import SelectDestinations
 from hostler.core.machine.queries import Fits
 from hostler.core.machine.replicated import unpacked
 from hostler.core.machine.request_limits import (
@@ -40,6 +41,7 @@ from hostler.core.machine.request_limits import (
 from hostler.core.machine.volume_queries import VolumeTypes
 from hostler.core.machine.what_if import WhatIf
 from hostler.core.rates import Rate, RateLimits
+from hostler.core.region_commands import PlaceAcross
 from hostler.core.rpc.methods import METHODS
 from hostler.core.service import Identity, Service
 from hostler.core.storage_commands import AskedVolume, PlaceTogether, PlaceVolume, PlaceVolumeGroup
@@ -228,6 +230,17 @@ def test_every_command_on_many_is_bounded_and_costs_more_the_more_it_names() -> 
         RequestLimits(uuids=1_000).check(many)
         with pytest.raises(InvalidValue, match="1000 uuids, at most 999 are taken"):
             RequestLimits(uuids=999).check(many)
+
+
+def test_a_request_for_many_instances_costs_the_same_by_whatever_command() -> None:
+    specs, request = ServiceMachine().state.specs, asked(*range(1, 101))
+    for command in (
+        Hold(request=request, expires_in=1.0),
+        SelectDestinations(request=request),
+        PlaceMany(requests=(request,)),
+        PlaceAcross(requests=(request,)),
+    ):
+        assert cost_of(command, specs, 1) == cost_of(Place(request=request), specs, 1), command
 
 
 def test_what_is_new_or_asks_for_several_costs_more_the_more_hosts_there_are() -> None:
