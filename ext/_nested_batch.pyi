@@ -34,6 +34,8 @@ class NestedShape:
         scores: HostScores | None = None,
         values: Floats | None = None,
         device_slot: int = -1,
+        kinds: Int32 | None = None,
+        kind: int = -1,
         searched: Ranking | None = None,
         stage: int = 0,
         patience: int = 0,
@@ -60,4 +62,5 @@ def place(
     out_score: Floats,
     out_counts: Int64,
     out_way: Int32,
+    kinds: Int32 | None = None,
 ) -> tuple[int, bool]: ...

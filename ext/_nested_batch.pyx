@@ -41,6 +41,9 @@ cdef class NestedShape:
     of ``counts``, whether the root is to fill it; a guest of another way is left undecided. ``device_slot``: the slot, if any, in whose
     place a guest takes the devices that ``scores`` choose; -1: none.
 
+    ``kinds``: int32[capacity, devices + 2], guests of each kind on each root, which ``scores`` read; None: they read none. ``kind``: that
+    of its own guests, -1 where it is not known before they are placed.
+
     ``searched``: a ranking like ``ranking`` that does not read ``known``, of whose rows those that it refuses, by stage ``stage``, are set
     aside, unless the request was decided more than ``often`` times on end within ``patience`` changes each; None: always ``ranking``. The
     latter may be None until then. ``asked``: the version at which it was decided last, -1: never; ``soon``: how often on end.
@@ -59,7 +62,8 @@ cdef class NestedShape:
     cdef uint8_t[::1] known
     cdef double[::1] values
     cdef const uint8_t[::1] on_root
-    cdef int32_t guest, device_slot
+    cdef const int32_t[:, ::1] kinds
+    cdef int32_t guest, device_slot, kind
     cdef int64_t patience, often
     cdef readonly int64_t seen, asked, soon
 
@@ -68,8 +72,8 @@ cdef class NestedShape:
 
     def __init__(self, Ranking ranking, const int32_t[::1] root not None, int32_t guest, int64_t seen, *,
                  TreeCounts counts=None, uint8_t[::1] known=None, const uint8_t[::1] on_root=None, HostScores scores=None,
-                 double[::1] values=None, int32_t device_slot=-1, Ranking searched=None, uint8_t stage=0, int64_t patience=0,
-                 int64_t often=0, int64_t asked=-1, int64_t soon=0):
+                 double[::1] values=None, int32_t device_slot=-1, const int32_t[:, ::1] kinds=None, int32_t kind=-1,
+                 Ranking searched=None, uint8_t stage=0, int64_t patience=0, int64_t often=0, int64_t asked=-1, int64_t soon=0):
         if ranking is None and (searched is None or soon > often):
             raise ValueError("a ranking is needed")
         if searched is not None and (counts is None or not 1 <= stage < NOT_A_HOST or searched.r.shuffle):
@@ -91,7 +95,12 @@ cdef class NestedShape:
                                  or counts.slots[device_slot].needs != 1
                                  or counts.needs[counts.slots[device_slot].first_need].resource != scores.device):
             raise ValueError("a slot for devices asks for devices alone, of other rows than the root")
+        if kinds is not None and (scores is None or kinds.shape[0] != capacity or kinds.shape[1] != scores.width + 2):
+            raise ValueError("kinds of guests need scores, and a number for each row and kind")
+        if kind < -1:
+            raise ValueError("a kind is a number from 0 on")
         columns.check_shape(guest)
+        self.kinds, self.kind = kinds, kind
         self.ranking, self.counts, self.scores, self.known, self.values = ranking, counts, scores, known, values
         self.root, self.on_root, self.guest, self.device_slot = root, on_root, guest, device_slot
         self.searched, self.stage, self.columns = searched, stage, columns
@@ -122,6 +131,12 @@ cdef class NestedShape:
     cdef bint scored(self, int32_t row) noexcept nogil:
         """Whether `scores` know the host class of a row."""
         return self.scores.rule.mix.size == 0 or self.columns.c.class_of[row] < self.scores.rule.mix.nodes
+
+    cdef const int32_t* kinds_on(self, int32_t row, const int32_t* none) noexcept nogil:
+        """Guests of each kind on a root; `none` if the scores read none."""
+        if self.kinds is None:
+            return none
+        return &self.kinds[row, 0]
 
     cdef int catch_up(self, Columns columns, uint8_t[::1] marks) except -1:
         """Bring the arrays up to date with the log. 0 if that cannot be done here, and what was done holds."""
@@ -162,7 +177,7 @@ cdef class NestedShape:
                 if not self.scored(top):
                     sure = False
                     break
-                value = self.scores.score(top, &none[0], &taken)
+                value = self.scores.score(top, self.kinds_on(top, none), &taken)
             if ((self.counts is not None and self.known[top] != answer)
                     or (self.scores is not None and self.values[top] != value)):
                 if self.counts is not None:
@@ -260,7 +275,7 @@ cdef class NestedShape:
             none[i] = 0
         if not self.scored(row):
             return UNDECIDED
-        self.scores.score(row, &none[0], &taken)
+        self.scores.score(row, self.kinds_on(row, none), &taken)
         at = 0
         for i in range(self.counts.slot_count):
             slot = &self.counts.slots[i]
@@ -308,12 +323,13 @@ cdef class NestedShape:
 def place(Columns columns not None, Shapes shapes not None, list nested not None, int32_t nested_from, uint8_t[::1] marks not None,
           int32_t[::1] which, uint64_t[:, ::1] uuids, int32_t[::1] projects, int32_t[::1] users, bint building, uint64_t seed,
           uint64_t sequence, int32_t[::1] out_row, int32_t[::1] out_consumer, double[::1] out_score, int64_t[:, ::1] out_counts,
-          int32_t[:, ::1] out_way):
+          int32_t[:, ::1] out_way, int32_t[:, ::1] kinds=None):
     """Place guest i, of request shape ``which[i]``, or of shape ``which[i] - nested_from`` of ``nested``, one after the other, each
     seeing the claims before it; as ``batch.place``, without server groups.
 
     ``marks``: uint8[capacity], all 0. ``out_way[i]``: of a guest of a nested shape, the rows that fill the slots of its counts, in
-    their order. Returns (guests that were processed, whether the next one is left undecided rather than its uuid in use).
+    their order. ``kinds``: int32[capacity, kinds], guests of each kind on each root, which are counted on; guests of plain shapes are of
+    kind 0, and one of a kind that is not known is left undecided. Nested shapes read this array or none. Returns (guests that were processed, whether the next one is left undecided rather than its uuid in use).
     """
     cdef Py_ssize_t i, n = which.shape[0], width = out_counts.shape[1]
     cdef int64_t counts[STAGES]
@@ -322,6 +338,8 @@ def place(Columns columns not None, Shapes shapes not None, list nested not None
     cdef NestedShape shape
     cdef Ranking ranking
     check_batch(columns, shapes, marks, which, uuids, projects, users, out_row, out_consumer, out_score, out_counts, out_way)
+    if kinds is not None and (kinds.shape[0] != columns.c.capacity or kinds.shape[1] < 2):
+        raise ValueError("kinds of guests of another fleet")
     for i in range(n):
         if which[i] < nested_from:
             shapes.check(which[i])
@@ -334,6 +352,7 @@ def place(Columns columns not None, Shapes shapes not None, list nested not None
             raise ValueError("a shape of another fleet")
         if shape.places() > out_way.shape[1]:
             raise ValueError("no room for the way of a guest")
+        check_kinds(shape, kinds)
     columns.reserve_consumers(n)
     for i in range(n):
         out_row[i] = out_consumer[i] = -1
@@ -368,15 +387,17 @@ def place(Columns columns not None, Shapes shapes not None, list nested not None
             if ranking.r.found == 0:
                 continue
             row = ranking.r.top_row[0]
-            if shape is not None and shape.way_of(row, &out_way[i, 0]) == UNDECIDED:
+            if shape is not None and ((kinds is not None and shape.kind < 0) or shape.way_of(row, &out_way[i, 0]) == UNDECIDED):
                 return i, True
             guest = shapes.sizes[shapes.shapes[which[i]].size].guest if shape is None else shape.guest
             out_consumer[i] = columns.add(uuids[i, 0], uuids[i, 1], row, guest, projects[i], users[i], -1, flags)
             out_row[i], out_score[i] = row, ranking.r.top_score[0]
             if shape is not None:
                 shape.charge(columns, &out_way[i, 0], 1)
+            if kinds is not None:
+                kinds[row, 0 if shape is None else shape.kind] += 1
     except BaseException:
-        take_back(columns, nested, nested_from, which, out_consumer, out_way)
+        take_back(columns, nested, nested_from, which, out_row, out_consumer, out_way, kinds)
         raise
     return n, False
 
@@ -394,8 +415,17 @@ cdef int check_batch(Columns columns, Shapes shapes, uint8_t[::1] marks, int32_t
     return 0
 
 
-cdef int take_back(Columns columns, list nested, int32_t nested_from, int32_t[::1] which, int32_t[::1] out_consumer,
-                   int32_t[:, ::1] out_way) except -1:
+cdef int check_kinds(NestedShape shape, int32_t[:, ::1] kinds) except -1:
+    if kinds is None:
+        if shape.kinds is not None:
+            raise ValueError("a shape reads kinds of guests that are not counted")
+    elif shape.kind >= kinds.shape[1] or (shape.kinds is not None and &shape.kinds[0, 0] != &kinds[0, 0]):
+        raise ValueError("kinds of guests that a shape does not read")
+    return 0
+
+
+cdef int take_back(Columns columns, list nested, int32_t nested_from, int32_t[::1] which, int32_t[::1] out_row, int32_t[::1] out_consumer,
+                   int32_t[:, ::1] out_way, int32_t[:, ::1] kinds) except -1:
     """Undo the claims of guests, the last one first."""
     cdef Py_ssize_t i
     for i in range(which.shape[0] - 1, -1, -1):
@@ -404,5 +434,7 @@ cdef int take_back(Columns columns, list nested, int32_t nested_from, int32_t[::
         columns.reserve_log(1 + out_way.shape[1])
         if which[i] >= nested_from:
             (<NestedShape>nested[which[i] - nested_from]).charge(columns, &out_way[i, 0], -1)
+        if kinds is not None:
+            kinds[out_row[i], (<NestedShape>nested[which[i] - nested_from]).kind if which[i] >= nested_from else 0] -= 1
         columns.drop(out_consumer[i])
     return 0

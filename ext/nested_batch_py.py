@@ -37,6 +37,8 @@ class NestedShape:
         scores: HostScores | None = None,
         values: Array | None = None,
         device_slot: int = -1,
+        kinds: Array | None = None,
+        kind: int = -1,
         searched: Ranking | None = None,
         stage: int = 0,
         patience: int = 0,
@@ -76,7 +78,12 @@ class NestedShape:
                 or needs[0][0] != scores._device
             ):
                 raise ValueError("a slot for devices asks for devices alone, of other rows than the root")
+        if kinds is not None and (scores is None or kinds.shape != (columns.capacity, scores._below.shape[1] + 2)):
+            raise ValueError("kinds of guests need scores, and a number for each row and kind")
+        if kind < -1:
+            raise ValueError("a kind is a number from 0 on")
         columns.check_shape(guest)
+        self.kinds, self.kind = kinds, kind
         self.ranking, self.counts, self.scores, self.known, self.values = ranking, counts, scores, known, values
         self.root, self.on_root, self.guest, self.device_slot = root, on_root, guest, device_slot
         self.seen, self.patience, self._slots = seen, patience, slots
@@ -109,7 +116,7 @@ class NestedShape:
             weighed = self.scores is not None and self._is_host(top)
             if answer == UNSURE or (weighed and not self._scored(top)):
                 return False
-            value = self.scores.score(top, self._no_tags())[0] if weighed and self.scores is not None else 0.0
+            value = self.scores.score(top, self._tags(top))[0] if weighed and self.scores is not None else 0.0
             was = answer if self.known is None else self.known[top], value if self.values is None else self.values[top]
             if was != (answer, value):
                 if self.known is not None:
@@ -142,9 +149,17 @@ class NestedShape:
         rows, scores = best_beside(ranking, aside, np.zeros(0, np.int32), None, 1, seed)
         return rows, scores, counts[:width].tolist()
 
-    def _no_tags(self) -> list[int]:
+    def _tags(self, row: int) -> list[int]:
         assert self.scores is not None
-        return [0] * (self.scores._below.shape[1] + 2)
+        return [0] * (self.scores._below.shape[1] + 2) if self.kinds is None else list(self.kinds[row].tolist())
+
+    def check_kinds(self, kinds: Array | None) -> None:
+        """ValueError if these are not the numbers that the scores read."""
+        if kinds is None:
+            if self.kinds is not None:
+                raise ValueError("a shape reads kinds of guests that are not counted")
+        elif self.kind >= kinds.shape[1] or (self.kinds is not None and self.kinds is not kinds):
+            raise ValueError("kinds of guests that a shape does not read")
 
     def way_of(self, row: int) -> list[int] | None:
         """Rows that fill the slots on a root, in their order; None if that is left undecided."""
@@ -162,7 +177,7 @@ class NestedShape:
             return way
         if not self._scored(row):
             return None
-        taken = self.scores.score(row, self._no_tags())[1]
+        taken = self.scores.score(row, self._tags(row))[1]
         devices = [int(gpu) for bit, gpu in enumerate(self.scores._below[row]) if taken >> bit & 1]
         if len(devices) != self._slots[self.device_slot][-1]:
             return None
@@ -204,6 +219,7 @@ def place(
     out_score: Array,
     out_counts: Array,
     out_way: Array,
+    kinds: Array | None = None,
 ) -> tuple[int, bool]:
     """Place guest i, of request shape ``which[i]``, or of shape ``which[i] - nested_from`` of ``nested``, each seeing
     the claims before it. Returns (guests that were processed, whether the next one is left undecided)."""
@@ -213,6 +229,8 @@ def place(
         raise ValueError("batch columns differ in length")
     if shapes.columns is not columns or len(marks) != columns.capacity:
         raise ValueError("shapes of another fleet")
+    if kinds is not None and (len(kinds) != columns.capacity or kinds.shape[1] < 2):
+        raise ValueError("kinds of guests of another fleet")
     for number in which.tolist():
         if number < nested_from:
             shapes.ready(number)
@@ -223,6 +241,7 @@ def place(
         shape._judged_by._check_capacity()
         if shape.columns is not columns or len(shape.slot_of_place()) > room or len(shape.root) < columns.rows:
             raise ValueError("a shape of another fleet, or no room for the way of a guest")
+        shape.check_kinds(kinds)
     out_row[:], out_consumer[:], out_score[:] = -1, -1, 0.0
     for i, number in enumerate(which.tolist()):
         high, low = uuids[i].tolist()
@@ -247,7 +266,7 @@ def place(
         if not rows:
             continue
         way = [] if shape is None else shape.way_of(rows[0])
-        if way is None:
+        if way is None or (kinds is not None and shape is not None and shape.kind < 0):
             return i, True
         owner = int(projects[i]), int(users[i])
         out_consumer[i] = columns.add_consumer(high, low, rows[0], guest, *owner, -1, BUILDING if building else 0)
@@ -255,4 +274,6 @@ def place(
         if shape is not None:
             shape.charge(way)
             out_way[i, : len(way)] = way
+        if kinds is not None:
+            kinds[rows[0], 0 if shape is None else shape.kind] += 1
     return n, False

@@ -58,7 +58,9 @@ def ask_for_nested(plan: Plan, sequence: int, first: int, last: int) -> Answers:
         scores,
         counts,
         ways,
+        nested.kinds,
     )
+    nested.counted()
     if done < count:
         uuids = uuids[:done].copy()  # the others may be made again
     return Answers(

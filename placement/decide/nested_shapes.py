@@ -13,6 +13,7 @@ from ...ext.nested_batch import NestedShape
 from ..candidates.for_engine import Amounts, Counted, Mappings, amounts_of, mappings_of
 from ..fleet.consumers import Extras
 from ..fleet.fleet import Fleet
+from ..gpu.guest_kinds import GuestKinds, kind_of
 from ..gpu.providers import GPU_MILLI
 from ..weighers.gpu import GpuWeigher
 from .compiled_filter import TreeResults
@@ -77,19 +78,32 @@ class NestedShapes:
         """uint8[capacity], all 0."""
         self.places = 1
         """Rows of the longest way."""
+        self.kinds: NDArray[np.int32] | None = None
+        """Guests by kind on each row, if a weigher reads them: a call of the kernel counts those that it places."""
+        self._kinds: GuestKinds | None = None
 
     def refresh(self) -> None:
-        """Forget all if hosts, providers or host classes have changed. O(1)."""
+        """Forget all if hosts, providers or host classes have changed. O(1), and O(guests on hosts that changed since
+        the last call) where a weigher reads their kinds."""
         fleet, log = self.fleet, self.fleet._change_log
         stamp = (
             *(log.topology_epoch, log.static_epoch, log.forgotten_classes, len(fleet), fleet.rows),
             *(len(fleet._classes), len(fleet.resource_classes), len(fleet._unit_rules), fleet._store.capacity),
         )
-        if stamp != self._stamp:
+        kinds = self.kinds
+        if self._kinds is not None and kinds is not None:
+            kinds = self._kinds.current(kinds.shape[1] - 2)
+        if stamp != self._stamp or kinds is not self.kinds:
             self._stamp, self.kernels = stamp, [None] * len(self.kernels)
             self._parts.clear()
             self._drops.clear()
             self.marks = np.zeros(fleet._store.capacity, np.uint8)
+            self.kinds = self._kinds = None
+
+    def counted(self) -> None:
+        """The kernel placed guests, and counted them among their kinds."""
+        if self._kinds is not None:
+            self._kinds.counted()
 
     def ready(self, number: int, signature: Signature) -> NestedParts | None:
         """The parts of a signature; None if only Python can decide it now. O(1) once they are made."""
@@ -111,6 +125,18 @@ class NestedShapes:
         else:
             self._parts[number] = None
 
+    def _kinds_for(self, weigher: GpuWeigher) -> NDArray[np.int32] | None:
+        """The kinds of guests that a weigher reads, counted from now on; None if it reads none. O(1), or O(guests)."""
+        if not weigher.reads_tags:
+            return None
+        table = weigher.table(self.fleet)
+        table.refreshed()
+        width = table.width
+        if width and self.kinds is None:
+            self._kinds = weigher.kinds(self.fleet)
+            self.kinds = self._kinds.current(width)
+        return self.kinds
+
     def _made(self, signature: Signature) -> NestedParts | None:
         owner, fleet = signature.owner, self.fleet
         judges, values = owner.row_judges, owner.row_values
@@ -119,9 +145,7 @@ class NestedShapes:
             return None
         if len(judges) != signature.complex or len(fleet.sharing_providers()):
             return None
-        if [each.weigher for each in values] != gpus or any(
-            each.reads_tags or each.maxval is not None for each in gpus
-        ):
+        if [each.weigher for each in values] != gpus or any(each.maxval is not None for each in gpus):
             return None
         if len(gpus) > 1 or not all(isinstance(cache, TreeResults) for _, cache in judges):
             return None
@@ -132,6 +156,7 @@ class NestedShapes:
         if devices is None:
             return None
         signature.refresh()
+        kinds = self._kinds_for(gpus[0]) if gpus else None
         kernel = NestedShape(
             root=fleet._store.row["root"],
             guest=_guest_shape(fleet, signature, counted),
@@ -142,11 +167,26 @@ class NestedShapes:
             scores=gpus[0].scores(fleet, signature.request) if gpus else None,
             values=values[0].cache.array if gpus else None,
             device_slot=devices,
+            kinds=kinds,
+            kind=_kind(fleet, counted, devices=devices >= 0, most=0 if self.kinds is None else self.kinds.shape[1]),
             **signature.search(),
         )
         if counted is not None:
             self.places = max(self.places, len(counted.order))
         return NestedParts(kernel, counted, devices=devices >= 0)
+
+
+def _kind(fleet: Fleet, counted: Counted | None, *, devices: bool, most: int) -> int:
+    """Among which of ``most`` kinds a guest counts by what it takes elsewhere than of its host; -1 where that depends on
+    the host. O(slots)."""
+    if counted is None or GPU_MILLI not in fleet.resource_classes:
+        return 0
+    resource = fleet.resource_class(GPU_MILLI)
+    slots = zip(counted.order, counted.prepared.slots, strict=True)
+    amounts = [n for _, slot in slots if slot.suffix for index, n in slot.amounts if index == resource]
+    # Several of one host may be of one GPU if no weigher chooses them.
+    kind = kind_of(amounts) if devices or len(amounts) < 2 else -1
+    return kind if kind < most else -1
 
 
 def _on_root(counted: Counted) -> NDArray[np.uint8]:

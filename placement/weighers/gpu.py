@@ -164,10 +164,14 @@ class GpuWeigher(Weigher):
             if self._nothing.shape[0] < len(rows) or self._nothing.shape[1] != width + 2:
                 self._nothing = np.zeros((2 * len(rows), width + 2), np.int32)
             return self._nothing[: len(rows)]
+        return self.kinds(fleet).of(rows, width)
+
+    def kinds(self, fleet: Fleet) -> GuestKinds:
+        """Guests of a fleet by kind."""
         found = self._kinds.get(fleet)
         if found is None:
             found = self._kinds[fleet] = GuestKinds(fleet)
-        return found.of(rows, width)
+        return found
 
     def scored(
         self, fleet: Fleet, rows: NDArray[np.integer], request: Request

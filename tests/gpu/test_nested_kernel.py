@@ -19,6 +19,7 @@ from hostler.ext.nested_batch import NestedShape, place
 from hostler.ext.ranking import Ranking
 from hostler.ext.shapes import Shapes
 from hostler.placement.decide import batch, nested_run, nested_shapes
+from hostler.placement.gpu.guest_kinds import GuestKinds
 from hostler.placement.weighers.gpu import GpuWeigher
 
 from ..kernels.world import empty_arrays, int32, words
@@ -71,7 +72,9 @@ def _changed(trial: Engine, what: int, placed: list[str]) -> None:
 
 
 @pytest.mark.property
-@pytest.mark.parametrize("weigher", ["RAMWeigher", "GpuFragmentationWeigher", "GpuPackingWeigher"])
+@pytest.mark.parametrize(
+    "weigher", ["RAMWeigher", "GpuFragmentationWeigher", "GpuPackingWeigher", "GpuClusteringWeigher"]
+)
 @settings(deadline=None, max_examples=12)
 @given(
     parts=st.lists(
@@ -108,6 +111,17 @@ def test_a_batch_takes_one_kernel_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nested_run, "place", noted)
     assert trial.place_many(requests).placed == 5
     assert calls == [1]
+
+
+def test_guests_that_a_batch_places_are_counted_by_kind() -> None:
+    trial = engine([(16, 4, "T4")] * 3, "GpuClusteringWeigher")
+    (weigher,) = [each for each in trial.policy.weighers if isinstance(each, GpuWeigher)]
+    rows = np.arange(trial.fleet.rows, dtype=np.int32)
+    for _ in range(3):
+        decisions = trial.place_many([Request(spec=SPECS[number]) for number in (0, 1, 2, 3, 1, 4)])
+        assert decisions.placed > 3
+        assert weigher.tags(trial.fleet, rows, 4).tolist() == GuestKinds(trial.fleet).of(rows, 4).tolist()
+        trial.release([decisions[1].selected.instance_uuid])
 
 
 def test_cpus_of_a_nested_provider_are_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +252,7 @@ class Scene:
         {"known": np.zeros(64, np.uint8)},
         {"device_slot": 0},
         {"stage": 1, "searched": "ranking"},
+        {"kinds": np.zeros((64, 3), np.int32)},
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(fields: dict[str, Any]) -> None:
@@ -250,6 +265,10 @@ def test_parts_that_do_not_belong_together_are_refused(fields: dict[str, Any]) -
         scene.shape(scores=scene.scores, values=np.zeros(3))
     with pytest.raises(IndexError):
         scene.shape(guest=9)
+    weighed: dict[str, Any] = {"scores": scene.scores, "values": np.zeros(64)}
+    for wrong in ({"kinds": np.zeros((64, 2), np.int32)}, {"kind": -2}):
+        with pytest.raises(ValueError, match="kind"):
+            scene.shape(**weighed, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -281,3 +300,18 @@ def test_devices_are_chosen_one_by_one_where_no_host_has_any() -> None:
     counted = mock.Mock()
     assert nested_shapes._device_slot(made.fleet, signature, weigher, counted) is None
     assert not counted.mock_calls
+
+
+def test_guests_of_unknown_kinds_are_left_undecided_where_kinds_are_counted() -> None:
+    scene, kinds = Scene(), np.zeros((64, 3), np.int32)
+    weighed: dict[str, Any] = {"scores": scene.scores, "values": np.zeros(64), "kinds": kinds}
+    unknown, second = scene.shape(**weighed), scene.shape(**weighed, kind=1)
+    assert scene.place(nested=[unknown], kinds=kinds) == (0, True)
+    assert scene.place(nested=[second, unknown], which=int32([0, 1]), kinds=kinds) == (1, True)
+    assert kinds.sum(axis=0).tolist() == [0, 1, 0]
+    for others in ({}, {"kinds": kinds.copy()}, {"kinds": np.zeros((3, 3), np.int32)}):
+        with pytest.raises(ValueError, match="kinds"):
+            scene.place(nested=[second], uuids=words(3, 2), **others)
+    with pytest.raises(ValueError, match="kinds"):
+        scene.place(nested=[scene.shape(kind=3)], uuids=words(3, 2), kinds=kinds)
+    assert scene.columns.consumer_count == 1
