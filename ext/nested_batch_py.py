@@ -153,8 +153,11 @@ class NestedShape:
         assert self.scores is not None
         return [0] * (self.scores._below.shape[1] + 2) if self.kinds is None else list(self.kinds[row].tolist())
 
-    def check_kinds(self, kinds: Array | None) -> None:
-        """ValueError if these are not the numbers that the scores read."""
+    def check(self, columns: Columns, room: int, kinds: Array | None) -> None:
+        """ValueError for another fleet's columns, too little room for a way, and kinds that the scores do not read."""
+        self._judged_by._check_capacity()
+        if self.columns is not columns or len(self.slot_of_place()) > room or len(self.root) < columns.rows:
+            raise ValueError("a shape of another fleet, or no room for the way of a guest")
         if kinds is None:
             if self.kinds is not None:
                 raise ValueError("a shape reads kinds of guests that are not counted")
@@ -201,6 +204,13 @@ class NestedShape:
             columns.mark_changed(np.array([row], np.int32))
 
 
+def _shape(nested: Sequence[NestedShape | None], number: int) -> NestedShape:
+    shape = nested[number] if number < len(nested) else None
+    if shape is None:
+        raise IndexError("shape out of range")
+    return shape
+
+
 def place(
     columns: Columns,
     shapes: Shapes,
@@ -234,14 +244,8 @@ def place(
     for number in which.tolist():
         if number < nested_from:
             shapes.ready(number)
-            continue
-        shape = nested[number - nested_from] if number - nested_from < len(nested) else None
-        if shape is None:
-            raise IndexError("shape out of range")
-        shape._judged_by._check_capacity()
-        if shape.columns is not columns or len(shape.slot_of_place()) > room or len(shape.root) < columns.rows:
-            raise ValueError("a shape of another fleet, or no room for the way of a guest")
-        shape.check_kinds(kinds)
+        else:
+            _shape(nested, number - nested_from).check(columns, room, kinds)
     out_row[:], out_consumer[:], out_score[:] = -1, -1, 0.0
     for i, number in enumerate(which.tolist()):
         high, low = uuids[i].tolist()

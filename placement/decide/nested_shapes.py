@@ -177,8 +177,8 @@ class NestedShapes:
 
 
 def _kind(fleet: Fleet, counted: Counted | None, *, devices: bool, most: int) -> int:
-    """Among which of ``most`` kinds a guest counts by what it takes elsewhere than of its host; -1 where that depends on
-    the host. O(slots)."""
+    """Among which of ``most`` kinds a guest counts by what it takes elsewhere than of its host; -1 where that depends
+    on the host. O(slots)."""
     if counted is None or GPU_MILLI not in fleet.resource_classes:
         return 0
     resource = fleet.resource_class(GPU_MILLI)

@@ -27,6 +27,7 @@ from .fleet_plan import FleetPlan
 from .groups import Groups
 from .host_columns import RESOURCES, HostColumns
 from .observer import Observer
+from .older_objects import spared
 from .outages import Outages
 from .outcome import Outcome, Sample
 from .outcome_of_run import outcome_of
@@ -90,8 +91,7 @@ class Run:
         self._building: list[str] = []
         self._vcpus = np.array([spec.flavor.vcpus for spec in workload.specs], np.int64)
         self._heed(workload.terms)
-        self._guest_s = self._burst_vcpu_s = self._burst_vcpus = 0
-        self._host_hours_cost = 0.0
+        self._guest_s, self._burst_vcpu_s, self._burst_vcpus, self._host_hours_cost = 0, 0, 0, 0.0
         self.now_s = self.reached_s = self.changed_s = workload.start_s
         """When the step that is being played, or was last, began; until when it has been played; when the last step
         began in which anything may have changed."""
@@ -137,6 +137,7 @@ class Run:
             if uuid in leave:
                 self._leaving[max(1, -(-(leave[uuid] - self.workload.steps.start) // STEP_S))].append(uuid)
 
+    @spared()
     def play(
         self,
         advance: Callable[[], bool] = lambda: True,
@@ -354,8 +355,7 @@ class Run:
             for position, row in self.preemption.places(requests, priorities, np.flatnonzero(~here).tolist(), at_s):
                 here[position] = True
                 self._came(coming.of(np.array([position])), list(requests[position].instance_uuids), row, at_s)
-        which = np.flatnonzero(~here)
-        if len(which):
+        if len(which := np.flatnonzero(~here)):
             self._turned_away(coming, which, decisions, at_s, None)
 
     def _below(self, percent: float, coming: Coming, at_s: int) -> Coming:
