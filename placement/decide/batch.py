@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,13 +29,21 @@ CAREFUL: Final = 64
 
 
 def place_batch(
-    context: DecisionContext, requests: Iterable[Request], place: Callable[[Request], Decision], *, strict: bool
+    context: DecisionContext,
+    requests: Iterable[Request],
+    place: Callable[[Request], Decision],
+    *,
+    strict: bool,
+    built_at: Sequence[int] = (),
 ) -> Decisions:
     """``Engine.place_many``: runs of requests that the kernel can decide alone go to it together, the others one by
-    one."""
+    one. ``built_at``: positions, ascending, of the requests before each of which all guests of those before it have
+    been built, as ``Engine.spawned`` says; the requests bring the uuids of their instances then."""
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
+    if built_at:
+        _check_built(batch, built_at)
     fleet = context.fleet
     fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
@@ -42,8 +51,11 @@ def place_batch(
     start, now, sequence = fleet._history.hold(), fleet._services.now, fleet._heads.sequence
     try:
         position = 0
-        while position < len(batch):
-            position = _place_span(plan, decisions, position, plan.span_from(position))
+        for begins, ends in itertools.pairwise((0, *built_at, len(batch))):
+            while position < ends:
+                position = _place_span(plan, decisions, position, min(plan.span_from(position), ends))
+            if ends < len(batch):
+                _build(plan, decisions, begins, ends)
     except BaseException:
         fleet._history.go(start)
         fleet._rewind(now)
@@ -51,6 +63,26 @@ def place_batch(
         raise
     fleet._change_log.add_reader(decisions)
     return decisions
+
+
+def _check_built(batch: list[Request], built_at: Sequence[int]) -> None:
+    if any(a > b for a, b in itertools.pairwise((0, *built_at, len(batch)))):
+        raise InvalidValue("built_at must be positions of requests, ascending", field="built_at")
+    if not all(request.instance_uuids for request in batch[: built_at[-1]]):
+        raise InvalidValue("requests that are built must bring the uuids of their instances", field="instance_uuids")
+
+
+def _build(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
+    """The guests of a part of the requests have been built. O(requests)."""
+    fleet, placed = plan.fleet, np.flatnonzero(decisions.rows[first:last] >= 0) + first
+    alone = plan.which[placed] == ALONE
+    consumers = np.empty(len(placed) - int(np.count_nonzero(alone)), np.int32)
+    kernel.find(fleet._kernel, plan.uuids[placed[~alone]], consumers)
+    for consumer in consumers.tolist():
+        fleet._set_building(consumer, False)
+    for at in placed[alone].tolist():
+        for selection in decisions[at].selections:
+            fleet._set_building(fleet.consumer_id(selection.instance_uuid), False)
 
 
 def _place_span(plan: Plan, decisions: Decisions, first: int, last: int) -> int:

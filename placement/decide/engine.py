@@ -116,7 +116,9 @@ class Engine:
             self.fleet._rewind(now)
             raise
 
-    def place_many(self, requests: Iterable[Request], *, strict: bool = True) -> Decisions:
+    def place_many(
+        self, requests: Iterable[Request], *, strict: bool = True, built_at: Sequence[int] = ()
+    ) -> Decisions:
         """Place each request, one after the other, each seeing the claims before it. Each has an outcome of its own:
         neither a refusal nor an error (``Decisions.errors``), such as DuplicateName for a uuid that exists at its turn,
         stops the rest.
@@ -124,8 +126,12 @@ class Engine:
         The answers are those of ``place``; those of requests that are decided together, or by nested providers, are
         without score parts, and their refusals without advice. Malformed requests raise before anything is placed, or
         have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
+
+        ``built_at``: positions, ascending, before which the guests of all requests before them have been built
+        (``spawned``), as where the requests of several points of time are placed at once; the requests bring the uuids
+        of their instances then, InvalidValue else.
         """
-        return place_batch(self._context, requests, self.place, strict=strict)
+        return place_batch(self._context, requests, self.place, strict=strict, built_at=built_at)
 
     def place_in_steps(self, request: Request) -> Generator[None, None, Decisions]:
         """``place_many`` of one request, not ``strict``, in steps: those with many instances or alternates take more

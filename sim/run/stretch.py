@@ -4,7 +4,7 @@ the busiest moment of the headroom, which is looked for at the end of each stret
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ...placement.decide.batch_decisions import Decisions
 from ...placement.filters.base import Filter
 from ...placement.gpu.providers import GPU_MILLI
-from ...placement.policy.policy import Policy
 from ...placement.policy.rule_checks import fields_of
 from ...placement.types.errors import HostlerError
 from ...placement.types.request import Request, RequestSpec
@@ -45,8 +44,10 @@ class Stretches:
         specs = run.specs
         quiet = run.wait_s < STEP_S and not run.observers and run.plan.burst_above_percent is None
         plain = not run._priority.any() and PCPU not in run.resources and all(map(_takes_alike, specs))
-        alike = plain and not _is_elsewhere(run)
-        self.may_be = bool(quiet and alike and not _reads_building(run.engine.policy, specs))
+        alike, policy = plain and not _is_elsewhere(run), run.engine.policy
+        self.may_be = bool(quiet and alike and not _reads_building(policy.filters, specs))
+        self._builds = self.may_be and _reads_building(policy.weighers, specs)
+        """True if it matters within a stretch which guests are being built."""
         self._most = MOST_GUESTS
         self._takes: dict[int, Whole] = {}
         """What guests of a spec number take of each resource."""
@@ -87,7 +88,8 @@ class Stretches:
         taken, decisions = np.empty((0, len(run.resources)), np.int64), None
         if len(coming.number):
             uuids = run._uuids(coming)
-            decisions = run.engine.place_many(self._requests(coming, uuids, first_s, ends))
+            built_at = np.unique(ends[ends < len(uuids)]).tolist() if self._builds else ()
+            decisions = run.engine.place_many(self._requests(coming, uuids, first_s, ends), built_at=built_at)
             rows, taken = decisions.rows, self._taken(coming, decisions)
         here = rows >= 0
         placed = np.concatenate([np.zeros(1, np.int64), np.cumsum(here)])[ends]
@@ -100,7 +102,8 @@ class Stretches:
             run._came(guests, came.uuids, rows[which], guests.arrived_s)
             # Those of the last step alone are still being built when the next one begins.
             built = int(placed[-2])
-            run.engine.spawned(run._building[:built])
+            if not self._builds or ends[-2] == ends[-1]:
+                run.engine.spawned(run._building[:built])
             run._building = run._building[built:]
         refused = np.flatnonzero(~here)
         bounds = [0, *np.searchsorted(refused, ends).tolist()]
@@ -234,9 +237,8 @@ def _is_elsewhere(run: Played) -> bool:
     return bool(total[fleet.resource_class(GPU_MILLI), ~below].any())
 
 
-def _reads_building(policy: Policy, specs: Sequence[RequestSpec]) -> bool:
+def _reads_building(rules: Iterable[Filter | Weigher], specs: Sequence[RequestSpec]) -> bool:
     """True if a rule may read how many guests of a host are being built: it tells the steps of a stretch apart."""
-    rules: tuple[Filter | Weigher, ...] = (*policy.filters, *policy.weighers)
     try:
         return any("num_io_ops" in fields_of(rule, Request(spec=spec)) for rule in rules for spec in specs)
     except HostlerError:
