@@ -32,6 +32,11 @@ cdef enum:
     UNDECIDED = 1
 
 
+cdef struct rows_t:        # rows that are set aside, one decision long
+    int32_t* rows
+    int64_t room
+
+
 cdef class NestedShape:
     """A request that takes of nested providers, or is weighed by devices, on a fleet whose providers stay as they are.
 
@@ -55,8 +60,6 @@ cdef class NestedShape:
     cdef Columns columns
     cdef TreeCounts counts
     cdef HostScores scores
-    cdef int32_t* aside                # rows that are set aside, one decision long
-    cdef int64_t aside_room
     cdef uint8_t stage
     cdef const int32_t[::1] root
     cdef uint8_t[::1] known
@@ -66,9 +69,6 @@ cdef class NestedShape:
     cdef int32_t guest, device_slot, kind
     cdef int64_t patience, often
     cdef readonly int64_t seen, asked, soon
-
-    def __dealloc__(self):
-        free(self.aside)
 
     def __init__(self, Ranking ranking, const int32_t[::1] root not None, int32_t guest, int64_t seen, *,
                  TreeCounts counts=None, uint8_t[::1] known=None, const uint8_t[::1] on_root=None, HostScores scores=None,
@@ -209,8 +209,8 @@ cdef class NestedShape:
         self.asked = version
         return self.ranking if self.soon > self.often else self.searched
 
-    cdef int decide(self, Ranking ranking, uint64_t seed, int64_t* counts) except -1:
-        """Have a ranking of `asks`, which has caught up, decide; `counts`: rows by the stage that refuses them."""
+    cdef int decide(self, Ranking ranking, uint64_t seed, int64_t* counts, rows_t* aside) except -1:
+        """Have a ranking of `asks`, which has caught up, decide; `counts`: rows by the stage that refuses them. `aside` is used up."""
         cdef beside_t b
         cdef int64_t moved[STAGES]
         cdef int64_t tree, trees, i
@@ -222,14 +222,14 @@ cdef class NestedShape:
             memcpy(counts, ranking.r.counts, STAGES * sizeof(int64_t))
             return 0
         trees = self.counts.starts.shape[0] - 1
-        if self.aside_room < trees:
-            grown = <int32_t*>realloc(self.aside, trees * sizeof(int32_t))
+        if aside.room < trees:
+            grown = <int32_t*>realloc(aside.rows, trees * sizeof(int32_t))
             if grown == NULL:
                 raise MemoryError
-            self.aside, self.aside_room = grown, trees
+            aside.rows, aside.room = grown, trees
         for i in range(STAGES):
             moved[i] = 0
-        b.without, b.rows, b.members = self.aside, NULL, NULL
+        b.without, b.rows, b.members = aside.rows, NULL, NULL
         b.without_count = b.count = 0
         for tree in range(trees):
             if self.counts.starts[tree] == self.counts.starts[tree + 1]:
@@ -241,7 +241,7 @@ cdef class NestedShape:
             if stage == NOT_A_HOST:
                 continue
             if stage == 0:
-                self.aside[b.without_count] = row
+                aside.rows[b.without_count] = row
                 b.without_count += 1
             if stage == 0 or stage > self.stage:
                 moved[stage] -= 1
@@ -337,6 +337,8 @@ def place(Columns columns not None, Shapes shapes not None, list nested not None
     cdef uint8_t flags = BUILDING if building else 0
     cdef NestedShape shape
     cdef Ranking ranking
+    cdef rows_t aside
+    aside.rows, aside.room = NULL, 0
     check_batch(columns, shapes, marks, which, uuids, projects, users, out_row, out_consumer, out_score, out_counts, out_way)
     if kinds is not None and (kinds.shape[0] != columns.c.capacity or kinds.shape[1] < 2):
         raise ValueError("kinds of guests of another fleet")
@@ -382,7 +384,7 @@ def place(Columns columns not None, Shapes shapes not None, list nested not None
                 shapes.note(which[i], ranking)
                 memcpy(&out_counts[i, 0], ranking.r.counts, width * sizeof(int64_t))
             else:
-                shape.decide(ranking, hostler_word(seed, sequence + i), counts)
+                shape.decide(ranking, hostler_word(seed, sequence + i), counts, &aside)
                 memcpy(&out_counts[i, 0], counts, width * sizeof(int64_t))
             if ranking.r.found == 0:
                 continue
@@ -399,6 +401,8 @@ def place(Columns columns not None, Shapes shapes not None, list nested not None
     except BaseException:
         take_back(columns, nested, nested_from, which, out_row, out_consumer, out_way, kinds)
         raise
+    finally:
+        free(aside.rows)
     return n, False
 
 

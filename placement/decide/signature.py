@@ -120,7 +120,8 @@ class Signature:
         self._index: HostIndex | None = None
         self._on_held: Callable[[int], None] | None = None
         self.own_bytes = 0
-        """Bytes that the ranking holds whatever it is asked: rows of its own, where it cannot search the index."""
+        """Bytes that are held whatever is asked: what rules say row by row, and the rows of the ranking where it cannot
+        search the index."""
         self._asked, self._soon = -1, 0
         """Version of the fleet when the request was asked for last; how often in a row that was soon after."""
 
@@ -151,7 +152,7 @@ class Signature:
         held: Callable[[int], None] | None = None,
     ) -> None:
         """Use the rankings of ``owner``, whose content is the same; None: make them, which search ``index``. ``held``
-        is called with the bytes of a ranking that is made later."""
+        is called with the bytes by which ``own_bytes`` grows as a ranking is made later."""
         if owner is not None:
             # Also what it looks up row by row: only the owner's is kept up to date.
             self._owner, self.row_judges, self.row_values = owner, owner.row_judges, owner.row_values
@@ -162,7 +163,7 @@ class Signature:
             # Row by row only rules refuse: the rows that they refuse can be set aside in a search of the index.
             searched = self._make_ranking(masked=False)
             if not searched.held:
-                self._searched = searched
+                self._searched, self.own_bytes = searched, self._rows_bytes
                 return
         self._hold()
 
@@ -174,8 +175,14 @@ class Signature:
         """Make the ranking that judges by all rules. O(hosts) where it has rows of its own."""
         self._refresh_rows()
         ranking = self._ranking = self._make_ranking(masked=True)
-        self.own_bytes = ranking.nbytes if ranking.held else 0
+        self.own_bytes = self._rows_bytes + (ranking.nbytes if ranking.held else 0)
         return ranking
+
+    @property
+    def _rows_bytes(self) -> int:
+        """Bytes of what rules say row by row; what other signatures have too counts for each."""
+        caches = [*(cache for _, cache in self.row_judges), *(values.cache for values in self.row_values)]
+        return sum(cache.array.nbytes for cache in caches)
 
     def _make_ranking(self, *, masked: bool) -> Ranking:
         return Ranking(
@@ -268,9 +275,10 @@ class Signature:
         owner = self.owner
         if owner._ranking is not None:
             return owner._ranking
+        before = owner.own_bytes
         ranking = owner._hold()
         if owner._on_held is not None:
-            owner._on_held(owner.own_bytes)
+            owner._on_held(owner.own_bytes - before)
         return ranking
 
     @property

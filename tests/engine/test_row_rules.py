@@ -105,5 +105,7 @@ def test_a_shape_gets_a_ranking_of_its_own_once_it_is_asked_for_often() -> None:
         placing.place(replace(asks(1), alternates=0))
         [owner] = compiled.by_content.values()
         made.append(owner._ranking is not None)
-        assert compiled._bytes == owner.own_bytes == (owner.ranking.nbytes if made[-1] else 0)
+        of_rules = sum(cache.array.nbytes for _, cache in owner.row_judges)
+        assert of_rules > 0
+        assert compiled._bytes == owner.own_bytes == of_rules + (owner.ranking.nbytes if made[-1] else 0)
     assert made == [False, False, False, True, True]

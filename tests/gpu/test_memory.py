@@ -1,0 +1,37 @@
+"""What guests of many shapes with GPUs have an engine keep by row: no more than its bounds, whatever the shapes."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from hostler import Request
+from hostler.placement.decide import signature_cache
+from hostler.placement.fleet.derived_column import RowCache
+
+from .values import engine, spec
+
+MOST = 150
+"""Bytes a row, in place of those of the constant."""
+
+
+@pytest.mark.parametrize("weigher", ["GpuPackingWeigher", "RAMWeigher"])
+def test_what_is_kept_by_row_is_bounded(monkeypatch: pytest.MonkeyPatch, weigher: str) -> None:
+    monkeypatch.setattr(signature_cache, "ROWS_BYTES", 0)
+    monkeypatch.setattr(signature_cache, "ROWS_BYTES_PER_HOST", MOST)
+    trial = engine([(64, 2, "T4")] * 60, weigher)
+    fleet, compiled = trial.fleet, trial._context.compiled
+    for first in range(0, 240, 20):
+        requests = [Request(spec=spec(1 + number % 5, 1 + number, 1)) for number in range(first, first + 20)]
+        trial.release([each.instance_uuid for found in trial.place_many(requests) for each in found.selections])
+    most = MOST * fleet._store.capacity
+    assert most / 2 < compiled._bytes <= most
+    owners = list(compiled.by_content.values())
+    assert compiled._bytes == sum(owner.own_bytes for owner in owners)
+    rankings = [owner._ranking for owner in owners if owner._ranking is not None]
+    gc.collect()
+    caches = [each for each in gc.get_objects() if isinstance(each, RowCache) and each.fleet is fleet]
+    held = sum(cache.array.nbytes for cache in caches) + sum(each.nbytes for each in rankings if each.held)
+    # Those of a few dozen shapes that were dropped lately are freed by and by.
+    assert held <= 1.5 * most
