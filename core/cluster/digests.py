@@ -127,7 +127,7 @@ class Digests:
         self, sequence: int, level: int, publish: Callable[[DigestValue], Awaitable[bool]]
     ) -> None:
         """Have the others compare the state behind a command, if this one is there."""
-        if sequence == self._writer.sequence and self.needed:
+        if sequence == self._writer.sequence and not self._machine.carrying_out and self.needed:
             mine = await self.make(level)
             if mine is not None and await publish(mine):
                 self._published = sequence
@@ -143,6 +143,7 @@ class Digests:
                 seen, since = sequence, now
             elif (
                 self.needed
+                and not self._machine.carrying_out  # else the state is behind none of them
                 and self._published != sequence
                 and self._making is None
                 and now - since >= REST_SECONDS

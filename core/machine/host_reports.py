@@ -8,13 +8,13 @@ from typing import Final
 import msgspec
 
 from ...placement.load.reports import FEW, expiring_in_steps
-from ...placement.load.reports import report_hosts as load_reports
 from ...placement.load.reports_in_steps import report_hosts_in_steps
 from ...placement.types.errors import HostlerError
 from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.steps import in_pieces
 from ..engine_commands import ReportHosts
 from .doubled import arrived
+from .orders import REPORTS_BY_UUID
 from .report_columns import reports_of
 from .state import ServiceState
 
@@ -24,18 +24,16 @@ READ: Final = 500
 
 def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Generator[None, None, Reported]:
     """Take in reports of hosts, in steps; claims that no report has had for too long are released, in the usage as
-    well, and all reports are taken in at once then. Hosts stay in their resource pools."""
+    well. Hosts stay in their resource pools."""
     reports = yield from _read(command, now)
-    late = yield from expiring_in_steps(state.fleet, reports, claim_timeout=command.claim_timeout)
+    timeout, by_uuid = command.claim_timeout, state.rules >= REPORTS_BY_UUID
+    late = yield from expiring_in_steps(state.fleet, reports, claim_timeout=timeout, by_uuid=by_uuid)
     held = [state.holding(uuid) for uuid in late]
     given: list[HostReport] = []
     for some in in_pieces(reports, READ):
         given += map(state.with_pools, some)
         yield
-    if late:
-        reported = load_reports(state.fleet, given, claim_timeout=command.claim_timeout)
-    else:
-        reported = yield from report_hosts_in_steps(state.fleet, given, claim_timeout=command.claim_timeout)
+    reported = yield from report_hosts_in_steps(state.fleet, given, claim_timeout=timeout)
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
     state.requests.forget(late)

@@ -111,6 +111,8 @@ class ServiceMachine:
 
     def __init__(self) -> None:
         self.state = ServiceState()
+        self.carrying_out = False
+        """True while orders are carried out: between two steps the state may be behind none of them."""
         self._orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
         self.encode: Callable[[Order], bytes] = msgspec.msgpack.Encoder().encode
         """An order as the journal has it."""
@@ -344,8 +346,15 @@ class ServiceMachine:
     ) -> Generator[None, None, list[Any]]:
         """Returns for each order its answer (a placement's as PackedDecision, where it can be), or the error that
         refused it; None for decisions that are not ``wanted``. Consecutive single placements with equal times are
-        decided together. Yields between steps of about a millisecond, at which the state is that after a complete order
-        or request."""
+        decided together. Yields between steps of about a millisecond, at which nothing is seen of an order that places
+        guests or volumes, and of others the part which is done; ``carrying_out`` is True until the end."""
+        self.carrying_out = True
+        try:
+            return (yield from self._carry_out(commands, wanted))
+        finally:
+            self.carrying_out = False
+
+    def _carry_out(self, commands: Sequence[Order], wanted: Sequence[bool] | None) -> Generator[None, None, list[Any]]:
         self._concerned.clear()  # those who want to know of the batch before have asked
         self._needed.clear()
         outcomes: list[Any] = []

@@ -108,7 +108,8 @@ chosen backend.
 
 10: members of a server group count once on each service host that they stand on, both ends of a move among them. An
 instance that holds allocations on two hosts, as an evacuation leaves it, stands on both. A guest may be unshelved to
-the host that it was on. Of what a guest was asked with, hosts that were named do not bind its moves.
+the host that it was on. Of what a guest was asked with, hosts that were named do not bind its moves. A claim that the
+report of a renamed host lets expire is given back in the usage, too.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -128,6 +129,8 @@ COUNTING_STANDING: Final = 10
 unshelved to where they were too."""
 KEEPING_AS_NOVA: Final = 10
 """The revision since which guests are moved without the hosts that they were asked for with."""
+REPORTS_BY_UUID: Final = 10
+"""The revision since which claims expire in the usage also by reports of renamed hosts."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 

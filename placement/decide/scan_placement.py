@@ -103,6 +103,8 @@ class ScanPlacement(Scan):
             for index, uuid in enumerate(uuids):
                 if index % STEP == 0 and len(uuids) > STEP:
                     yield
+                    if index == 0 and self._remaining is None and len(rows):  # others may have scored the like
+                        self.signature.ranking.score_rows(rows, self.members(rows))
                 self.instance = uuid
                 if index > 0:
                     rows, weights = self._next(rows, draws)

@@ -121,9 +121,9 @@ def expiring(fleet: Fleet, reports: Iterable[HostReport], *, claim_timeout: floa
 
 
 def expiring_in_steps(
-    fleet: Fleet, reports: Sequence[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT
+    fleet: Fleet, reports: Sequence[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT, by_uuid: bool = True
 ) -> Generator[None, None, list[str]]:
-    """The same in steps."""
+    """The same in steps. Without ``by_uuid``, a host whose node was renamed is none that is known."""
     found: list[str] = []
     if not fleet._consumers.missing:
         return found
@@ -138,6 +138,8 @@ def expiring_in_steps(
     looked = 0
     for report in latest:
         row = fleet._names.find(node_of(report.host))
+        if row < 0 and by_uuid and report.host.uuid:  # as ``rows_of`` has it
+            row = int(find_uuids(fleet._providers.uuids, np.ascontiguousarray(parse_many([report.host.uuid])))[0])
         if (row not in concerned and not several) or row < 0 or report.at < fleet._store.row["reported"][row]:
             continue
         if looked and looked % FEW == 0:

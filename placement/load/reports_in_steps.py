@@ -1,7 +1,7 @@
 """Reports of thousands of hosts taken in some at a time, with the outcome that they have together.
 
 A report that says of its host what is known of it already, as to its guests, and of no other host, can be taken in by
-itself; those of new hosts, and of guests that come or go, are taken in together.
+itself; those of new hosts, of guests that come or go, and of hosts that have left out a claim, are taken in together.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.constants import REPORTED
-from ...ext.fleet_state import consumers_on_rows
+from ...ext.fleet_state import consumers_on_rows, find_uuids
 from ..fleet.fleet import Fleet
 from ..types.errors import HostlerError
 from ..types.host_report import HostReport, Reported
 from ..types.steps import in_pieces
 from ..types.validation import finite
 from .bulk import CHUNK, all_or_nothing
+from .checks import read_uuids
 from .replacement import shrink_tables
 from .reports import (
     CLAIM_TIMEOUT,
@@ -40,8 +41,7 @@ def report_hosts_in_steps(
     fleet: Fleet, reports: Sequence[HostReport], *, claim_timeout: float = CLAIM_TIMEOUT
 ) -> Generator[None, None, Reported]:
     """``report_hosts`` in steps of about a millisecond, between which others may read the fleet, and change forks of
-    it. No report lets a claim expire (``expiring``). The fields of all are checked before the first one is taken in;
-    what is refused after that is undone."""
+    it. The fields of all are checked before the first one is taken in; what is refused after that is undone."""
     if len(reports) > FEW:
         try:
             return (yield from _in_steps(fleet, reports, finite(claim_timeout, "claim_timeout")))
@@ -68,6 +68,10 @@ def _in_steps(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Ge
 
 def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Generator[None, None, Taken]:
     """Reports that are otherwise taken in together."""
+    for some in in_pieces(reports, LOOKED_AT):
+        if _are_others(fleet, some):
+            return take_in(fleet, reports, timeout)
+        yield
     alone: list[bool] = []
     moving = _moving(fleet)
     for some in in_pieces(reports, LOOKED_AT):
@@ -88,6 +92,19 @@ def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Gener
     )
 
 
+def _are_others(fleet: Fleet, reports: Sequence[HostReport]) -> bool:
+    """True if the uuid of a report is not that of the provider of its node's name: which hosts they are of is then a
+    matter of all of them together. O(hosts)."""
+    hosts = [report.host for report in reports]
+    uuids = read_uuids(hosts, [host.uuid for host in hosts])
+    if uuids is None:
+        return False
+    words, given = uuids
+    by_name = np.array([fleet._names.find(node_of(host)) for host in hosts], np.int32)[given]
+    found = find_uuids(fleet._providers.uuids, np.ascontiguousarray(words[given]))
+    return bool((found != by_name).any())
+
+
 def _moving(fleet: Fleet) -> set[str]:
     """Nodes that a move under way begins or ends at. O(moves)."""
     return {name for move in fleet._consumers.moves.values() for name in (move.source, move.target)}
@@ -98,11 +115,13 @@ def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str]) 
     given = list(reports)
     names = [node_of(report.host) for report in given]
     rows = np.array([fleet._names.find(name) for name in names], np.int32)
+    missing = {int(fleet._kernel.consumer(each)[2]) for each in fleet._consumers.missing}
     apart = np.array(
         [
             row >= 0
             and name not in moving
             and row not in fleet._consumers.also_on
+            and row not in missing
             and fleet._service_host(row) == report.host.host
             for row, name, report in zip(rows.tolist(), names, given, strict=True)
         ],

@@ -8,11 +8,13 @@ from trio.testing import MockClock
 
 from hostler.core.cluster import digests as digests_module
 from hostler.core.cluster.digests import COMPARABLE, Digests
+from hostler.core.engine_commands import AddHosts
 from hostler.core.failures import Failures
 from hostler.core.journal.etcd_keys import DigestValue
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.writer.writer import Writer
 
+from ..core.orders import hosts, order
 from .slow_children import told_after
 
 
@@ -71,3 +73,34 @@ async def test_a_digest_at_rest_is_made_once_an_older_one_is(
             await trio.sleep(1)
     assert len(asked) == 1
     assert digests.difference() == 12
+
+
+async def test_no_digest_is_made_in_the_middle_of_a_command(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests_module, "in_child", told_after(lambda: 0.1))
+    machine = ServiceMachine()
+    writer = Writer(machine)
+    digests = Digests(machine, writer, Failures(), 10)
+    writer.sequence, digests.needed = 7, True
+    published: list[tuple[float, int]] = []
+
+    async def publish(digest: DigestValue) -> bool:
+        published.append((trio.current_time(), digest.sequence))
+        return True
+
+    steps = machine.carry_out([order(AddHosts(hosts=hosts(3))), order(AddHosts(hosts=()))])
+    next(steps)
+    assert machine.carrying_out
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(digests.lead, publish)
+        await trio.sleep(600)
+        assert not published
+        steps.close()
+        assert not machine.carrying_out
+        await trio.sleep(600)
+        nursery.cancel_scope.cancel()
+    ((at, sequence),) = published
+    assert at >= began + 600
+    assert sequence == 7

@@ -50,14 +50,16 @@ def world() -> ServiceMachine:
     return made
 
 
-def report(chance: random.Random, now: float) -> HostReport:
-    """What a host may say of itself, and sometimes may not."""
+def report(chance: random.Random, now: float, known: dict[str, str]) -> HostReport:
+    """What a host may say of itself, and sometimes may not. ``known``: uuids by node."""
     number = chance.randrange(HOSTS + 2)
     (host,) = hosts(1, vcpus_total=chance.choice([16, 16, 32]), cpu_allocation_ratio=chance.choice([4.0, 16.0]))
     figures = {name: getattr(host, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
     there: dict[str, dict[str, str]] = {uuid_of(each): {} for each in chance.sample(range(40), chance.randrange(6))}
-    if chance.random() < 0.02:
-        figures["uuid"] = uuid_of(900)
+    if chance.random() < 0.2:
+        figures["uuid"] = chance.choice([*known.values(), uuid_of(900), uuid_of(901)])
+    elif chance.random() < 0.5:
+        figures["uuid"] = known.get(f"node-{number}", "")
     figures["cpu_allocation_ratio"] = chance.choice([4.0, 16.0] + [-1.0] * (chance.random() < 0.02))
     return HostReport(
         host=Host(host=f"node-{number}", instances=there, **figures),
@@ -71,7 +73,7 @@ def report(chance: random.Random, now: float) -> HostReport:
 def test_reports_end_as_at_once(seed: int) -> None:
     chance, meanwhile = random.Random(seed), random.Random(seed)
     made, at_once = world(), world()
-    refused = paused = released = 0
+    refused = paused = 0
     for turn in range(14):
         now = NOW + 20.0 * turn
 
@@ -81,7 +83,9 @@ def test_reports_end_as_at_once(seed: int) -> None:
             if meanwhile.random() < 0.3:
                 look(made, meanwhile)
 
-        given = [report(chance, now) for _ in range(chance.randint(1, 14))]
+        fleet = made.state.fleet
+        known = {fleet.name(row): fleet.uuid(row) for row in range(HOSTS)}
+        given = [report(chance, now, known) for _ in range(chance.randint(1, 14))]
         command: Any = columns_of(given)
         command = p.ReportHosts(each=command.each, same=command.same, claim_timeout=60.0)
         with reports_a_step(2):
@@ -90,10 +94,25 @@ def test_reports_end_as_at_once(seed: int) -> None:
             assert found == outcome_of(at_once, command, now=now)
         assert state_digest(made.state) == state_digest(at_once.state)
         refused += isinstance(found, tuple)
-        released += bool(getattr(found, "expired", ()))
     made.state.fleet.check()
     assert paused
     assert refused < 14
+    assert made.state.usage.of("project:") == at_once.state.usage.of("project:")
+
+
+def test_a_claim_that_the_report_of_a_renamed_host_lets_expire_is_given_back() -> None:
+    made = machine(3)
+    decided = made.apply(order(place(1, vcpus=2, memory_mb=512)))
+    (before,) = hosts(1)
+    figures = {name: getattr(before, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
+    uuid = made.state.fleet.uuid(made.state.fleet._names.find(decided.host))
+    for name, now in ((decided.host, NOW + 1), ("renamed", NOW + 1_000)):
+        given = columns_of([HostReport(host=Host(host=name, uuid=uuid, **figures), at=now)])
+        command = p.ReportHosts(each=given.each, same=given.same, claim_timeout=60.0)
+        expired = made.apply(order(command, now=now)).expired
+    assert expired == (uuid_of(1),)
+    assert len(made.state.requests) == 0
+    assert not made.state.usage.of("project:")
 
 
 def pools_of(made: ServiceMachine) -> Any:

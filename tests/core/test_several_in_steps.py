@@ -115,11 +115,14 @@ def outcome_of(made: ServiceMachine, command: Any, pause: Callable[[], object] =
         pause()
 
 
-def look(made: ServiceMachine, chance: random.Random) -> None:
-    """Ask what others may ask meanwhile."""
+def look(made: ServiceMachine, chance: random.Random, like: p.Asked | None = None) -> None:
+    """Ask what others may ask meanwhile, such as what is asked ``like``."""
     engine = made.state.engine
     spec = RequestSpec(flavor=Flavor(name="f", vcpus=chance.choice([1, 2, 30]), memory_mb=chance.choice([64, 512])))
     request = Request(spec=spec, now=engine.fleet.now)
+    if like is not None:
+        fresh = (format_uuid(chance.getrandbits(64), chance.getrandbits(64)),)
+        request = made.state.request(msgspec.structs.replace(like, instance_uuids=fresh), engine.fleet.now)
     match chance.randrange(5):
         case 0:
             engine.rank(request)
@@ -137,16 +140,17 @@ def look(made: ServiceMachine, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", seeds(6, "several in steps"))
 def test_steps_end_as_one_does_and_show_nothing_before_they_end(seed: int) -> None:
-    chance, meanwhile = random.Random(seed), random.Random(seed)
+    chance, meanwhile = random.Random(seed), random.Random(f"meanwhile {seed}")
     made, at_once = world(random.Random(seed)), world(random.Random(seed))
     placed = paused = 0
     for _ in range(COMMANDS):
         command, before = command_of(chance), state_digest(made.state)
         seen, states = list[bytes](), {before}
+        asked = command.requests[-1] if isinstance(command, p.PlaceMany) else command.request
 
-        def pause(seen: list[bytes] = seen) -> None:
+        def pause(seen: list[bytes] = seen, asked: p.Asked = asked) -> None:
             if meanwhile.random() < 0.5:
-                look(made, meanwhile)
+                look(made, meanwhile, meanwhile.choice([None, asked]))
                 seen.append(state_digest(made.state))
 
         def note(states: set[bytes] = states) -> None:
