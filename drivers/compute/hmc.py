@@ -189,6 +189,13 @@ class HmcDriver:
             raise NotFound(f"there is no partition {key}")
         return found[0]
 
+    async def _again(self, partition: Partition) -> Partition:
+        """A partition as it is now. Conflict if it has another mark, since others took it for theirs meanwhile."""
+        found = await self._look(partition.key)
+        if found.mark != partition.mark:
+            raise Conflict(f"partition {partition.name} was taken by others meanwhile: it is {found.name} now")
+        return found
+
     # changes
 
     async def create_guest(self, want: GuestSpec) -> Guest:
@@ -218,9 +225,9 @@ class HmcDriver:
         except REFUSED:
             if new:
                 with suppress(DriverError):  # else the next deletion removes it
-                    await self._remove(await self._look(partition.key))
+                    await self._remove(await self._again(partition))
             raise
-        return await self._guest(await self._look(partition.key))
+        return await self._guest(await self._again(partition))
 
     async def _make(self, want: GuestSpec, system: System, memory_mb: int) -> Partition:
         content = partition_document(want, memory_mb, self._per_vcpu * want.vcpus, self._options.slots)
@@ -230,6 +237,8 @@ class HmcDriver:
         if [each.name for each in made] != [name_of(want.mark.uuid)]:
             raise Unknown(f"the answer is not the partition {name_of(want.mark.uuid)}")
         partition = await self._look(made[0].key)
+        if partition.name != made[0].name:
+            raise Conflict(f"partition {made[0].name} was taken by others meanwhile: it is {partition.name} now")
         if partition.mark != want.mark:
             await self._remove(partition)
             raise Permanent(f"the console keeps no description of partition {partition.name}, in which its mark is")
@@ -259,9 +268,9 @@ class HmcDriver:
     async def _settled(self, partition: Partition, seconds: float) -> Partition:
         """A partition once it is in no state that ends by itself, or the time is over."""
         with trio.move_on_after(seconds):
-            look, wait = partial(self._look, partition.key), self._options.look_seconds
+            look, wait = partial(self._again, partition), self._options.look_seconds
             return await look_until(look, lambda found: found.state not in PASSING, seconds=wait)
-        return await self._look(partition.key)
+        return await self._again(partition)
 
     async def _start(self, partition: Partition, mode: str) -> None:
         if partition.state in PASSING:
@@ -279,7 +288,7 @@ class HmcDriver:
             await self._start(partition, "norm")
         else:
             await self._stop(partition)
-        return await self._guest(await self._look(partition.key))
+        return await self._guest(await self._again(partition))
 
     async def _stop(self, partition: Partition) -> None:
         seconds = self._options.shutdown_seconds
@@ -288,14 +297,14 @@ class HmcDriver:
         if not partition.off and partition.monitored and seconds:
             with trio.move_on_after(seconds), suppress(Conflict, Permanent):  # it may take no such order
                 await self._shut_down(partition)
-            partition = await self._look(partition.key)
+            partition = await self._again(partition)
         await self._switch_off(partition)
 
     async def _shut_down(self, partition: Partition) -> None:
         """Have the operating system of a partition shut down, and wait for it."""
         order = {"operation": "osshutdown", "immediate": "true", "restart": "false"}
         await self._api.run(partition.key, "PowerOff", order)
-        look, wait = partial(self._look, partition.key), self._options.look_seconds
+        look, wait = partial(self._again, partition), self._options.look_seconds
         await look_until(look, lambda found: found.off, seconds=wait)
 
     async def _switch_off(self, partition: Partition) -> None:
@@ -315,30 +324,30 @@ class HmcDriver:
             was_on = not partition.off
             await self._stop(partition)
             try:
-                await self._give(partition.key, *new)
+                await self._give(partition, *new)
             finally:
                 if was_on:
-                    await self._start_again(partition.key, old)
-        return await self._guest(await self._look(partition.key))
+                    await self._start_again(partition, old)
+        return await self._guest(await self._again(partition))
 
-    async def _give(self, key: str, vcpus: int, memory_mb: int) -> None:
+    async def _give(self, partition: Partition, vcpus: int, memory_mb: int) -> None:
         """Give a partition that is off a size, unless it is changed by others meanwhile."""
-        partition = await self._look(key)
+        partition = await self._again(partition)
         try:
             content = resized_document(partition, vcpus, memory_mb, self._per_vcpu * vcpus)
         except ValueError as error:
             raise Permanent(f"the partition {partition.name} is not resized: {error}") from error
-        path = f"/LogicalPartition/{key}?{WHOLE}"
-        await self._api.call("POST", path, content=content, kind=PARTITION, etag=partition.etag)
+        path = f"/LogicalPartition/{partition.key}?{WHOLE}"
+        await self._api.call("POST", path, content=content, kind=PARTITION, etag=_etag_of(partition))
 
-    async def _start_again(self, key: str, old: tuple[int, int]) -> None:
+    async def _start_again(self, partition: Partition, old: tuple[int, int]) -> None:
         """Activate a partition that was stopped for another size: with its ``old`` one, if it cannot be with it."""
         try:
-            await self._start(await self._look(key), "norm")
+            await self._start(await self._again(partition), "norm")
         except REFUSED:
             with suppress(DriverError):  # else it is off, with one of the two sizes
-                await self._give(key, *old)
-                await self._start(await self._look(key), "norm")
+                await self._give(partition, *old)
+                await self._start(await self._again(partition), "norm")
             raise
 
     async def delete_guest(self, uuid: str, claim: int | None = None) -> None:
@@ -357,8 +366,8 @@ class HmcDriver:
         """Remove a partition, unless it is changed by others meanwhile."""
         if not partition.off:
             await self._switch_off(partition)
-            partition = await self._look(partition.key)
-        await self._api.call("DELETE", f"/LogicalPartition/{partition.key}?{WHOLE}", etag=partition.etag)
+            partition = await self._again(partition)
+        await self._api.call("DELETE", f"/LogicalPartition/{partition.key}?{WHOLE}", etag=_etag_of(partition))
 
 
 def hundredths_of(units: float) -> int:
@@ -371,6 +380,14 @@ def hundredths_of(units: float) -> int:
 
 def _etag(answer: Any) -> str:
     return str(answer.headers.get("ETag", ""))
+
+
+def _etag_of(partition: Partition) -> str:
+    """The etag with which a change of a partition is refused if others changed it. Unknown if it was answered without
+    one, so that a change of others would not be noticed."""
+    if not partition.etag:
+        raise Unknown(f"partition {partition.name} was answered without an etag")
+    return partition.etag
 
 
 async def version_of(api: HmcApi) -> str:

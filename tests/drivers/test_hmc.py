@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import trio
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
+from hostler.drivers.compute import hmc
 from hostler.drivers.conformance import ComputeBench, ComputeConformance
 from hostler.drivers.conformance.bench import all_of
 from hostler.drivers.protocol import (
@@ -275,3 +277,53 @@ async def test_a_size_that_does_not_start_is_taken_back(bench: ComputeBench, con
             await driver.resize_guest(spec.mark.uuid, 1, 16_384)
         found = await driver.get_guest(spec.mark.uuid)
     assert (found.state, found.vcpus, found.memory_mb) == ("on", 1, 1_024)
+
+
+@pytest.mark.parametrize("change", ["delete", "resize", "power"])
+async def test_a_partition_that_others_take_during_a_job_is_left_to_them(
+    bench: ComputeBench, console: Console, change: str
+) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        assert resizes(driver)
+        theirs = console.of_uuid(spec.mark.uuid)
+        console.ready = 0.1
+        console.log.clear()
+        works = {
+            "delete": lambda: driver.delete_guest(spec.mark.uuid),
+            "resize": lambda: driver.resize_guest(spec.mark.uuid, 2, 2_048),
+            "power": lambda: driver.set_power(spec.mark.uuid, "off"),
+        }
+
+        async def work() -> None:
+            with pytest.raises(Conflict, match="taken by others"):
+                await works[change]()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            while not jobs(console):
+                await trio.sleep(0.005)
+            theirs.name, theirs.description = "db", "taken over"
+            theirs.changes += 1
+        assert jobs(console) == ["PowerOff"]
+        assert theirs.key in console.partitions
+        assert theirs.memory == 1_024
+
+
+async def test_what_is_answered_without_an_etag_is_not_changed(
+    bench: ComputeBench, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()._replace(power="off")
+        await driver.create_guest(spec)
+        assert resizes(driver)
+        made = hmc.partition_of
+        monkeypatch.setattr(hmc, "partition_of", lambda *given: made(*given)._replace(etag=""))
+        partition = console.of_uuid(spec.mark.uuid)
+        with pytest.raises(Unknown, match="without an etag"):
+            await driver.resize_guest(spec.mark.uuid, 2, 2_048)
+        with pytest.raises(Unknown, match="without an etag"):
+            await driver.delete_guest(spec.mark.uuid)
+    assert console.partitions == {partition.key: partition}
+    assert partition.memory == 1_024
