@@ -150,8 +150,7 @@ class HmcDriver:
     async def _in(self, system: System) -> list[Partition]:
         found = list[Partition]()
         for kind in ("LogicalPartition", "VirtualIOServer"):
-            with suppress(NotFound):  # the managed system was taken from the console meanwhile
-                found += await self._api.listed(f"/ManagedSystem/{system.key}/{kind}", partition_of)
+            found += await self._api.listed(f"/ManagedSystem/{system.key}/{kind}", partition_of)
         return found
 
     async def get_guest(self, uuid: str) -> Guest:
@@ -174,8 +173,11 @@ class HmcDriver:
         """The partition of a guest of this installation. NotFound if there is none; Transient if it may be on a managed
         system that does not answer."""
         found = await self._by_name(uuid)
-        if found is not None and self._owns(found, uuid) and found.state != SILENT:
-            return found
+        if found is not None and self._owns(found, uuid):
+            if found.state != SILENT:
+                return found
+            name = await self._name(found.system)
+            raise Transient(f"guest {uuid} is on {name}, which does not answer for it", nodes=[name] if name else [])
         down = [each.name for each in await self._systems() if not each.up]
         if down:
             raise Transient(f"guest {uuid} may be on {', '.join(down)}, which does not answer", nodes=down)
@@ -195,6 +197,16 @@ class HmcDriver:
         if found.mark != partition.mark:
             raise Conflict(f"partition {partition.name} was taken by others meanwhile: it is {found.name} now")
         return found
+
+    @asynccontextmanager
+    async def _confirmed(self, uuid: str) -> AsyncIterator[None]:
+        """Within it, what a console answers as not there is looked up by the name of the guest's partition: NotFound
+        stays so only if there is none, else it is Transient."""
+        try:
+            yield
+        except NotFound as error:
+            await self._found(uuid)
+            raise Transient(f"guest {uuid} is there: {error}", backend_code=error.backend_code) from error
 
     # changes
 
@@ -217,17 +229,18 @@ class HmcDriver:
         wanted = (want.mark, system.key, want.vcpus, memory_mb)
         if (partition.mark, partition.system, partition.vcpus, partition.memory_mb) != wanted:
             raise Conflict(f"guest {want.mark.uuid} exists with another claim, node or size")
-        try:
-            if networks and partition.off:
-                await self._connect(partition, networks)
-            if want.power == "on":
-                await self._start(partition, want.image or self._options.boot)
-        except REFUSED:
-            if new:
-                with suppress(DriverError):  # else the next deletion removes it
-                    await self._remove(await self._again(partition))
-            raise
-        return await self._guest(await self._again(partition))
+        async with self._confirmed(want.mark.uuid):
+            try:
+                if networks and partition.off:
+                    await self._connect(partition, networks)
+                if want.power == "on":
+                    await self._start(partition, want.image or self._options.boot)
+            except REFUSED:
+                if new:
+                    with suppress(DriverError):  # else the next deletion removes it
+                        await self._remove(await self._again(partition))
+                raise
+            return await self._guest(await self._again(partition))
 
     async def _make(self, want: GuestSpec, system: System, memory_mb: int) -> Partition:
         content = partition_document(want, memory_mb, self._per_vcpu * want.vcpus, self._options.slots)
@@ -284,11 +297,12 @@ class HmcDriver:
 
     async def _set_power(self, uuid: str, want: Power) -> Guest:
         partition = await self._found(uuid)
-        if want == "on":
-            await self._start(partition, "norm")
-        else:
-            await self._stop(partition)
-        return await self._guest(await self._again(partition))
+        async with self._confirmed(uuid):
+            if want == "on":
+                await self._start(partition, "norm")
+            else:
+                await self._stop(partition)
+            return await self._guest(await self._again(partition))
 
     async def _stop(self, partition: Partition) -> None:
         seconds = self._options.shutdown_seconds
@@ -320,23 +334,29 @@ class HmcDriver:
         partition = await self._found(uuid)
         system = await self._system(await self._name(partition.system))
         new, old = (vcpus, system.rounded(memory_mb)), (partition.vcpus, partition.memory_mb)
-        if new != old:
-            was_on = not partition.off
-            await self._stop(partition)
-            try:
-                await self._give(partition, *new)
-            finally:
-                if was_on:
-                    await self._start_again(partition, old)
-        return await self._guest(await self._again(partition))
+        async with self._confirmed(uuid):
+            if new != old:
+                self._resized(partition, *new)  # before it is stopped for nothing
+                was_on = not partition.off
+                await self._stop(partition)
+                try:
+                    await self._give(partition, *new)
+                finally:
+                    if was_on:
+                        await self._start_again(partition, old)
+            return await self._guest(await self._again(partition))
+
+    def _resized(self, partition: Partition, vcpus: int, memory_mb: int) -> bytes:
+        """The document of a partition with another size. Permanent if it has no size that can be given."""
+        try:
+            return resized_document(partition, vcpus, memory_mb, self._per_vcpu * vcpus)
+        except ValueError as error:
+            raise Permanent(f"the partition {partition.name} is not resized: {error}") from error
 
     async def _give(self, partition: Partition, vcpus: int, memory_mb: int) -> None:
         """Give a partition that is off a size, unless it is changed by others meanwhile."""
         partition = await self._again(partition)
-        try:
-            content = resized_document(partition, vcpus, memory_mb, self._per_vcpu * vcpus)
-        except ValueError as error:
-            raise Permanent(f"the partition {partition.name} is not resized: {error}") from error
+        content = self._resized(partition, vcpus, memory_mb)
         path = f"/LogicalPartition/{partition.key}?{WHOLE}"
         await self._api.call("POST", path, content=content, kind=PARTITION, etag=_etag_of(partition))
 
@@ -358,9 +378,10 @@ class HmcDriver:
         with suppress(NotFound):
             partition = await self._found(uuid)
             if partition.mark is not None and claim in (None, partition.mark.claim):
-                if partition.state in PASSING:
-                    partition = await self._settled(partition, self._options.shutdown_seconds)
-                await self._remove(partition)
+                async with self._confirmed(uuid):
+                    if partition.state in PASSING:
+                        partition = await self._settled(partition, self._options.shutdown_seconds)
+                    await self._remove(partition)
 
     async def _remove(self, partition: Partition) -> None:
         """Remove a partition, unless it is changed by others meanwhile."""

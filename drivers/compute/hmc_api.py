@@ -90,6 +90,9 @@ class HmcApi:
         headers = {"Content-Type": MEDIA.format("web", "LogonRequest"), "Accept": MEDIA.format("web", "LogonResponse")}
         body = logon_document(self._user, self._password)
         answer = await self._http.send("PUT", LOGON, content=body, headers=headers, reads=True)
+        if answer.status_code in ENDED:  # whatever its message says, such as that the account is locked
+            text = _message(answer)
+            raise Denied(text or f"the console answered {answer.status_code}", backend_code=_backend_code(answer, text))
         if not answer.is_success:
             raise error_of(answer, reads=True)
         token = await self.read(answer, lambda root: text_in(root, "X-API-Session", WEB), reads=True)
@@ -141,8 +144,12 @@ class HmcApi:
 
     async def listed(self, path: str, make: Callable[[ElementTree.Element], T]) -> list[T]:
         """All entries of a feed, which is not sent by pages. ``group=None`` leaves out what the console would ask
-        operating systems for."""
-        answer = await self.call("GET", f"{path}?group=None")
+        operating systems for. Transient for one that is not there, which must not pass for one without entries:
+        that is answered, by 200 or 204."""
+        try:
+            answer = await self.call("GET", f"{path}?group=None")
+        except NotFound as error:
+            raise Transient(f"{path} is not there now: {error}", backend_code=error.backend_code) from error
         if answer.status_code == HTTPStatus.NO_CONTENT:
             return []
         return await self.read(answer, lambda root: [make(entry) for entry in entries(root)])

@@ -8,6 +8,7 @@ import base64
 import re
 import uuid as uuids
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final, NamedTuple, TypeAlias
 from xml.etree import ElementTree
@@ -455,10 +456,11 @@ def resized_document(partition: Partition, vcpus: int, memory_mb: int, hundredth
         f"{shared}/%sVirtualProcessors": str(vcpus),
         "PartitionMemoryConfiguration/%sMemory": str(memory_mb),
     }
+    element = deepcopy(partition.element)
     for path, value in amounts.items():
         for bound in ("Desired", "Maximum", "Minimum"):
-            found = found_in(partition.element, path % bound)
+            found = found_in(element, path % bound)
             if found is None:
                 raise ValueError(f"the partition has no {path % bound}")
             found.text = value
-    return bytes(ElementTree.tostring(partition.element, encoding="utf-8", xml_declaration=True))
+    return bytes(ElementTree.tostring(element, encoding="utf-8", xml_declaration=True))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import trio
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
@@ -26,7 +25,7 @@ from hostler.drivers.protocol import (
 
 from .fault_proxy import FaultProxy
 from .hmc_bench import before, bench_of
-from .hmc_console import Console
+from .hmc_console import Console, RefusedError
 
 
 @pytest.fixture
@@ -288,7 +287,6 @@ async def test_a_partition_that_others_take_during_a_job_is_left_to_them(
         await driver.create_guest(spec)
         assert resizes(driver)
         theirs = console.of_uuid(spec.mark.uuid)
-        console.ready = 0.1
         console.log.clear()
         works = {
             "delete": lambda: driver.delete_guest(spec.mark.uuid),
@@ -296,16 +294,15 @@ async def test_a_partition_that_others_take_during_a_job_is_left_to_them(
             "power": lambda: driver.set_power(spec.mark.uuid, "off"),
         }
 
-        async def work() -> None:
-            with pytest.raises(Conflict, match="taken by others"):
-                await works[change]()
+        def take(method: str, path: str) -> None:
+            if method == "GET" and "/jobs/" in path:
+                theirs.name, theirs.description = "db", "taken over"
+                theirs.changes += 1
+                console.fail = lambda method, path: None
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work)
-            while not jobs(console):
-                await trio.sleep(0.005)
-            theirs.name, theirs.description = "db", "taken over"
-            theirs.changes += 1
+        console.fail = take
+        with pytest.raises(Conflict, match="taken by others"):
+            await works[change]()
         assert jobs(console) == ["PowerOff"]
         assert theirs.key in console.partitions
         assert theirs.memory == 1_024
@@ -327,3 +324,103 @@ async def test_what_is_answered_without_an_etag_is_not_changed(
             await driver.delete_guest(spec.mark.uuid)
     assert console.partitions == {partition.key: partition}
     assert partition.memory == 1_024
+
+
+async def test_a_partition_that_is_not_available_is_not_gone(bench: ComputeBench, console: Console) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        assert resizes(driver)
+        partition = console.of_uuid(spec.mark.uuid)
+        partition.state = "not available"  # while its managed system is operating
+        for work in (
+            lambda: driver.get_guest(spec.mark.uuid),
+            lambda: driver.delete_guest(spec.mark.uuid),
+            lambda: driver.set_power(spec.mark.uuid, "on"),
+        ):
+            with pytest.raises(Transient, match="does not answer") as caught:
+                await work()
+            assert caught.value.nodes == {"Server-1"}
+    assert console.partitions == {partition.key: partition}
+
+
+@pytest.mark.parametrize("lost", ["/rest/api/uom/", "/LogicalPartition/search/", "/ManagedSystem/", "/ManagedSystem?"])
+async def test_a_listing_that_is_not_there_is_not_an_empty_one(
+    bench: ComputeBench, console: Console, lost: str
+) -> None:
+    def miss(method: str, path: str) -> None:
+        if method == "GET" and lost in path:
+            raise RefusedError(404, "Not Found")
+
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        driver._names.clear()  # type: ignore[attr-defined]  # of the driver hmc
+        console.fail = miss
+        partition = console.of_uuid(spec.mark.uuid)
+        listings = (lambda: all_of(driver.guests()), lambda: all_of(driver.nodes()))
+        lookups = (lambda: driver.get_guest(spec.mark.uuid), lambda: driver.delete_guest(spec.mark.uuid))
+        for work in (*(() if "search" in lost else listings), *(() if lost == "/ManagedSystem/" else lookups)):
+            with pytest.raises(Transient, match="not there"):
+                await work()
+    assert console.partitions == {partition.key: partition}
+
+
+@pytest.mark.parametrize("lost", ["/do/PowerOff", "?group=None DELETE", "/LogicalPartition/{}?group=None GET"])
+async def test_a_partition_is_gone_only_when_it_is_found_by_its_name_no_more(
+    bench: ComputeBench, console: Console, lost: str
+) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        partition = console.of_uuid(spec.mark.uuid)
+        shown = lost.format(partition.key)
+
+        def miss(method: str, path: str) -> None:
+            if shown in f"{path} {method}":
+                raise RefusedError(404, "Not Found")
+
+        console.fail = miss
+        with pytest.raises(Transient, match="is there"):
+            await driver.delete_guest(spec.mark.uuid)
+        if "DELETE" not in lost:
+            with pytest.raises(Transient, match="is there"):
+                await driver.set_power(spec.mark.uuid, "off")
+        if "GET" in lost:
+            with pytest.raises(Transient, match="is there"):
+                await driver.create_guest(spec)
+
+        def remove_first(method: str, path: str) -> None:
+            if shown in f"{path} {method}":
+                console.partitions.pop(partition.key, None)
+
+        partition.state = "running"
+        console.fail = remove_first
+        await driver.delete_guest(spec.mark.uuid)
+    assert not console.partitions
+
+
+async def test_a_guest_that_cannot_be_resized_goes_on(
+    bench: ComputeBench, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        assert resizes(driver)
+
+        def without_shared_processors(*given: Any) -> hmc.Partition:
+            found = made(*given)
+            processors = found.element.find("{*}PartitionProcessorConfiguration")
+            shared = found.element.find("{*}PartitionProcessorConfiguration/{*}SharedProcessorConfiguration")
+            assert processors is not None
+            assert shared is not None
+            processors.remove(shared)
+            return found
+
+        made = hmc.partition_of
+        monkeypatch.setattr(hmc, "partition_of", without_shared_processors)
+        console.log.clear()
+        with pytest.raises(Permanent, match="not resized"):
+            await driver.resize_guest(spec.mark.uuid, 4, 2_048)
+    assert jobs(console) == []
+    assert console.of_uuid(spec.mark.uuid).state == "running"

@@ -99,6 +99,22 @@ async def test_a_wrong_password_is_denied(proxy: FaultProxy, console: Console) -
     assert logons(console) == ["PUT"]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_account_that_is_locked_is_tried_once(bench: ComputeBench, console: Console, status: int) -> None:
+    def refuse(method: str, path: str) -> None:
+        if (method, path) == ("PUT", hmc_api.LOGON):
+            raise RefusedError(status, "The user account is locked. Try again later.")
+
+    async with bench.driver() as driver:
+        console.sessions.clear()
+        console.log.clear()
+        console.fail = refuse
+        for _ in range(3):
+            with pytest.raises(Denied, match="locked"):
+                await driver.check()
+        assert logons(console) == ["PUT"]
+
+
 async def test_calls_at_the_same_time_do_not_lock_an_account(
     bench: ComputeBench, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
