@@ -6,6 +6,7 @@ The client blocks, so each call runs in a thread; a change that is cancelled goe
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -15,6 +16,7 @@ import msgspec
 import trio
 import zhmcclient
 
+from ..log_ons import LogOns
 from ..ongoing import Ongoing, open_ongoing
 from ..protocol import (
     Can,
@@ -115,6 +117,64 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     boot: dict[str, dict[str, Any]] = {}
     poll: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+
+
+_ENDED: Final = (4, 5)
+"""Reasons of a 403 whose session is missing or has ended."""
+
+
+class Session(zhmcclient.Session):  # type: ignore[misc]  # the client has no types
+    """A session that many threads use: the client's own would be renewed by each thread that finds it ended, and each
+    would try the password."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._renewing, self._log_ons = threading.Lock(), LogOns()
+
+    def get(self, uri: str, *given: Any, **named: Any) -> Any:
+        """Read something."""
+        return self._renewed(super().get, uri, *given, **named)
+
+    def post(self, uri: str, *given: Any, **named: Any) -> Any:
+        """Have something done."""
+        return self._renewed(super().post, uri, *given, **named)
+
+    def delete(self, uri: str, *given: Any, **named: Any) -> Any:
+        """Remove something."""
+        return self._renewed(super().delete, uri, *given, **named)
+
+    def renew(self, ended: str | None = None) -> None:
+        """Log on in place of a session that has ended, unless another thread has. It does nothing else, so that no
+        outcome is unknown: errors of the protocol, Denied soon after a log-on that was refused."""
+        with self._renewing:
+            if self._token() != ended:
+                return
+            try:
+                with self._log_ons.one():
+                    as_ours(self._do_logon)
+            except Unknown as error:
+                raise Transient(str(error), backend_code=error.backend_code) from error
+
+    def _token(self) -> str | None:
+        """What calls are sent with: there is none during a log-on, and after one that failed."""
+        found: str | None = self.headers.get("X-API-Session")
+        return found
+
+    def _renewed(self, call: Callable[..., Any], uri: str, *given: Any, **named: Any) -> Any:
+        """The answer to a call, made again in a new session if its own has ended."""
+        wanted = named.get("logon_required", True) and named.get("renew_session", True)
+        named |= {"logon_required": False, "renew_session": False}
+        token = self._token()
+        try:
+            return call(uri, *given, **named)
+        except zhmcclient.ServerAuthError as error:
+            if not wanted or getattr(error.details, "reason", None) not in _ENDED:
+                raise
+        self.renew(token)
+        try:
+            return call(uri, *given, **named)
+        except zhmcclient.ServerAuthError as error:
+            raise Denied(str(error), backend_code=type(error).__name__) from error
 
 
 class ZhmcDriver:
@@ -307,7 +367,7 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
     verify = False if settings.insecure else settings.ca_file if settings.ca_file is not None else True
 
     def log_on() -> tuple[Any, str]:
-        session = zhmcclient.Session(
+        session = Session(
             settings.host,
             settings.username,
             settings.password,
@@ -315,7 +375,7 @@ async def open_driver(options: Mapping[str, Any], context: DriverContext) -> Asy
             verify_cert=verify,
             retry_timeout_config=NO_REPETITION,
         )
-        session.logon()
+        session.renew()
         version = zhmcclient.Client(session).query_api_version()
         return session, str(version["hmc-version"])
 

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402  # after 
 from cryptography.x509.oid import NameOID  # noqa: E402  # after the skip
 from zhmcclient.mock import FakedSession  # noqa: E402  # after the skip
 
+from hostler.drivers import log_ons  # noqa: E402  # after the skip
 from hostler.drivers.compute import zhmc  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
@@ -70,7 +71,8 @@ def certificate(folder: Path) -> Path:
 
 
 class Console:
-    """The mock of a console with two machines, served over HTTPS. ``losing``: answers to changes are not sent."""
+    """The mock of a console with two machines, served over HTTPS. ``losing``: answers to changes are not sent.
+    ``log_ons``: how often one was tried. ``ended``: each session has ended."""
 
     def __init__(self, pem: Path) -> None:
         self.losing = False
@@ -95,6 +97,7 @@ class Console:
         consoles = [{"properties": {"object-id": "c1", "name": "hmc"}}]
         self.mock.hmc.add_resources({"consoles": consoles, "cpcs": cpcs})
         self._sessions, self._lock = set[str](), threading.Lock()
+        self.password, self.log_ons, self.ended = "secret", 0, False
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -138,13 +141,14 @@ class Console:
 
     def answer(self, method: str, path: str, body: Any, session: str) -> tuple[int, Any]:
         if path == "/api/sessions":
-            if (body or {}).get("userid") != "user" or body.get("password") != "secret":
+            self.log_ons += 1
+            if (body or {}).get("userid") != "user" or body.get("password") != self.password:
                 return self._refusal(403, 0, "log on failed")
             made, secrets = uuid.uuid4().hex, {"shared-secret-key": "c", "session-credential": "d"}
             self._sessions.add(made)
             return 200, {"api-session": made, "notification-topic": "a", "job-notification-topic": "b", **secrets}
-        if path != "/api/version" and session not in self._sessions:
-            return self._refusal(403, 5, "no session")
+        if path != "/api/version" and (self.ended or session not in self._sessions):
+            return self._refusal(403, 5 if session else 4, "no session")
         if path == "/api/sessions/this-session":
             self._sessions.discard(session)
             return 204, None
@@ -254,6 +258,70 @@ async def test_a_session_that_has_ended_is_renewed(console: Console, options: di
     async with bench.driver() as driver:
         console._sessions.clear()
         assert [page async for page in driver.nodes()]
+
+
+async def together(driver: zhmc.ZhmcDriver) -> list[type[Exception] | None]:
+    """What four lookups at the same time raise."""
+    raised = list[type[Exception] | None]()
+
+    async def ask() -> None:
+        try:
+            await driver.get_guest(str(uuid.uuid4()))
+        except DriverError as error:
+            raised.append(type(error))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(ask)
+    return raised
+
+
+async def test_calls_at_the_same_time_log_on_once(
+    console: Console, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with zhmc.open_driver(options, DriverContext("a", "b")) as driver:
+        for _ in range(3):
+            console._sessions.clear()
+            console.log_ons = 0
+            assert await together(driver) == [NotFound] * 4
+            assert console.log_ons == 1
+            assert len(console._sessions) == 1
+        monkeypatch.setattr(console, "password", "changed")
+        console._sessions.clear()
+        console.log_ons = 0
+        for _ in range(2):
+            assert await together(driver) == [Denied] * 4
+        assert console.log_ons == 1, "so that the account is not locked"
+        monkeypatch.setattr(console, "password", "secret")
+        assert await together(driver) == [Denied] * 4
+        monkeypatch.setattr(log_ons, "DENIED_SECONDS", 0.0)
+        assert await together(driver) == [NotFound] * 4
+        assert console.log_ons == 2
+    assert not console._sessions
+
+
+async def test_a_new_session_that_is_refused_too_is_denied(
+    console: Console, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with zhmc.open_driver(options, DriverContext("a", "b")) as driver:
+        console.log_ons = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(console, "ended", True)
+            with pytest.raises(Denied, match="no session"):
+                await driver.get_guest(str(uuid.uuid4()))
+        assert console.log_ons == 1
+
+
+async def test_a_log_on_whose_answer_is_lost_leaves_no_outcome_unknown(
+    console: Console, options: dict[str, Any]
+) -> None:
+    async with zhmc.open_driver(options, DriverContext("a", "b")) as driver:
+        console._sessions.clear()
+        with console.lose_answers(), pytest.raises(Transient):
+            await driver.set_power(str(uuid.uuid4()), "on")
+        with pytest.raises(NotFound):
+            await driver.set_power(str(uuid.uuid4()), "on")
+    console._sessions.clear()
 
 
 async def test_a_wrong_password_is_denied(options: dict[str, Any]) -> None:
