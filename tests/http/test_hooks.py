@@ -10,10 +10,11 @@ from typing import Any, Literal
 import jsonschema
 import pytest
 
-from hostler.core.engine_commands import AddHosts, SetInventory
+from hostler.core.engine_commands import AddHosts, RemoveHost, SetInventory
 from hostler.core.http.config import StaticToken
 from hostler.core.http.errors import HttpError
 from hostler.core.http.hooks.api import HooksApi
+from hostler.core.http.hooks.asking import Asking
 from hostler.core.http.hooks.config import HooksConfig, check
 from hostler.core.http.hooks.pods import Pod, PodSpec, amounts_of, quantity
 from hostler.core.http.messages import Request
@@ -233,6 +234,23 @@ async def test_nodes_that_would_have_too_little_without_any_pod_need_no_eviction
         status, answer = await post("/kubernetes/filter", {"Pod": pod, "NodeNames": names}, on=m, config=config)
         assert status == 200
         assert (set(answer["FailedNodes"]), set(answer["FailedAndUnresolvableNodes"])) == (failed, helpless), requests
+
+
+async def test_a_node_that_is_removed_while_pods_are_filtered_needs_no_eviction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranked = Asking.rank
+
+    async def rank(self: Asking, *given: Any) -> Any:
+        found = await ranked(self, *given)
+        self._service.machine.apply(order(RemoveHost(name="node-3")))
+        return found
+
+    monkeypatch.setattr(Asking, "rank", rank)
+    request = {"Pod": pod("17"), "NodeNames": ["node-1", "node-3"]}
+    status, answer = await post("/kubernetes/filter", request, on=used(), config=CORES)
+    assert (status, answer["Error"]) == (200, "")
+    assert set(answer["FailedAndUnresolvableNodes"]) == {"node-1", "node-3"}
 
 
 async def test_kubernetes_filters_nodes_in_full() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from ....placement.types.errors import HostlerError
+from ....placement.types.errors import HostlerError, UnknownName
 from ..errors import HttpError
 from .calling import Call, decoded
 from .pods import Meta, Pod, resources_of, spec_of
@@ -179,8 +179,12 @@ async def _forget(call: Call, pod: Pod) -> None:
 
 
 def _is_too_small(call: Call, name: str, stage: str, wanted: Mapping[str, int]) -> bool:
-    """True for a node that was refused for a resource of which it would have too little if nothing ran on it."""
-    return stage in wanted and call.asking.holds_at_most(name, stage) < wanted[stage]
+    """True for a node that was refused for a resource of which it would have too little if nothing ran on it; also for
+    one that was removed meanwhile."""
+    try:
+        return stage in wanted and call.asking.holds_at_most(name, stage) < wanted[stage]
+    except UnknownName:
+        return True
 
 
 def _uid(raw: msgspec.Raw, *, full: bool) -> Uid:
