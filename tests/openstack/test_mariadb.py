@@ -90,10 +90,17 @@ def test_heartbeats_are_the_same_as_texts_and_as_rows(it: Followed, monkeypatch:
         assert texts is not None
         assert len(texts) == HOSTS
         assert rows.heartbeats(reading) == texts
-        for size in (3, 20):
+        whole = sum(len("\t".join(["" if each is None else str(each) for each in line])) + 2 for line in texts) - 1
+        for size in range(4, whole + 2):  # 4 is the least that the database takes
             monkeypatch.setattr(rows, "HEARD_BYTES", size)
-            assert rows._heartbeats_of_texts(reading) is None
-            assert sorted(map(tuple, rows.heartbeats(reading))) == sorted(texts)
+            assert rows._heartbeats_of_texts(reading) == (texts if size >= whole else None), size
+        monkeypatch.setattr(rows, "HEARD_BYTES", 20)
+        assert sorted(map(tuple, rows.heartbeats(reading))) == sorted(texts)
+        monkeypatch.undo()
+    it.sql("UPDATE services SET host = NULL")
+    with it.database.reading() as reading:
+        assert rows._heartbeats_of_texts(reading) is None
+        assert [host for host, *_ in rows.heartbeats(reading)] == [None] * HOSTS
     it.sql("UPDATE services SET deleted = id")
     with it.database.reading() as reading:
         assert rows._heartbeats_of_texts(reading) == []

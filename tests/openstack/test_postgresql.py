@@ -15,7 +15,8 @@ from hostler.bench.environments import ServiceUnavailable
 from hostler.bench.placement_database import database
 from hostler.drivers.openstack.bus.follower import SETTLED, Follower
 from hostler.drivers.openstack.bus.service_row import ServiceRow, row_of
-from hostler.drivers.openstack.source.databases import Database, SourceFailed
+from hostler.drivers.openstack.source import changed_rows
+from hostler.drivers.openstack.source.databases import Database, Reading, SourceFailed
 from hostler.drivers.openstack.source.nova_databases import Cell, cells_of, read_nova
 from hostler.drivers.openstack.source.placement_database import read_placement
 
@@ -97,6 +98,24 @@ def test_the_same_is_read_as_of_sqlite(server: str, cloud: Cloud) -> None:
     assert found == wanted
     assert len(found.nodes) == 2
     check_sums_of_keys(Database("c", url(server, "cell")))
+
+
+def test_rows_are_read_where_the_database_has_no_digests(
+    server: str, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database("c", url(server, "cell"))
+    with database.reading() as reading:
+        assert reading.version >= (11,)
+        assert changed_rows.sum_of_node_keys(reading) is not None
+        monkeypatch.setattr(Reading, "version", (10, 23))
+        for sums in (changed_rows.sum_of_node_keys, changed_rows.sum_of_place_keys, changed_rows.sum_of_service_keys):
+            assert sums(reading) is None
+    api = Database("d", url(server, "api"))
+    follower = Follower(lambda: cells_of(api), api)
+    assert len(follower.look(now=NOW + 30, full=True).hosts) == 2
+    looked = follower.look(now=NOW + 30, full=False, compared=True)
+    assert not looked.failed
+    assert looked.gone == []
 
 
 def test_changes_are_followed_and_the_row_of_the_service_is_kept(server: str, cloud: Cloud) -> None:

@@ -14,7 +14,8 @@ from .window import Window
 
 SETTLED: Final = 2.0
 """Seconds after a row was first seen, by a clock that is not set, after which another change has another time, also
-where the time has no fraction."""
+where the time has no fraction. A change that is committed more than a second after another with the same ``updated_at``
+is not seen by it: the comparison of all rows finds it when the node has its turn."""
 _SEEN: Final = SERVICE_COLUMNS.index("last_seen_up")
 _VERSION: Final = SERVICE_COLUMNS.index("version")
 _ID: Final = SERVICE_COLUMNS.index("id")

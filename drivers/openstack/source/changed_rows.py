@@ -31,13 +31,16 @@ _MICROSECONDS: Final = {
 }
 """Expressions of dialects for a time as microseconds since _EPOCH."""
 _DIGITS: Final = 12
-"""Hexadecimal ones of a digest that are added: the sum of as many rows as there may be fits into 64 bits."""
+"""Hexadecimal ones of a digest that are added. No sum of them overflows: PostgreSQL, MySQL and MariaDB add whole
+numbers as decimals, of more than 64 bits."""
 _KEY: Final = {
     "postgresql": "('x' || substr(encode(sha256(convert_to({}, 'UTF8')), 'hex'), 1, 12))::bit(48)::bigint",
     "mysql": "cast(conv(left(sha2(convert({} using utf8mb4), 256), 12), 16, 10) as unsigned)",
     "mariadb": "cast(conv(left(sha2(convert({} using utf8mb4), 256), 12), 16, 10) as unsigned)",
 }
 """Expressions of dialects for `key_of` of a text."""
+_WITH_SHA256: Final = (11,)
+"""The first version of PostgreSQL that has ``sha256(bytea)``."""
 _NODE_KEY: Final = ("id", "uuid", "host", "hypervisor_hostname")
 _PLACE_KEY: Final = ("uuid", "host", "node")
 _SERVICE_KEY: Final = ("id", "host", "version", "disabled_reason")
@@ -93,7 +96,8 @@ def sum_of_nodes(reading: Reading) -> tuple[int, int] | None:
 
 def sum_of_node_keys(reading: Reading) -> tuple[int, int] | None:
     """How many compute nodes are not deleted, and the sum of `key_of` of id, uuid, host and name, which tells whether
-    all are known without reading them. None where the database has no digests. O(nodes) within the database."""
+    all are known without reading them. None where the database has no digests, as SQLite and a PostgreSQL before 11.
+    O(nodes) within the database."""
     return _sum_of_keys(reading, cn.NODES, _NODE_KEY, lambda: _column("uuid").is_not(None))
 
 
@@ -111,7 +115,7 @@ def _sum_of_keys(
     reading: Reading, table: str, names: Sequence[str], where: Callable[[], Any]
 ) -> tuple[int, int] | None:
     text = _KEY.get(reading.dialect)
-    if text is None:
+    if text is None or (reading.dialect == "postgresql" and reading.version < _WITH_SHA256):
         return None
 
     def make() -> Any:
@@ -200,13 +204,15 @@ def heartbeats(reading: Reading) -> Sequence[tuple[str, Any, Any]]:
 
 def _heartbeats_of_texts(reading: Reading) -> list[tuple[str, Any, Any]] | None:
     """The heartbeats of many services a row, as texts: the driver takes as long for each row as Python for twenty of
-    these lines. None if a line is not whole, as one is that the database has cut off."""
+    these lines. None if a line is not whole, as one is that the database has cut off: each ends with a tab, so that
+    a version that lost digits shows. Services without a host, of which there are no lines, count as such too."""
 
     def make() -> Any:
         from sqlalchemy import Integer, String, column, func, literal_column
 
         line = (
-            "group_concat(concat(host, '\t', coalesce(last_seen_up, ''), '\t', coalesce(version, '')) separator '\n')"
+            "group_concat(concat(host, '\t', coalesce(last_seen_up, ''), '\t', coalesce(version, ''), '\t')"
+            " separator '\n')"
         )
         some = (func.count(type_=Integer), literal_column(line, String))
         where = _computes() & (_column("deleted") == literal(0))
@@ -214,10 +220,10 @@ def _heartbeats_of_texts(reading: Reading) -> list[tuple[str, Any, Any]] | None:
 
     reading.set("group_concat_max_len", HEARD_BYTES)
     rows = reading.tuples("heartbeats as texts", make)
-    lines = "\n".join([text for _, text in rows]).split("\n") if rows else []
+    lines = "\n".join([text or "" for _, text in rows]).split("\n") if rows else []  # NULL where no service has a host
     found = [
         (host, datetime.fromisoformat(seen) if seen else None, int(version) if version else None)
-        for host, seen, version in (line.split("\t") for line in lines if line.count("\t") == 2)
+        for host, seen, version, _ in (line.split("\t") for line in lines if line.count("\t") == 3)
     ]
     return found if len(found) == sum(count for count, _ in rows) else None
 

@@ -192,6 +192,11 @@ class Reading:
         """SQLAlchemy's name of the kind of database, such as ``postgresql``."""
         return str(self._connection.dialect.name)
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of the database server, such as (16, 3); empty if it told none."""
+        return tuple(self._connection.dialect.server_version_info or ())
+
     def columns(self, table: str) -> dict[str, Any]:
         """The columns of a table with their types; empty if there is no such table. O(columns), once a table."""
         return self._database.columns(self._connection, table)
