@@ -3,14 +3,14 @@ never been run on a console."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 
-from hostler.drivers.compute import hmc
+from hostler.drivers.compute import hmc, hmc_values
 from hostler.drivers.conformance import ComputeBench, ComputeConformance
 from hostler.drivers.conformance.bench import all_of
 from hostler.drivers.protocol import (
@@ -288,7 +288,7 @@ async def test_a_partition_that_others_take_during_a_job_is_left_to_them(
         assert resizes(driver)
         theirs = console.of_uuid(spec.mark.uuid)
         console.log.clear()
-        works = {
+        works: dict[str, Callable[[], Awaitable[object]]] = {
             "delete": lambda: driver.delete_guest(spec.mark.uuid),
             "resize": lambda: driver.resize_guest(spec.mark.uuid, 2, 2_048),
             "power": lambda: driver.set_power(spec.mark.uuid, "off"),
@@ -315,7 +315,7 @@ async def test_what_is_answered_without_an_etag_is_not_changed(
         spec = bench.spec()._replace(power="off")
         await driver.create_guest(spec)
         assert resizes(driver)
-        made = hmc.partition_of
+        made = hmc_values.partition_of
         monkeypatch.setattr(hmc, "partition_of", lambda *given: made(*given)._replace(etag=""))
         partition = console.of_uuid(spec.mark.uuid)
         with pytest.raises(Unknown, match="without an etag"):
@@ -408,7 +408,7 @@ async def test_a_guest_that_cannot_be_resized_goes_on(
         await driver.create_guest(spec)
         assert resizes(driver)
 
-        def without_shared_processors(*given: Any) -> hmc.Partition:
+        def without_shared_processors(*given: Any) -> hmc_values.Partition:
             found = made(*given)
             processors = found.element.find("{*}PartitionProcessorConfiguration")
             shared = found.element.find("{*}PartitionProcessorConfiguration/{*}SharedProcessorConfiguration")
@@ -417,7 +417,7 @@ async def test_a_guest_that_cannot_be_resized_goes_on(
             processors.remove(shared)
             return found
 
-        made = hmc.partition_of
+        made = hmc_values.partition_of
         monkeypatch.setattr(hmc, "partition_of", without_shared_processors)
         console.log.clear()
         with pytest.raises(Permanent, match="not resized"):
