@@ -259,13 +259,19 @@ class ZhmcDriver:
         return await self._read(lambda: self._found(uuid)[0])
 
     def _found(self, uuid: str) -> tuple[Guest, Any]:
-        """The guest and its partition. NotFound if this installation has none of that uuid."""
-        for cpc in self._cpcs():
-            for partition in cpc.partitions.list(filter_args={"name": _name(uuid)}):
-                partition.pull_full_properties()
-                guest = self._seen(cpc, partition)
-                if guest.mark is not None and guest.mark.installation == self._installation:
-                    return guest, partition
+        """The guest and its partition. NotFound if this installation has none of that uuid; Transient if a listing, or
+        what it named, is not there, which says nothing of others."""
+        try:
+            for cpc in self._cpcs():
+                for partition in cpc.partitions.list(filter_args={"name": _name(uuid)}):
+                    partition.pull_full_properties()
+                    guest = self._seen(cpc, partition)
+                    if guest.mark is not None and guest.mark.installation == self._installation:
+                        return guest, partition
+        except (zhmcclient.HTTPError, zhmcclient.CeasedExistence, zhmcclient.NotFound) as error:
+            if isinstance(error, zhmcclient.HTTPError) and error.http_status != HTTPStatus.NOT_FOUND:
+                raise
+            raise Transient(f"the partitions cannot be listed now: {error}", backend_code="404") from error
         raise NotFound(f"there is no partition of guest {uuid}")
 
     # changes
@@ -332,6 +338,9 @@ class ZhmcDriver:
             if guest.mark is not None and claim in (None, guest.mark.claim):
                 if guest.state != "off":
                     partition.stop()
+                    partition.pull_full_properties()
+                    if self._seen(partition.manager.cpc, partition).mark != guest.mark:
+                        raise Conflict(f"partition {_name(uuid)} was taken by others: it is {partition.name} now")
                 partition.delete()
         except (NotFound, zhmcclient.NotFound, zhmcclient.CeasedExistence):
             return

@@ -32,6 +32,7 @@ from hostler.drivers import log_ons  # noqa: E402  # after the skip
 from hostler.drivers.compute import zhmc  # noqa: E402  # after the skip
 from hostler.drivers.conformance import ComputeBench, ComputeConformance  # noqa: E402  # after the skip
 from hostler.drivers.protocol import (  # noqa: E402  # after the skip
+    Conflict,
     Denied,
     DriverContext,
     DriverError,
@@ -251,6 +252,56 @@ async def test_memory_is_rounded_up_and_reported_so(console: Console, options: d
             await driver.create_guest(bench.spec()._replace(image="else"))
         with pytest.raises(Permanent, match="properties"):
             await driver.create_guest(bench.spec()._replace(disk_gb=1))
+
+
+@pytest.mark.parametrize("changed", [{"name": "db"}, {"description": "taken over"}], ids=str)
+async def test_a_partition_that_others_take_while_it_stops_is_left_to_them(
+    console: Console, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    bench = bench_of(console, options)
+    partitions = zhmcclient.Client(console.mock).cpcs.find(name="CPC1").partitions
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        theirs = partitions.find(name=f"hostler-{spec.mark.uuid}")
+        answer = console.answer
+
+        def take(method: str, path: str, body: Any, session: str) -> tuple[int, Any]:
+            found = answer(method, path, body, session)
+            if path.endswith("/operations/stop"):
+                theirs.update_properties(changed)
+            return found
+
+        monkeypatch.setattr(console, "answer", take)
+        with pytest.raises(Conflict, match="taken by others"):
+            await driver.delete_guest(spec.mark.uuid)
+    assert theirs.uri in [each.uri for each in partitions.list()]
+    theirs.delete()
+
+
+@pytest.mark.parametrize("lost", ["/api/cpcs", "/api/cpcs/cpc-1/partitions", "/api/partitions/"])
+async def test_a_listing_that_is_not_there_is_not_an_empty_one(
+    console: Console, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    bench = bench_of(console, options)
+    async with bench.driver() as driver:
+        spec = bench.spec()
+        await driver.create_guest(spec)
+        answer = console.answer
+
+        def miss(method: str, path: str, body: Any, session: str) -> tuple[int, Any]:
+            if method == "GET" and path.startswith(lost):
+                return 404, {"http-status": 404, "reason": 1, "message": "not found"}
+            return answer(method, path, body, session)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(console, "answer", miss)
+            for work in (driver.get_guest, driver.delete_guest):
+                with pytest.raises(Transient, match="listed"):
+                    await work(spec.mark.uuid)
+        await driver.delete_guest(spec.mark.uuid)
+        with pytest.raises(NotFound):
+            await driver.get_guest(spec.mark.uuid)
 
 
 async def test_a_session_that_has_ended_is_renewed(console: Console, options: dict[str, Any]) -> None:
