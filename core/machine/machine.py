@@ -86,7 +86,7 @@ from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, O
 from .placement_writes import carry_out, consumers_of
 from .region_claims import amounts_of
 from .replicated import unpacked
-from .runs import end_of_run, is_short
+from .runs import end_of_run
 from .state import ServiceState
 from .storage_changes import change_storage
 from .storage_uuids import check_apart
@@ -349,27 +349,23 @@ class ServiceMachine:
         decided together. Yields between steps of about a millisecond, at which nothing is seen of an order that places
         guests or volumes, and of others the part which is done; ``carrying_out`` is True until the end."""
         self.carrying_out = True
-        try:
-            return (yield from self._carry_out(commands, wanted))
-        finally:
-            self.carrying_out = False
-
-    def _carry_out(self, commands: Sequence[Order], wanted: Sequence[bool] | None) -> Generator[None, None, list[Any]]:
         self._concerned.clear()  # those who want to know of the batch before have asked
         self._needed.clear()
         outcomes: list[Any] = []
-        while len(outcomes) < len(commands):
-            first = len(outcomes)
-            last = max(end_of_run(self.state, commands, first), first + is_short(commands[first].command))
-            if last > first:
-                outcomes += yield from self._place_run(
-                    commands[first:last], None if wanted is None else wanted[first:last]
-                )
-            else:
-                outcomes.append((yield from self._outcome(commands[first])))
-            if len(outcomes) < len(commands):
-                yield
-        return outcomes
+        try:
+            while len(outcomes) < len(commands):
+                first = len(outcomes)
+                last = end_of_run(self.state, commands, first)
+                if last > first:
+                    run = None if wanted is None else wanted[first:last]
+                    outcomes += yield from self._place_run(commands[first:last], run)
+                else:
+                    outcomes.append((yield from self._outcome(commands[first])))
+                if len(outcomes) < len(commands):
+                    yield
+            return outcomes
+        finally:
+            self.carrying_out = False
 
     def _outcome(self, order: Order) -> Generator[None, None, Any]:
         try:

@@ -147,9 +147,11 @@ class _Placing:
 
     def decide(self) -> None:
         """Have the engine decide all that wait."""
-        waiting = self._taken_up()
+        waiting, self.waiting = self.waiting, []
         if not waiting:
             return
+        if self._limited:
+            self._give_back(waiting)
         failed = False
         parts = ((waiting, None),) if self.state.sampler is None else self._parts(self.state.sampler, waiting)
         for part, sampler in parts:
@@ -162,28 +164,28 @@ class _Placing:
                 for each in part:
                     self._take_alone(each)
 
-    def _taken_up(self) -> list[_Waiting]:
-        """All that wait, for which nothing is reserved any more."""
-        waiting, self.waiting = self.waiting, []
+    def _give_back(self, waiting: Sequence[_Waiting]) -> None:
+        """What was reserved for those that wait."""
         tenants, usage = self.state.tenants, self.state.usage
-        for _, _, request, reserved in waiting if self._limited else ():
+        for _, _, request, reserved in waiting:
             if reserved:
                 usage.add(tenants, request.project_id, reserved, -1)
-        return waiting
 
     def decide_in_steps(self) -> Generator[None, None, None]:
         """``decide``, in steps where one request waits that takes several."""
         if len(self.waiting) != 1 or not is_long(self.waiting[0][1]):
             self.decide()
             return
-        ((position, asked, request, _),) = self._taken_up()
+        waiting, self.waiting = self.waiting, []
+        self._give_back(waiting)
+        ((position, asked, request, _),) = waiting
         try:
             decisions = yield from self.state.engine.place_in_steps(request)
         except (HostlerError, *DEPENDS_ON_COMMAND) as error:
             checked_outcome(error)
             self.errors[position] = error if isinstance(error, HostlerError) else unexpected()
             return
-        self._count((position,), (asked,), (request,), decisions)
+        self._charge((position,), (asked,), (request,), decisions)
 
     @staticmethod
     def _parts(sampler: PhaseSampler, waiting: list[_Waiting]) -> Iterator[tuple[list[_Waiting], PhaseSampler | None]]:
@@ -215,40 +217,36 @@ class _Placing:
             )
         except (HostlerError, *DEPENDS_ON_COMMAND) as error:
             raise Undone from checked_outcome(error)
-        self._count(positions, asked, requests, decisions)
-
-    def _count(
-        self, positions: Sequence[int], asked: Sequence[Asked], requests: Sequence[Request], decisions: Decisions
-    ) -> None:
-        try:
-            self._charge(positions, asked, requests, decisions)
-        except Exception as error:  # the engine has them, the account has not
-            raise StateUnknown("guests were placed and not counted") from error
+        self._charge(positions, asked, requests, decisions)
 
     def _charge(
         self, positions: Sequence[int], asked: Sequence[Asked], requests: Sequence[Request], decisions: Decisions
     ) -> None:
-        """Count what was placed, and keep what it was asked with."""
-        uuids = decisions.uuids()
-        self.decided.append(_Decided(positions, requests, decisions, uuids))
-        for index, error in decisions.errors.items():
-            self.errors[positions[index]] = checked_outcome(error)
-        sizes = decisions.sizes()
-        if (decisions.rows < 0).any():
-            placed = (decisions.rows >= 0).tolist()
-            asked, requests = list(compress(asked, placed)), list(compress(requests, placed))
-            uuids, sizes = list(compress(uuids, placed)), list(compress(sizes, placed))
-        specs, projects = list(map(id, map(_SPEC, requests))), list(map(_PROJECT, requests))
-        instances = list(map(len, map(_UUIDS, requests)))  # 0 for one whose uuid the engine has made
-        self._keep(asked, specs, uuids, requests if max(instances, default=0) > 1 else None)
-        used: dict[str, dict[str, int]] = {}
-        for (project, size, each), count in Counter(zip(projects, sizes, instances, strict=True)).items():
-            amounts = used.setdefault(project, {INSTANCES: 0})
-            amounts[INSTANCES] += (each or 1) * count
-            for name, amount in decisions.amounts_of(size).items():
-                amounts[name] = amounts.get(name, 0) + amount * count
-        for project, amounts in used.items():
-            self.state.usage.add(self.state.tenants, project, amounts)
+        """Count what was placed, and keep what it was asked with. StateUnknown if that fails: the engine has them, the
+        account has not."""
+        try:
+            uuids = decisions.uuids()
+            self.decided.append(_Decided(positions, requests, decisions, uuids))
+            for index, error in decisions.errors.items():
+                self.errors[positions[index]] = checked_outcome(error)
+            sizes = decisions.sizes()
+            if (decisions.rows < 0).any():
+                placed = (decisions.rows >= 0).tolist()
+                asked, requests = list(compress(asked, placed)), list(compress(requests, placed))
+                uuids, sizes = list(compress(uuids, placed)), list(compress(sizes, placed))
+            specs, projects = list(map(id, map(_SPEC, requests))), list(map(_PROJECT, requests))
+            instances = list(map(len, map(_UUIDS, requests)))  # 0 for one whose uuid the engine has made
+            self._keep(asked, specs, uuids, requests if max(instances, default=0) > 1 else None)
+            used: dict[str, dict[str, int]] = {}
+            for (project, size, each), count in Counter(zip(projects, sizes, instances, strict=True)).items():
+                amounts = used.setdefault(project, {INSTANCES: 0})
+                amounts[INSTANCES] += (each or 1) * count
+                for name, amount in decisions.amounts_of(size).items():
+                    amounts[name] = amounts.get(name, 0) + amount * count
+            for project, amounts in used.items():
+                self.state.usage.add(self.state.tenants, project, amounts)
+        except Exception as error:
+            raise StateUnknown("guests were placed and not counted") from error
 
     def _keep(
         self, asked: Sequence[Asked], specs: Sequence[int], uuids: list[str], several: Sequence[Request] | None

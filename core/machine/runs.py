@@ -8,7 +8,7 @@ from ...placement.decide.in_steps import is_long
 from ..engine_commands import Place
 from ..tenancy import rights
 from ..tenancy.tenants import LOCAL, is_internal
-from .orders import AnyCommand, Order
+from .orders import Order
 from .state import ServiceState
 
 
@@ -16,11 +16,6 @@ def _is_alone(state: ServiceState, order: Order) -> bool:
     """True if whether a placement is allowed depends on what those before it have done."""
     assert isinstance(order.command, Place)
     return not is_internal(order.user) and rights.depends_on_guests(order.command.request, state)
-
-
-def is_short(command: AnyCommand) -> bool:
-    """True for a placement that takes one step."""
-    return type(command) is Place and not (len(command.request.instance_uuids) > 1 and is_long(command.request))
 
 
 def end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> int:
@@ -35,6 +30,6 @@ def end_of_run(state: ServiceState, commands: Sequence[Order], first: int) -> in
         if len(command.request.instance_uuids) > 1 and is_long(command.request):
             break
         if order.user != LOCAL and order.rules and _is_alone(state, order):
-            break
+            return max(last, first + 1)
         last += 1
     return last
