@@ -68,7 +68,8 @@ def begin_resize(state: ServiceState, life: GuestLife, command: ResizeGuest, now
     spec, size = _with_flavor(state, life, command)
     targets = (command.target,) if command.target is not None else (life.node, None) if moving else (life.node,)
     for target in targets:
-        asked = Asked(spec=msgspec.Raw(spec), project_id=life.project_id)
+        again = as_kept(spec) if state.rules >= KEEPING_AS_NOVA else msgspec.Raw(spec)
+        asked = Asked(spec=again, project_id=life.project_id)
         if target is None:
             asked = _within(state, life, spec)
         move = BeginMove(uuid=life.uuid, kind="resize", request=asked, target=target)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...placement.decide.engine import Engine
 from ...placement.filters.resource_pools import POOLS_HINT
+from ...placement.fleet.elsewhere import follow_standing
 from ...placement.fleet.fleet import Fleet
 from ...placement.persist import file as fleet_file
 from ...placement.storage.engine import VolumeEngine
@@ -271,7 +272,8 @@ class ServiceState:
         fleet, pools = self.fleet, self.fleet.pools
         fleet._inventories.figures_follow, fleet._services.versions_stay = rules > 0, rules >= KEEPING_VERSIONS
         fleet._services.disabled_is_down = rules < EVACUATING_THE_DEAD
-        fleet._consumers.counts_standing = rules >= COUNTING_STANDING
+        if fleet._consumers.counts_standing != (rules >= COUNTING_STANDING):
+            follow_standing(fleet._consumers, counts=rules >= COUNTING_STANDING)
         pools.keeps_absent = pools.charges_growth = fleet._consumers.counts_once = rules >= COUNTING_ONCE
         if rules > self.rules:
             if not self.policy and not self.rules:

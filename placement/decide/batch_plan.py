@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...ext.gather import SpecTable, gather
 from ...ext.tables import make_many
+from ..fleet.elsewhere import doubled_rows
 from ..fleet.fleet import Fleet, uuid_words
 from ..request.checks import check_request
 from ..request.host_selection import names_hosts, names_targets
@@ -136,7 +137,7 @@ class Plan:
         projects, users = fleet._projects.ids, fleet._users.ids
         plain = not self.context.compiled.custom and not fleet._shared_service_hosts
         shared, specs = self.shapes, self.shapes.specs if plain else _no_specs(self.shapes)
-        groups = {} if fleet._consumers.also_on else fleet._groups
+        groups = {} if fleet._consumers.also_on or doubled_rows(fleet._consumers) else fleet._groups
         columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
             position = gather(self.batch, position, Request, specs, projects, users, groups, *columns)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ext.draws import word
 from ...ext.tables import format_many, format_uuid, make_many
+from ..fleet.elsewhere import doubled_rows
 from ..fleet.fleet import Fleet
 from ..fleet.group_members import hosts_of
 from ..policy.policy import Policy
@@ -150,8 +151,10 @@ class DecisionContext:
                 signature.refresh()  # a rule may raise for a host that changed, which the scan reports
             if not signature.ranks:
                 return None
-        if group is not None and (self._fleet._shared_service_hosts or self._fleet._consumers.also_on):
-            return None
+        if group is not None:
+            consumers = self._fleet._consumers
+            if self._fleet._shared_service_hosts or consumers.also_on or doubled_rows(consumers):
+                return None
         if request.alternates and len(self._fleet.cells()) > 1:
             return None
         return signature

@@ -23,6 +23,7 @@ from ..types.host_classes import Interned
 from ..types.moves import PendingMove
 from ..types.validation import uuid_words
 from .change_log import ChangeLog, rows_array
+from .elsewhere import Elsewhere
 from .interned_pci import PciStates
 from .moves_under_way import MovesUnderWay
 from .providers import Providers
@@ -101,8 +102,7 @@ class Consumers:
         self.extras: dict[int, Extras] = {}
         self.image_properties: dict[int, Mapping[str, Any]] = {}
         self.notes: dict[int, Note] = {}
-        self.elsewhere: dict[int, set[int]] = {}
-        """By row: the consumers that are on another row and take of this one as well."""
+        self.elsewhere = Elsewhere(change_log)
         self.missing: dict[int, float] = {}
         """Consumers that the last report of their host left out, and when a report first did."""
         self.also_on: dict[int, dict[str, Mapping[str, Any]]] = {}
@@ -385,7 +385,7 @@ class Consumers:
         """Record what a consumer takes besides the plain amounts on its host. O(its providers)."""
         self.extras[consumer] = extras
         for other, _, _ in extras.elsewhere:
-            self.elsewhere.setdefault(other, set()).add(consumer)
+            self.elsewhere.add(other, consumer)
 
     def leave(self, consumer: int, states: tuple[int, int] | None) -> Entry:
         """Remove a consumer and return its resources; the row gets the first of the PCI ``states``. InvalidValue, with
@@ -398,7 +398,7 @@ class Consumers:
             self._take(row, extras, states, -1)
             del self.extras[consumer]
             for other in {other for other, _, _ in extras.elsewhere}:
-                self.elsewhere[other].discard(consumer)
+                self.elsewhere.drop(other, consumer)
         newer = listed_before(self._kernel, consumer)
         properties, note = self.image_properties.pop(consumer, None), self.notes.pop(consumer, None)
         missing = self.missing.pop(consumer, None)

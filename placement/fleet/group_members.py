@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...ext.constants import NOT_INSTANCE
 from ...ext.tables import format_uuid
+from .elsewhere import doubled_rows
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -22,14 +23,15 @@ def kept_members(fleet: Fleet, kept: int, own: Collection[str] = ()) -> dict[int
     several rows. O(rows of the group + rows with instances that stand on another row too)."""
     rows: dict[int, int] = fleet._kernel.group(kept)[2]
     also = fleet._consumers.also_on if fleet._consumers.counts_standing else {}
-    if not also and not fleet._shared_service_hosts:
+    doubled = doubled_rows(fleet._consumers)
+    if not also and not doubled and not fleet._shared_service_hosts:
         return rows
     members: dict[int, int] = {}
-    for row in (*rows, *_rows_with(fleet, kept, also, own)):
+    for row in (*rows, *_rows_with(fleet, kept, also, own), *doubled):
         if row in members:
             continue
         siblings = fleet._rows_of_service_host(fleet._service_host(row))
-        if also.keys().isdisjoint(siblings):
+        if also.keys().isdisjoint(siblings) and not any(sibling in doubled for sibling in siblings):
             count = sum(rows.get(sibling, 0) for sibling in siblings)
         else:
             count = len(set(uuids_of_kept(fleet, kept, siblings, own)))
@@ -40,12 +42,14 @@ def kept_members(fleet: Fleet, kept: int, own: Collection[str] = ()) -> dict[int
 
 def uuids_of_kept(fleet: Fleet, kept: int, rows: Iterable[int], own: Collection[str] = ()) -> Iterable[str]:
     """Members of a kept group that stand on ``rows``, some of them more than once. O(consumers on the rows)."""
+    standing, elsewhere = fleet._consumers.counts_standing, fleet._consumers.elsewhere
     for row in rows:
-        for consumer in fleet._kernel.consumers_on(row):
+        doubled = sorted(elsewhere.get(row, ())) if standing else ()
+        for consumer in (*fleet._kernel.consumers_on(row), *doubled):
             high, low, _, _, _, _, group, flags, _ = fleet._kernel.consumer(consumer)
             if group == kept and not flags & NOT_INSTANCE:
                 yield format_uuid(high, low)
-        for uuid in fleet._consumers.also_on.get(row, ()):
+        for uuid in fleet._consumers.also_on.get(row, ()) if standing else ():
             if uuid in own or _is_member(fleet, kept, uuid):
                 yield uuid
 

@@ -240,6 +240,7 @@ def check_consumers(fleet: FleetParts, table: Table) -> None:
         for row, _, _ in extras.elsewhere:
             elsewhere.setdefault(row, set()).add(consumer)
     assert {row: held for row, held in fleet._consumers.elsewhere.items() if held} == elsewhere
+    assert fleet._consumers.elsewhere.hosts() == {row for row in elsewhere if fleet.is_host[row]}
     fleet._registry.demand_sound()
     for key, shape in fleet._consumers.shapes.items():
         classes, amounts, *figures = fleet._kernel.shape(shape)

@@ -17,6 +17,7 @@ from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import RULES, Order, PlacementWrite
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy import commands as c
+from hostler.placement.api import commands as api
 from hostler.placement.api.commands import DeleteAllocations
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Service
@@ -215,3 +216,40 @@ def test_old_groups_counted_consumers_and_old_unshelvings_left_the_host(rules: i
     )
     assert second.placed == (members < 2)
     assert unshelved.placed == home
+
+
+def test_a_snapshot_between_revisions_changes_no_answer(tmp_path: Path) -> None:
+    """An instance holds allocations on two hosts, which counts from revision 10 on; what weighers found of its hosts
+    is known from before."""
+    image, full = {"properties": {"os_distro": "x"}}, hosts(3)
+    policy: dict[str, Any] = {"weight_classes": ["ImagePropertiesWeigher"], "image_props_weight_multiplier": -1.0}
+    policy["enabled_filters"] = ["ComputeFilter", "SameHostFilter"]
+    near = {"scheduler_hints": {"same_host": [uuid_of(1)]}, "ignore_hosts": ["node-0"]}
+
+    def answers(*, snapshot: bool) -> list[Any]:
+        made = ServiceMachine()
+
+        def do(command: Any, rules: int) -> Any:
+            (answer,) = made.apply_batch([made.decode(made.encode(Order(NOW, LOCAL, command, rules)))])
+            return answer
+
+        do(p.AddHosts(hosts=full), 9)
+        do(p.SetPolicy(policy={"filter_scheduler": policy}), 9)
+        do(p.Place(request=asked(1, requested_destination={"host": "node-0"}, image=image)), 9)
+        fleet, amounts = made.state.fleet, {"VCPU": 1, "MEMORY_MB": 1_024}
+        taken = {fleet.uuid(fleet.row(name)): amounts for name in ("node-0", "node-1")}
+        held = api.ConsumerAllocations(allocations=taken, project_id="", user_id="")
+        do(PlacementWrite(command=api.SetAllocations(now=NOW, consumers={uuid_of(1): held})), 9)
+        do(p.Place(request=asked(2, image=image, requested_destination={"host": "node-0"})), 9)
+        do(p.Place(request=asked(5, image=image, vcpus=99)), 9)
+        refused = do(p.Place(request=asked(3, **near)), 9)
+        if snapshot:
+            (tmp_path / "fleet").mkdir()
+            made.save(tmp_path / "fleet")
+            made = ServiceMachine()
+            made.load(tmp_path / "fleet")
+        placed = [do(p.Place(request=asked(4, image=image)), 10), do(p.Place(request=asked(3, **near)), 10)]
+        assert (refused.placed, placed[1].host) == (False, "node-1")
+        return [each.host for each in placed]
+
+    assert answers(snapshot=False) == answers(snapshot=True)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core import lifecycle_commands as g
 from hostler.core.machine import queries as q
 from hostler.core.machine.group_queries import ServerGroups
 from hostler.core.machine.instance_queries import Instances
@@ -204,6 +205,38 @@ def test_hosts_that_were_named_bound_the_moves_of_old_journals() -> None:
     commands: list[Any] = [p.AddHosts(hosts=hosts(2)), place(1, ignore_hosts=["node-1"]), p.Move(uuid=GUEST)]
     answers = m.apply_batch([m.decode(m.encode(Order(NOW, LOCAL, command, 9))) for command in commands])
     assert [answer.placed for answer in answers[1:]] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"ignore_hosts": ["a-1"]},
+        {"force_hosts": ["a-0"]},
+        {"availability_zone": "nova:a-0"},
+        {"requested_destination": {"host": "a-0"}},
+    ],
+    ids=lambda named: next(iter(named)),
+)
+@pytest.mark.parametrize("target", ["a-1", None])
+def test_hosts_that_were_named_for_a_guest_do_not_bind_its_resizes(named: dict[str, Any], target: str | None) -> None:
+    """Nor those to a node by name, nor on its own node of a back end that moves no guests any more."""
+    m = ServiceMachine()
+
+    def report(*can: str) -> g.ReportBackend:
+        nodes = tuple(g.NodeReport(f"a-{number}", 8, 16_384, 100) for number in range(2))
+        return g.ReportBackend(name="a", at=NOW, nodes=nodes, can=can)
+
+    do(m, report("move", "resize"))
+    assert do(m, g.CreateGuest(request=asked(1, **({"requested_destination": {"host": "a-0"}} | named)))).host == "a-0"
+    do(m, g.BeginBuild(uuid=GUEST, claim=1))
+    do(m, g.ConfirmGuest(uuid=GUEST, claim=1, power="on"))
+    do(m, g.MoveGuest(uuid=GUEST, target="a-1"))
+    claim = m.state.lives.guests[GUEST].move.claim  # type: ignore[union-attr]  # it has just begun
+    do(m, g.BeginMigration(uuid=GUEST, claim=claim))
+    do(m, g.EndMigration(uuid=GUEST, claim=claim, moved=True, power="on"))
+    if target is None:
+        do(m, report("resize"))
+    assert do(m, g.ResizeGuest(uuid=GUEST, request=asked(vcpus=2), target=target)).host == "a-1"
 
 
 def test_a_spec_that_names_no_host_is_kept_as_it_is() -> None:
