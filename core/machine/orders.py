@@ -109,7 +109,8 @@ chosen backend.
 10: members of a server group count once on each service host that they stand on, both ends of a move among them. An
 instance that holds allocations on two hosts, as an evacuation leaves it, stands on both. A guest may be unshelved to
 the host that it was on. Of what a guest was asked with, hosts that were named do not bind its moves. A claim that the
-report of a renamed host lets expire is given back in the usage, too.
+report of a renamed host lets expire is given back in the usage, too. Whatever the revision, a weigher of Cinder's whose
+``weight_multiplier()`` is not finite fails the request.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

@@ -16,6 +16,7 @@ from ..request.checks import check_spec
 from ..request.host_selection import names_hosts, names_targets
 from ..request.placement_requirements import has_one_target, placement_requirements
 from ..request.preparation import Preparation
+from ..types.guarded import unguarded
 from ..types.request import Request, RequestSpec
 from ..types.slowly_freed import SlowlyFreed
 from ..weighers import BUILTIN_WEIGHERS
@@ -327,5 +328,6 @@ def _named(spec: RequestSpec, hint: str) -> bool:
 
 def _spec_only(kind: type[Filter | Weigher]) -> bool:
     """``spec_only`` as the class says that has the key, or one derived from it."""
+    kind = unguarded(kind)
     said = next(each for each in kind.__mro__ if {"key", "spec_only"} & vars(each).keys())
     return "spec_only" in vars(said) and kind.spec_only

@@ -166,7 +166,7 @@ RULES = [OwnPasses, OwnKey, OwnApplies, OwnInit, OwnRaw, NovaInit, NovaPasses, N
 POOL_RULES = [PoolPasses, PoolRaw, PoolMultiplier, CinderInit, CinderMultiplier, CinderNan]
 
 
-@pytest.mark.parametrize("rule", [OwnInit, NovaInit, NovaWeigherInit, CinderInit, PoolMultiplier])
+@pytest.mark.parametrize("rule", [OwnInit, NovaInit, NovaWeigherInit, CinderInit])
 def test_a_rule_that_cannot_be_made_is_named_by_the_policy(rule: type[Any]) -> None:
     with pytest.raises(RuleFailed, match=rule.__name__):
         (VolumePolicy if rule in POOL_RULES else Policy).from_mapping(table(rule))
@@ -183,7 +183,7 @@ def test_a_rule_of_hosts_that_raises_is_named_by_every_question(rule: type[Any])
     assert rule.__name__ in str(made.place_many([REQUEST], strict=False).errors[0])
 
 
-@pytest.mark.parametrize("rule", [PoolPasses, PoolRaw, CinderMultiplier, CinderNan])
+@pytest.mark.parametrize("rule", [PoolPasses, PoolRaw, PoolMultiplier, CinderMultiplier, CinderNan])
 def test_a_rule_of_pools_that_raises_is_named_by_every_question(rule: type[Any]) -> None:
     (options,) = table(rule).values()
     made = engine(*(report(f"h{number}@b", pool("a", free=500)) for number in range(2)), **options)

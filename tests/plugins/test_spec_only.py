@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from hostler import Engine, Filter, Flavor, Fleet, Host, Policy, Request, RequestSpec, add_hosts
+from hostler.placement.types.guarded import unguarded
 from hostler.placement.types.host import HostState
 
 UUID = "6e7f0000-0000-4000-8000-{:012x}"
@@ -78,5 +79,5 @@ def test_a_batch_is_decided_as_one_by_one(rule: type[Filter]) -> None:
 
 def test_only_a_rule_that_says_so_itself_is_taken_to_read_the_spec_alone() -> None:
     assert engine(Thick)._context.compiled.custom == []
-    assert [type(rule) for rule in engine(Careful)._context.compiled.custom] == [Careful]
-    assert [type(rule) for rule in engine(Owned)._context.compiled.custom] == [Owned]
+    assert [unguarded(type(rule)) for rule in engine(Careful)._context.compiled.custom] == [Careful]
+    assert [unguarded(type(rule)) for rule in engine(Owned)._context.compiled.custom] == [Owned]
