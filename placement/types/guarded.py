@@ -45,7 +45,7 @@ _READ: Final[Mapping[str, Read]] = {
 def made(kind: type[Rule], options: object, field: str, passing: Passing = _NOTHING) -> Rule:
     """A rule of a policy's option ``field``. RuleFailed if its class cannot be instantiated, as from then on for
     whatever Hostler reads of it and does not define itself; ``passing``: exceptions of methods that are let through,
-    as they have a meaning. BaseExceptions that are no Exceptions are nobody's failure, and pass. O(members)."""
+    as they have a meaning. A BaseException that is no Exception passes. O(members)."""
     try:
         rule = kind(options)  # type: ignore[call-arg]  # a rule takes the policy's options
     except (HostlerError, MemoryError):
@@ -64,7 +64,8 @@ def failed(rule: str, what: str, error: Exception) -> RuleFailed:
 
 def unguarded(kind: type[Rule]) -> type[Rule]:
     """The class that a rule's class guards, or itself. O(1)."""
-    return vars(kind).get("_guards", kind)
+    found: type[Rule] = vars(kind).get("_guards", kind)
+    return found
 
 
 def _said(error: Exception) -> str:
@@ -95,7 +96,8 @@ def _contract(kind: type[Any]) -> dict[str, Any]:
 
 def _reduced(rule: Any, protocol: Any) -> Any:
     """The rule as its own class is copied and pickled, and guarded again."""
-    guard, kind = type(rule), unguarded(type(rule))
+    guard: Any = type(rule)
+    kind: Any = unguarded(guard)
     said = kind.__reduce_ex__(rule, protocol)
     if isinstance(said, str):
         return said

@@ -224,7 +224,7 @@ def test_a_snapshot_between_revisions_changes_no_answer(tmp_path: Path) -> None:
     image, full = {"properties": {"os_distro": "x"}}, hosts(3)
     policy: dict[str, Any] = {"weight_classes": ["ImagePropertiesWeigher"], "image_props_weight_multiplier": -1.0}
     policy["enabled_filters"] = ["ComputeFilter", "SameHostFilter"]
-    near = {"scheduler_hints": {"same_host": [uuid_of(1)]}, "ignore_hosts": ["node-0"]}
+    near: dict[str, Any] = {"scheduler_hints": {"same_host": [uuid_of(1)]}, "ignore_hosts": ["node-0"]}
 
     def answers(*, snapshot: bool) -> list[Any]:
         made = ServiceMachine()

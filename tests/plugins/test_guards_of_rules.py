@@ -46,7 +46,7 @@ class Fine(Filter):
 
 class Static(Fine):
     @staticmethod
-    def host_passes(host: Any, request: Any) -> bool:  # type: ignore[override]  # called as the base's
+    def host_passes(host: Any, request: Any) -> bool:
         raise NoDatabase
 
 
@@ -60,7 +60,7 @@ class Partly(Fine):
     def _passes(self, number: int, host: Any, request: Any) -> bool:
         raise NoDatabase
 
-    host_passes = functools.partialmethod(_passes, 1)  # type: ignore[assignment]  # called as the base's
+    host_passes = functools.partialmethod(_passes, 1)
 
 
 class _Called:
@@ -69,13 +69,13 @@ class _Called:
 
 
 class ByObject(Fine):
-    host_passes = _Called()  # type: ignore[assignment]  # called as the base's
+    host_passes = _Called()
 
 
 class OfItself(Fine):
     def __init__(self, options: Any) -> None:
         super().__init__(options)
-        self.host_passes = _Called()  # type: ignore[assignment]  # called as the class's
+        self.host_passes = _Called()  # type: ignore[method-assign]  # called as the class's
 
 
 class _Unsure:
@@ -97,7 +97,7 @@ class NoHash(Fine):
 
 
 class Generates(Fine):
-    def fields(self, request: Request) -> Iterator[str]:
+    def fields(self, request: Request) -> Iterator[str]:  # type: ignore[override]  # read as the base's
         yield "host"
         raise NoDatabase
 
