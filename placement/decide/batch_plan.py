@@ -137,7 +137,9 @@ class Plan:
         projects, users = fleet._projects.ids, fleet._users.ids
         plain = not self.context.compiled.custom and not fleet._shared_service_hosts
         shared, specs = self.shapes, self.shapes.specs if plain else _no_specs(self.shapes)
-        groups = {} if fleet._consumers.also_on or doubled_rows(fleet._consumers) else fleet._groups
+        consumers = fleet._consumers
+        twice = consumers.also_on or (consumers.elsewhere and doubled_rows(consumers))
+        groups = {} if twice else fleet._groups
         columns = (self.which, self.uuids, self.projects, self.users, self.groups, self.times)
         while True:
             position = gather(self.batch, position, Request, specs, projects, users, groups, *columns)

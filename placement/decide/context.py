@@ -153,7 +153,9 @@ class DecisionContext:
                 return None
         if group is not None:
             consumers = self._fleet._consumers
-            if self._fleet._shared_service_hosts or consumers.also_on or doubled_rows(consumers):
+            if self._fleet._shared_service_hosts or consumers.also_on:
+                return None
+            if consumers.elsewhere and doubled_rows(consumers):
                 return None
         if request.alternates and len(self._fleet.cells()) > 1:
             return None
