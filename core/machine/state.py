@@ -14,8 +14,8 @@ import numpy as np
 
 from ...placement.decide.engine import Engine
 from ...placement.filters.resource_pools import POOLS_HINT
-from ...placement.fleet.elsewhere import follow_standing
 from ...placement.fleet.fleet import Fleet
+from ...placement.fleet.group_members import follow_standing
 from ...placement.persist import file as fleet_file
 from ...placement.storage.engine import VolumeEngine
 from ...placement.storage.pools.request import VolumeSpec

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ...ext.gather import SpecTable, gather
 from ...ext.tables import make_many
-from ..fleet.elsewhere import doubled_rows
 from ..fleet.fleet import Fleet, uuid_words
+from ..fleet.group_members import doubled_rows
 from ..request.checks import check_request
 from ..request.host_selection import names_hosts, names_targets
 from ..types.decision import Decision

@@ -14,9 +14,8 @@ import numpy as np
 
 from ...ext.draws import word
 from ...ext.tables import format_many, format_uuid, make_many
-from ..fleet.elsewhere import doubled_rows
 from ..fleet.fleet import Fleet
-from ..fleet.group_members import hosts_of
+from ..fleet.group_members import doubled_rows, hosts_of
 from ..policy.policy import Policy
 from ..request.checks import check_request, check_uuids
 from ..request.host_selection import names_hosts, skips_filters

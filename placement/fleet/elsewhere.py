@@ -4,14 +4,10 @@ evacuation has given a second host stands on both. It knows no consumers but by 
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .change_log import ChangeLog, rows_array
-
-if TYPE_CHECKING:
-    from .consumers import Consumers
+from .change_log import ChangeLog
 
 
 class Elsewhere(dict[int, set[int]]):
@@ -49,19 +45,4 @@ class Elsewhere(dict[int, set[int]]):
         return self._hosts
 
 
-def doubled_rows(consumers: Consumers) -> Set[int]:
-    """Rows of hosts that consumers of other rows take of; none where these do not stand there. As ``hosts``."""
-    return consumers.elsewhere.hosts() if consumers.counts_standing else frozenset()
-
-
-def follow_standing(consumers: Consumers, *, counts: bool) -> None:
-    """Change ``counts_standing``: all that was found with the other value is found again. O(rows that instances stand
-    on beside their own)."""
-    consumers.counts_standing = counts
-    rows = sorted({*consumers.also_on, *(row for row, held in consumers.elsewhere.items() if held)})
-    if rows:
-        consumers._change_log.changed(rows_array(*rows))
-        consumers._change_log.static_epoch += 1
-
-
-__all__ = ["Elsewhere", "doubled_rows", "follow_standing"]
+__all__ = ["Elsewhere"]

@@ -6,14 +6,15 @@ migrations of these are, and instances stand where their consumers are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import TYPE_CHECKING
 
 from ...ext.constants import NOT_INSTANCE
 from ...ext.tables import format_uuid
-from .elsewhere import doubled_rows
+from .change_log import rows_array
 
 if TYPE_CHECKING:
+    from .consumers import Consumers
     from .fleet import Fleet
 
 
@@ -38,6 +39,21 @@ def kept_members(fleet: Fleet, kept: int, own: Collection[str] = ()) -> dict[int
         if count:
             members.update(dict.fromkeys(siblings, count))
     return members
+
+
+def doubled_rows(consumers: Consumers) -> Set[int]:
+    """Rows of hosts that consumers of other rows take of; none where these do not stand there. As ``hosts``."""
+    return consumers.elsewhere.hosts() if consumers.counts_standing else frozenset()
+
+
+def follow_standing(consumers: Consumers, *, counts: bool) -> None:
+    """Change ``counts_standing``: all that was found with the other value is found again. O(rows that instances stand
+    on beside their own)."""
+    consumers.counts_standing = counts
+    rows = sorted({*consumers.also_on, *(row for row, held in consumers.elsewhere.items() if held)})
+    if rows:
+        consumers._change_log.changed(rows_array(*rows))
+        consumers._change_log.static_epoch += 1
 
 
 def uuids_of_kept(fleet: Fleet, kept: int, rows: Iterable[int], own: Collection[str] = ()) -> Iterable[str]:
@@ -101,4 +117,4 @@ def _is_member(fleet: Fleet, kept: int, uuid: str) -> bool:
     return consumer >= 0 and bool(fleet._kernel.consumer(consumer)[6] == kept)
 
 
-__all__ = ["hosts_of", "kept_members", "named_members", "uuids_of_kept"]
+__all__ = ["doubled_rows", "follow_standing", "hosts_of", "kept_members", "named_members", "uuids_of_kept"]

@@ -15,8 +15,7 @@ from hostler.core.machine.orders import PlacementWrite, SelectDestinations
 from hostler.core.machine.report_columns import columns_of
 from hostler.placement.api import commands as api
 from hostler.placement.fleet.consumers import Extras
-from hostler.placement.fleet.elsewhere import doubled_rows
-from hostler.placement.fleet.group_members import kept_members, uuids_of_kept
+from hostler.placement.fleet.group_members import doubled_rows, kept_members, uuids_of_kept
 from hostler.placement.policy.policy import Policy
 from hostler.placement.types.host import Host
 from hostler.placement.types.host_report import HostReport
