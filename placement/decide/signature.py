@@ -167,6 +167,10 @@ class Signature:
                 return
         self._hold()
 
+    def dropped(self) -> None:
+        """Nobody counts the bytes of its ranking any more."""
+        self._on_held = None
+
     @property
     def _shuffles(self) -> bool:
         return self.policy.options.filter_scheduler.shuffle_best_same_weighed_hosts

@@ -249,7 +249,7 @@ class Compiled:
             for owner in owners:
                 owner.judge_new_classes()
                 if self.by_content.setdefault(owner.content, owner) is not owner:
-                    self._bytes -= owner.own_bytes
+                    self._drop(owner)
 
     def _compile(self, request: Request, *, candidates_given: bool, shareable: bool) -> Signature:
         check_spec(request.spec)
@@ -265,7 +265,7 @@ class Compiled:
         content = signature.content
         owner = self.by_content.pop(content, None)
         if owner is not None and owner.stale:
-            self._bytes -= owner.own_bytes
+            self._drop(owner)
             owner = None
         signature.share(owner, self.index, self._make_room)
         if owner is None:
@@ -287,7 +287,7 @@ class Compiled:
         for content, owner in sorted(self.by_content.items(), key=lambda item: item[1].last_used):
             if self._bytes <= _KEPT * most and len(self.by_content) < _KEPT * SIGNATURES:
                 break
-            self._bytes -= owner.own_bytes
+            self._drop(owner)
             gone[id(owner)] = owner
             del self.by_content[content]
         left: list[_Known] = []
@@ -298,8 +298,16 @@ class Compiled:
                 left.append(known)
         self._freed.add(left, list(gone.values()))
 
+    def _drop(self, owner: Signature) -> None:
+        """Count the bytes of a ranking no more, nor those by which it grows where it is still asked: shapes of the
+        batch that is being placed may lead to it. O(1)."""
+        self._bytes -= owner.own_bytes
+        owner.dropped()
+
     def forget(self) -> None:
         """Drop everything compiled."""
+        for owner in self.by_content.values():
+            self._drop(owner)
         self.filter_results.clear()
         self.by_content.clear()
         self._clear_specs()
