@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -20,7 +21,7 @@ from .batch_decisions import Decisions
 from .batch_plan import ALONE, Answers, Plan
 from .context import DecisionContext
 from .nested_batch import decide_nested
-from .nested_run import NestedRun, ask_for_nested, keep_taken, plain_parts
+from .nested_run import Kinds, NestedRun, ask_for_nested, keep_taken, plain_parts
 from .run import Run
 from .shape_table import NESTED
 
@@ -42,20 +43,20 @@ def place_batch(
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
-    if built_at:
-        _check_built(batch, built_at)
+    built = _positions(batch, built_at)
     fleet = context.fleet
     fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
     plan = Plan(context, fleet, batch, place, strict=strict)
     start, now, sequence = fleet._history.hold(), fleet._services.now, fleet._heads.sequence
     try:
-        position = 0
-        for begins, ends in itertools.pairwise((0, *built_at, len(batch))):
+        position = done = 0
+        for begins, ends in itertools.pairwise((0, *built, len(batch))):
+            if begins > done:
+                _build(plan, decisions, done, begins)
+                done = begins
             while position < ends:
                 position = _place_span(plan, decisions, position, min(plan.span_from(position), ends))
-            if ends < len(batch):
-                _build(plan, decisions, begins, ends)
     except BaseException:
         fleet._history.go(start)
         fleet._rewind(now)
@@ -65,11 +66,19 @@ def place_batch(
     return decisions
 
 
-def _check_built(batch: list[Request], built_at: Sequence[int]) -> None:
-    if any(a > b for a, b in itertools.pairwise((0, *built_at, len(batch)))):
-        raise InvalidValue("built_at must be positions of requests, ascending", field="built_at")
-    if not all(request.instance_uuids for request in batch[: built_at[-1]]):
+def _positions(batch: list[Request], built_at: Sequence[int]) -> list[int]:
+    """``built_at`` as numbers. InvalidValue. O(requests)."""
+    try:
+        found = [-1 if isinstance(each, bool) else operator.index(each) for each in built_at]
+    except TypeError:
+        found = [-1]
+    if any(a > b for a, b in itertools.pairwise((0, *found, len(batch)))):
+        problem = f"built_at must be positions of requests, ascending, got {shown(built_at)}"
+        raise InvalidValue(problem, field="built_at")
+    # What is no request has the same answer as without positions.
+    if not all(each.instance_uuids for each in batch[: max(found, default=0)] if isinstance(each, Request)):
         raise InvalidValue("requests that are built must bring the uuids of their instances", field="instance_uuids")
+    return found
 
 
 def _build(plan: Plan, decisions: Decisions, first: int, last: int) -> None:
@@ -191,8 +200,7 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[in
     mixed = int(plan.which[first:last].max()) >= NESTED
     answers = (ask_for_nested if mixed else _ask_kernel)(plan, sequence, first, last)
     done = len(answers.rows)
-    kinds = keep_taken(plan, answers) if mixed else {}
-    fleet._placed(answers.consumers[answers.rows >= 0].tolist() if fleet._history.recording else ())
+    kinds = _keep(plan, answers, mixed=mixed)
     requests = plan.batch[first : first + done]
     if context.reads_instance_images:
         for request, consumer in zip(requests, answers.consumers.tolist(), strict=True):
@@ -221,6 +229,19 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[in
         number = int(plan.which[first + done]) - NESTED
         shapes.nested_shapes.drop(number, shapes.nested[number])
     return first + done, answers.decided
+
+
+def _keep(plan: Plan, answers: Answers, *, mixed: bool) -> Kinds:
+    """Note what the kernel has claimed. An interrupt leaves it noted in full: only so can it be undone. O(requests)."""
+    fleet = plan.fleet
+    try:
+        return keep_taken(plan, answers) if mixed else {}
+    except BaseException:
+        if mixed:
+            keep_taken(plan, answers)
+        raise
+    finally:
+        fleet._placed(answers.consumers[answers.rows >= 0].tolist() if fleet._history.recording else ())
 
 
 def _ask_kernel(plan: Plan, sequence: int, first: int, last: int) -> Answers:

@@ -128,8 +128,9 @@ class Engine:
         have the error as their outcome where the call is not ``strict``. O(requests) beside what ``place`` costs.
 
         ``built_at``: positions, ascending, before which the guests of all requests before them have been built
-        (``spawned``), as where the requests of several points of time are placed at once; the requests bring the uuids
-        of their instances then, InvalidValue else.
+        (``spawned``), the number of requests for all of them, as where the requests of several points of time are
+        placed at once. InvalidValue for what are no such positions, and where one of these requests does not bring the
+        uuids of its instances.
         """
         return place_batch(self._context, requests, self.place, strict=strict, built_at=built_at)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hostler.placement.decide.engine import Engine
@@ -61,8 +62,22 @@ def test_parts_of_a_call_are_placed_as_calls_after_which_all_have_been_built(see
     together.fleet.check()
 
 
-@pytest.mark.parametrize("built_at", [[2, 1], [-1], [4]])
-def test_positions_that_are_none_are_refused(built_at: list[int]) -> None:
+NO_POSITIONS: list[Any] = [
+    *([2, 1], [-1], [4], [1.0], [1.5], ["a"], "12", [True], [None], [[1]], 2, None, np.bool_(True), [np.True_]),
+    *(
+        np.array([1.0]),
+        np.array([True]),
+        np.array([[1, 2]]),
+        np.array([[1]]),
+        np.array(1),
+        np.array(["1"]),
+        [np.array([1])],
+    ),
+]
+
+
+@pytest.mark.parametrize("built_at", NO_POSITIONS, ids=repr)
+def test_positions_that_are_none_are_refused(built_at: Any) -> None:
     trial = engine()
     with pytest.raises(InvalidValue, match="built_at"):
         trial.place_many([request(random.Random(1), number) for number in range(3)], built_at=built_at)
@@ -86,3 +101,26 @@ def test_a_guest_whose_uuid_was_taken_before_stays_as_it_is() -> None:
     assert list(found.errors) == [0]
     building = trial.fleet.column("num_io_ops").sum()
     assert building == 2
+
+
+@pytest.mark.parametrize("built_at", [[3], (3,), np.array([3]), [np.uint8(3)], [0, 3, 3]], ids=repr)
+def test_all_may_have_been_built(built_at: Any) -> None:
+    spec, trial = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=1_000)), engine()
+    requests = [Request(spec=spec, instance_uuids=(guest_uuid(number),)) for number in range(3)]
+    assert trial.place_many(requests, built_at=built_at).placed == 3
+    assert trial.fleet.column("num_io_ops").sum() == 0
+    trial.fleet.check()
+
+
+@pytest.mark.parametrize("built_at", [[], np.array([], np.int64), [1, 2], [2]], ids=repr)
+def test_what_is_no_request_is_answered_as_without_positions(built_at: Any) -> None:
+    spec, trial = RequestSpec(flavor=Flavor(name="f", vcpus=1, memory_mb=1_000)), engine()
+    asked: list[Any] = [Request(spec=spec, instance_uuids=(guest_uuid(1),)), 7]
+    with pytest.raises(InvalidValue) as plain:
+        trial.place_many(asked)
+    with pytest.raises(InvalidValue) as found:
+        trial.place_many(asked, built_at=built_at)
+    assert str(found.value) == str(plain.value)
+    decisions = trial.place_many(asked, strict=False, built_at=built_at)
+    assert (decisions.placed, list(decisions.errors)) == (1, [1])
+    assert trial.fleet.column("num_io_ops").sum() == (0 if len(built_at) else 1)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler import Decision, DuplicateName, Engine, Request
+from hostler.placement.fleet.consumers import Consumers, Extras
 from hostler.placement.weighers.gpu import GPU_WEIGHERS
+from tests.engine.dump import dump
 
 from .test_batch import nodes, used_by_class, wishes
 from .values import engine, spec
@@ -87,3 +89,30 @@ def test_what_many_took_is_given_back_on_the_way_to_an_earlier_version() -> None
     version = trial.what_if()
     assert version.place_many([Request(spec=wanted)] * 5).placed == 4
     assert used_by_class(trial) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("weigher", ["RAMWeigher", "GpuClusteringWeigher"])
+def test_an_interrupted_call_leaves_the_fleet_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, weigher: str, error: type[BaseException]
+) -> None:
+    """It comes while what guests take of their GPUs is noted."""
+    trial = engine([(32, 4, "T4")] * 4, weigher)
+    trial.place(Request(spec=spec(1, 0, 0)))
+    before = dump(trial)
+    keep, calls = Consumers.keep_extras, 0
+
+    def interrupted(consumers: Consumers, consumer: int, extras: Extras) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise error
+        keep(consumers, consumer, extras)
+
+    monkeypatch.setattr(Consumers, "keep_extras", interrupted)
+    with pytest.raises(error):
+        trial.place_many([Request(spec=spec(1, 300, 1)) for _ in range(5)])
+    assert calls > 3
+    trial.fleet.check()
+    assert dump(trial) == before
+    assert trial.place_many([Request(spec=spec(1, 300, 1)) for _ in range(5)]).placed == 5
