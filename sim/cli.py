@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 from ..placement.types.counting import counted
 from ..placement.types.errors import InvalidValue
 from .experiments import Flag, Seed, print_json
-from .inputs import ONE_KIND, POLICY, Buying, Confidence, Inputs, NotNegative
+from .inputs import ONE_KIND, Buying, Confidence, Inputs, NotNegative
 from .progress import INTERRUPTED, Reached, Stop, progress
 from .questions import planning
 from .questions.orders import Ordering, check_ordering
@@ -318,12 +318,12 @@ def sweep(
     resume
         A file that outcomes are kept in: what it has already is not played again.
     """
-    if policies and inputs.policy != POLICY:
-        raise InvalidValue("--policies names the policies that are compared, --policy none besides", field="policy")
+    if policies and inputs.policy is not None:
+        raise InvalidValue("--policy says nothing beside --policies", field="policy")
     task = inputs.task()
     tasks = planning.grid(
         task,
-        policies=_listed(policies) or [inputs.policy],
+        policies=_listed(policies) or [task.policy],
         cpu_ratios=[_number(each, "cpu_ratios", float) for each in _listed(cpu_ratios)],
         hosts=[_number(each, "sizes", int) for each in _listed(sizes)],
         seeds=range(seeds),
@@ -331,7 +331,7 @@ def sweep(
     )
     results, interrupted = _played(tasks, workers, cluster, resume)
     compared = planning.compare(tasks[: len(results)], results)
-    told = {"policy": policies or inputs.policy, "seeds": f"0 to {seeds - 1}"}
+    told = {"policy": policies or task.policy, "seeds": f"0 to {seeds - 1}"}
     made = _report(f"{len(compared)} ways side by side", inputs, task, results, **told)
     made.compared, made.interrupted = compared, interrupted
     _finish(
@@ -417,7 +417,7 @@ def _number(text: str, field: str, kind: Callable[[str], Any]) -> Any:
 
 def _report(title: str, inputs: Inputs, task: Task, results: Sequence[Outcome], **more: str) -> Report:
     source = task.source
-    given = {"trace": source.trace, "policy": inputs.policy, "hours that requests may wait": f"{inputs.wait:g}"}
+    given = {"trace": source.trace, "policy": task.policy, "hours that requests may wait": f"{inputs.wait:g}"}
     if source.made_hours:
         given |= {"hours made": f"{source.made_hours:g}", "growth per year": f"{source.growth_per_year:g}"}
         given |= {"times as many guests": f"{source.scale:g}"}

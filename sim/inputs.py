@@ -88,7 +88,7 @@ class Inputs:
         How many times as many guests. For made guests.
     policy
         A name that hostler simulate policies lists, a policy file (.toml), a weigher's name, or module:name of a
-        Policy or a class of weighers.
+        Policy or a class of weighers; nova if none is named.
     wait
         Hours that a request may wait for a host.
     until
@@ -122,7 +122,7 @@ class Inputs:
     growth: float = 0.0
     growth_error: NotNegative = 0.0
     scale: float = 1.0
-    policy: str = POLICY
+    policy: str | None = None
     wait: NotNegative = 0.0
     refuse_impossible: Flag = False
     until: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
@@ -203,7 +203,7 @@ class Inputs:
         return Task(
             plan=self.plan(zones),
             source=source,
-            policy=self.policy,
+            policy=POLICY if self.policy is None else self.policy,
             seed=seed,
             wait_hours=self.wait,
             until_hours=self.until,

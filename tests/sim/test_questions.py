@@ -35,8 +35,10 @@ def refused(capsys: Any, folder: Path, command: list[str], text: str = ZONED) ->
     [
         (["sweep", "--sizes", "1", "--hardware", "nope"], "hardware"),
         (["sweep", "--policies", "best-fit,nope"], "nope"),
-        (["compare", "--policy", "best-fit"], "--policies"),
-        (["sweep", "--policy", "best-fit", "--policies", "nova"], "--policies"),
+        (["compare", "--policy", "best-fit"], "--policy says nothing beside --policies"),
+        (["compare", "--policy", "nova"], "--policy says nothing beside --policies"),
+        (["sweep", "--policy", "best-fit", "--policies", "nova"], "--policy says nothing beside --policies"),
+        (["sweep", "--policy", "nova", "--policies", "best-fit"], "--policy says nothing beside --policies"),
         (["forecast", "--trace", "devops", "--until", "5"], "--days"),
         (["forecast", "--make-hours", "24"], "--days"),
         (["forecast", "--trace", "devops", "--hours", "5"], "hours"),
