@@ -41,3 +41,18 @@ def test_what_is_kept_by_row_is_bounded(monkeypatch: pytest.MonkeyPatch, weigher
     held = sum(cache.array.nbytes for cache in caches) + sum(each.nbytes for each in rankings if each.held)
     # Those of a few dozen shapes that were dropped lately are freed by and by.
     assert held <= 1.5 * most
+
+
+def test_forty_three_shapes_in_turn_keep_what_is_known_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as with a million hosts, where the bytes a row decide."""
+    monkeypatch.setattr(signature_cache, "ROWS_BYTES", 0)
+    trial = engine([(640, 2, "T4")] * 316, "GpuPackingWeigher")
+    requests, compiled = [Request(spec=spec(1, 100 + number, 1)) for number in range(43)], trial._context.compiled
+    for _ in range(2):
+        for each in requests:
+            trial.place(each)
+    owners = list(compiled.by_content.values())
+    for each in requests:
+        trial.place(each)
+    assert all(one is other for one, other in zip(compiled.by_content.values(), owners, strict=True))
+    assert compiled._bytes > 0.9 * signature_cache.ROWS_BYTES_PER_HOST * trial.fleet._store.capacity
