@@ -75,7 +75,7 @@ def _positions(batch: list[Request], built_at: Sequence[int]) -> list[int]:
     if any(a > b for a, b in itertools.pairwise((0, *found, len(batch)))):
         problem = f"built_at must be positions of requests, ascending, got {shown(built_at)}"
         raise InvalidValue(problem, field="built_at")
-    # What is no request has the same answer as without positions.
+    # Values that are not Requests are reported by Plan, as without positions.
     if not all(each.instance_uuids for each in batch[: max(found, default=0)] if isinstance(each, Request)):
         raise InvalidValue("requests that are built must bring the uuids of their instances", field="instance_uuids")
     return found

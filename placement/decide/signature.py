@@ -168,7 +168,7 @@ class Signature:
         self._hold()
 
     def dropped(self) -> None:
-        """Nobody counts the bytes of its ranking any more."""
+        """Report bytes of rankings that are made later to none: the cache has dropped this signature."""
         self._on_held = None
 
     @property

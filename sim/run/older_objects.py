@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 COLLECTED: Final = 8
-"""Every so manieth run of the process begins with a collection of all objects."""
+"""Number of runs of a process from one collection of all objects to the next."""
 _runs: Final = itertools.count(1)
 
 
