@@ -43,7 +43,7 @@ def place_batch(
     if not isinstance(requests, Iterable):
         raise InvalidValue(f"requests must be Requests in order, got {shown(requests)}", field="requests")
     batch = list(requests)
-    built = _positions(batch, built_at)
+    built = [] if isinstance(built_at, tuple) and not built_at else _positions(batch, built_at)
     fleet = context.fleet
     fleet._reclaim.if_due()
     decisions = Decisions(context, len(batch))
@@ -200,7 +200,12 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[in
     mixed = int(plan.which[first:last].max()) >= NESTED
     answers = (ask_for_nested if mixed else _ask_kernel)(plan, sequence, first, last)
     done = len(answers.rows)
-    kinds = _keep(plan, answers, mixed=mixed)
+    kinds: Kinds = {}
+    try:
+        if mixed:
+            kinds = _keep(plan, answers)
+    finally:
+        fleet._placed(answers.consumers[answers.rows >= 0].tolist() if fleet._history.recording else ())
     requests = plan.batch[first : first + done]
     if context.reads_instance_images:
         for request, consumer in zip(requests, answers.consumers.tolist(), strict=True):
@@ -231,17 +236,14 @@ def _decide(plan: Plan, decisions: Decisions, first: int, last: int) -> tuple[in
     return first + done, answers.decided
 
 
-def _keep(plan: Plan, answers: Answers, *, mixed: bool) -> Kinds:
-    """Note what the kernel has claimed. An interrupt leaves it noted in full: only so can it be undone. O(requests)."""
-    fleet = plan.fleet
+def _keep(plan: Plan, answers: Answers) -> Kinds:
+    """Note what the kernel has claimed elsewhere than on hosts. An interrupt leaves it noted in full: only so can it be
+    undone. O(requests)."""
     try:
-        return keep_taken(plan, answers) if mixed else {}
+        return keep_taken(plan, answers)
     except BaseException:
-        if mixed:
-            keep_taken(plan, answers)
+        keep_taken(plan, answers)
         raise
-    finally:
-        fleet._placed(answers.consumers[answers.rows >= 0].tolist() if fleet._history.recording else ())
 
 
 def _ask_kernel(plan: Plan, sequence: int, first: int, last: int) -> Answers:
