@@ -29,9 +29,9 @@ from .signature import Signature
 SIGNATURES: Final = 4096
 """Compiled signatures kept at most; the least recently used go first."""
 ROWS_BYTES: Final = 256 << 20
-ROWS_BYTES_PER_HOST: Final = 928
+ROWS_BYTES_PER_HOST: Final = 192
 """Bytes that what rules say row by row, and rankings which cannot search the index (of such rules, formulas), may hold
-together: the greater of the two, at a million hosts 43 shapes with GPUs of 21 bytes a host each. The least recently
+together: the greater of the two, at a million hosts 12 shapes with GPUs of 21 bytes a host each. The least recently
 used go first."""
 HELD_BYTES_PER_HOST: Final = 192
 """Bytes that rankings which search the index may spend on rows of their own while they are asked often."""

@@ -43,11 +43,11 @@ def test_what_is_kept_by_row_is_bounded(monkeypatch: pytest.MonkeyPatch, weigher
     assert held <= 1.5 * most
 
 
-def test_forty_three_shapes_in_turn_keep_what_is_known_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as with a million hosts, where the bytes a row decide."""
+def test_eight_shapes_in_turn_keep_what_is_known_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the bytes of a row allow, at 21 each."""
     monkeypatch.setattr(signature_cache, "ROWS_BYTES", 0)
     trial = engine([(640, 2, "T4")] * 316, "GpuPackingWeigher")
-    requests, compiled = [Request(spec=spec(1, 100 + number, 1)) for number in range(43)], trial._context.compiled
+    requests, compiled = [Request(spec=spec(1, 100 + number, 1)) for number in range(8)], trial._context.compiled
     for _ in range(2):
         for each in requests:
             trial.place(each)
@@ -55,4 +55,4 @@ def test_forty_three_shapes_in_turn_keep_what_is_known_by_row(monkeypatch: pytes
     for each in requests:
         trial.place(each)
     assert all(one is other for one, other in zip(compiled.by_content.values(), owners, strict=True))
-    assert compiled._bytes > 0.9 * signature_cache.ROWS_BYTES_PER_HOST * trial.fleet._store.capacity
+    assert compiled._bytes > 0.8 * signature_cache.ROWS_BYTES_PER_HOST * trial.fleet._store.capacity
