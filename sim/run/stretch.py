@@ -37,20 +37,25 @@ Whole = NDArray[np.int64]
 
 
 class Stretches:
-    """The stretches of a run. ``may_be``: False if only idle steps may be played together."""
+    """The stretches of a run."""
 
     def __init__(self, run: Played) -> None:
         self.run = run
         specs = run.specs
-        quiet = run.wait_s < STEP_S and not run.observers and run.plan.burst_above_percent is None
+        quiet = run.wait_s < STEP_S and run.plan.burst_above_percent is None
         plain = not run._priority.any() and PCPU not in run.resources and all(map(_takes_alike, specs))
         alike, policy = plain and not _is_elsewhere(run), run.engine.policy
-        self.may_be = bool(quiet and alike and not _reads_building(policy.filters, specs))
-        self._builds = self.may_be and _reads_building(policy.weighers, specs)
+        self._alike = bool(quiet and alike and not _reads_building(policy.filters, specs))
+        self._builds = self._alike and _reads_building(policy.weighers, specs)
         """True if it matters within a stretch which guests are being built."""
         self._most = MOST_GUESTS
         self._takes: dict[int, Whole] = {}
         """What guests of a spec number take of each resource."""
+
+    @property
+    def may_be(self) -> bool:
+        """False if only idle steps may be played together: observers, which may come at any time, see each step."""
+        return self._alike and not self.run.observers
 
     def gathered(self, number: int, arriving: Coming, coming: Arrivals) -> list[Coming]:
         """The arrivals of step ``number`` and of those after it that are played with it; the first alone where it is

@@ -18,10 +18,11 @@ from hostler.sim.run.run import Outcome
 from .values import task, written
 
 
-def test_rows_have_the_guests_days_hosts_and_shares(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["nova", "best-fit"])
+def test_rows_have_the_guests_days_hosts_and_shares(tmp_path: Path, policy: str) -> None:
     """One guest of half a host's CPUs and a quarter of its memory, for 12 hours over midnight, at 2 an hour."""
     trace = "arrival_s,lifetime_s,vcpus,memory_gb,project\n0,300,1,1,\n64800,43200,2,2,blue\n"
-    run = start(task(written(tmp_path, trace), hosts=1))
+    run = start(task(written(tmp_path, trace), hosts=1, policy=policy))
     charges = Charges(run)
     run.play()
     rows = [row for row in charges.rows() if row["SubAccountId"] == "blue"]

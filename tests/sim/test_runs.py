@@ -102,7 +102,7 @@ def test_guests_beyond_a_threshold_go_to_a_public_cloud(tmp_path: Path) -> None:
 
 def test_a_run_can_be_ended_early_and_says_so(tmp_path: Path) -> None:
     steps = iter([True, True, False])
-    outcome = start(task(written(tmp_path))).play(lambda: next(steps))
+    outcome = start(task(written(tmp_path))).play(lambda: next(steps), every_step=True)
     assert outcome.interrupted
     assert outcome.hours == pytest.approx(0.25)
 
