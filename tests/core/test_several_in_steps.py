@@ -110,6 +110,7 @@ def outcome_of(made: ServiceMachine, command: Any, pause: Callable[[], object] =
         except StopIteration as end:
             (outcome,) = end.value
             if isinstance(outcome, HostlerError):
+                outcome.__traceback__ = outcome.__context__ = outcome.__cause__ = None  # as the writer does
                 return type(outcome).__name__, str(outcome)
             return outcome.unpack() if isinstance(outcome, PackedDecision) else outcome
         pause()
