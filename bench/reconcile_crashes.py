@@ -79,11 +79,11 @@ class Libvirtd:
         return done.stdout if done.returncode == 0 else None
 
     def end_guests(self) -> None:
-        """End the guests that were started here, by the numbers of their processes."""
+        """End the guests that were started here, by the numbers of their processes, which have volumes of the run."""
         for file in (self.folder / "run" / "qemu").glob("*.pid"):
             number = file.read_text().strip()
             with suppress(OSError, ValueError):
-                if str(self.folder).encode() in Path("/proc", number, "cmdline").read_bytes():
+                if str(self.folder.parent).encode() in Path("/proc", number, "cmdline").read_bytes():
                     os.kill(int(number), signal.SIGKILL)
 
 
