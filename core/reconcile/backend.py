@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import trio
 
-from ...placement.types.errors import HostlerError, InvalidValue
+from ...placement.types.errors import HostlerError, InvalidValue, said
 from ..backends.errors import Denied, DriverError, Permanent, Transient, Unknown
 from ..backends.loading import find_driver
 from ..backends.protocol import AnyDriver, DriverContext, OpenDriver
@@ -156,7 +156,7 @@ class Backend:
         except Exception as error:  # a fault of the driver: it is not known what it did
             log.exception("driver %s of back end %s failed in %s", self.config.driver, self.name, operation)
             outcome = Unknown.failure
-            raise self._unanswered(Unknown(f"{operation}: {type(error).__name__}: {error}")) from error
+            raise self._unanswered(Unknown(f"{operation}: {said(error)}")) from error
         finally:
             self.counts.calls[operation, outcome] += 1
             self.counts.seconds[operation] += trio.current_time() - began
@@ -189,7 +189,7 @@ class Backend:
                 self._log_problem(error)
             except Exception as error:  # of this back end alone: others go on
                 log.exception("driver %s of back end %s failed", self.config.driver, self.name)
-                self.problem = f"the driver failed: {type(error).__name__}: {error}"[:LONGEST_PROBLEM]
+                self.problem = f"the driver failed: {said(error)}"[:LONGEST_PROBLEM]
             log.debug("back end %s was open for %.0f s", self.name, time.monotonic() - began)
             await trio.sleep(self.backoff.next(REOPEN))
 
@@ -203,7 +203,7 @@ class Backend:
             raise
         except Exception as error:
             log.exception("driver %s of back end %s failed when it was opened", self.config.driver, self.name)
-            raise Unknown(f"the driver failed when it was opened: {type(error).__name__}: {error}") from error
+            raise Unknown(f"the driver failed when it was opened: {said(error)}") from error
 
     async def _options(self) -> dict[str, Any]:
         if any(_is_file(value) for value in self.config.options.values()):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..fleet.fleet import GROUP_POLICIES
 from ..fleet.group_members import kept_members, uuids_of_kept
-from ..types.errors import HostlerError, InvalidValue, RuleFailed, UnknownName
+from ..types.errors import LONGEST, HostlerError, InvalidValue, RuleFailed, UnknownName, said
 from ..types.host import Aggregate, HostState, Service
 from ..types.request import Destination, Flavor, Image, Request, ServerGroup
 from . import nova_objects
@@ -95,8 +95,8 @@ def calling(name: str, host: str, now: float | None) -> Iterator[None]:
     except (HostlerError, MemoryError):
         raise
     except Exception as error:  # a third-party rule may fail in any way
-        text = f"{name} failed{host and f' for host {host}'}: {type(error).__name__}: {error}"
-        raise RuleFailed(text[:500], field=name) from error
+        text = f"{name} failed{host and f' for host {host}'}: {said(error)}"
+        raise RuleFailed(text[:LONGEST], field=name) from error
 
 
 def time_of(host: HostState, request: Request) -> float | None:

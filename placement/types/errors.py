@@ -11,6 +11,8 @@ COMPARED: Final = 200
 """Names that a wrong one is compared with at most."""
 LONGEST_COMPARED: Final = 255
 """Characters of a wrong name that is compared with others."""
+LONGEST: Final = 500
+"""Characters that are said of the message of an error of others."""
 
 
 class HostlerError(Exception):
@@ -103,3 +105,13 @@ class SnapshotError(HostlerError):
     """A snapshot file is truncated, damaged or of an unknown version."""
 
     code = "snapshot"
+
+
+def said(error: BaseException) -> str:
+    """Kind and message of an error of others, in characters that can be sent: up to LONGEST of the message, which may
+    not even be readable."""
+    try:
+        message = str(error)[:LONGEST]
+    except Exception:  # it is others' code, which may fail in any way
+        message = "its message cannot be read"
+    return f"{type(error).__name__}: {message}".encode("utf-8", "replace").decode()

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from .errors import HostlerError, RuleFailed
+from .errors import LONGEST, HostlerError, RuleFailed, said
 
 Rule = TypeVar("Rule")
 Passing = Mapping[str, tuple[type[Exception], ...]]
 Read = Callable[[Any], Any]
 _OWN: Final = __name__.partition(".")[0]
-_MOST: Final = 500
 _NOTHING: Final[Passing] = MappingProxyType({})
 
 
@@ -51,30 +50,21 @@ def made(kind: type[Rule], options: object, field: str, passing: Passing = _NOTH
     except (HostlerError, MemoryError):
         raise
     except Exception as error:
-        problem = f"{field}: {_name(kind)} cannot be instantiated ({_said(error)})"
-        raise RuleFailed(problem[:_MOST], field=field) from error
+        problem = f"{field}: {_name(kind)} cannot be instantiated ({said(error)})"
+        raise RuleFailed(problem[:LONGEST], field=field) from error
     own = tuple(sorted(name for name in _contract(kind) if callable(getattr(rule, "__dict__", {}).get(name))))
     return _guard(rule, passing, own)
 
 
 def failed(rule: str, what: str, error: Exception) -> RuleFailed:
     """The error of a rule of others."""
-    return RuleFailed(f"{rule}.{what} failed: {_said(error)}"[:_MOST], field=rule)
+    return RuleFailed(f"{rule}.{what} failed: {said(error)}"[:LONGEST], field=rule)
 
 
 def unguarded(kind: type[Rule]) -> type[Rule]:
     """The class that a rule's class guards, or itself. O(1)."""
     found: type[Rule] = vars(kind).get("_guards", kind)
     return found
-
-
-def _said(error: Exception) -> str:
-    """An error's kind and message, in characters that can be sent."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "its message cannot be read"
-    return f"{type(error).__name__}: {message[:_MOST]}".encode("utf-8", "replace").decode()
 
 
 def _name(kind: type[Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoints
 from typing import Any
 
-from .errors import HostlerError, RuleFailed
+from .errors import HostlerError, RuleFailed, said
 
 
 @functools.lru_cache(maxsize=16)
@@ -36,5 +36,4 @@ def imported(load: Callable[[], Any], path: str, field: str) -> Any:
     except (HostlerError, MemoryError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise RuleFailed(f"{field}: {path[:200]} cannot be loaded ({reason})", field=field) from error
+        raise RuleFailed(f"{field}: {path[:200]} cannot be loaded ({said(error)})", field=field) from error

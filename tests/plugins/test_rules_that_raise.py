@@ -26,7 +26,10 @@ REQUEST = Request(spec=RequestSpec(flavor=Flavor(name="m", vcpus=1, memory_mb=1)
 
 
 class NoDatabase(RuntimeError):
-    pass
+    """One that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError
 
 
 class Filtering(Filter):

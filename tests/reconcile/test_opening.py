@@ -20,16 +20,22 @@ from ..core.orders import uuid_of
 from .cloud import Model, create, ready, running
 
 
+class Unreadable(RuntimeError):
+    def __str__(self) -> str:
+        raise ValueError
+
+
 class Flawed(Model):
     """Its driver fails before it is open, the first ``times``, as a fault of a driver's own does."""
 
     times = 3
+    fault: Exception = ZeroDivisionError("a fault of the driver")
 
     @asynccontextmanager
     async def _open(self, context: DriverContext) -> AsyncIterator[ModelDriver]:
         if self.times:
             self.times -= 1
-            raise ZeroDivisionError("a fault of the driver")
+            raise self.fault
         async with super()._open(context) as driver:
             yield driver
 
@@ -87,6 +93,14 @@ async def test_why_a_driver_is_not_open_is_said(autojump_clock: MockClock) -> No
     async with running(flawed) as life:
         await life.until(lambda: life.reconciler.status().backends[0].problem is not None)
         assert "ZeroDivisionError: a fault of the driver" in str(life.reconciler.status().backends[0].problem)
+
+
+async def test_a_driver_whose_error_cannot_be_read_stops_no_other(autojump_clock: MockClock) -> None:
+    flawed = Flawed("a")
+    flawed.times, flawed.fault = 10**9, Unreadable()
+    async with running(flawed, Model("b")) as life:
+        await life.until(lambda: len(life.state.lives.backends) == 1)
+        await life.until(lambda: "Unreadable: its message" in str(life.reconciler.status().backends[0].problem))
 
 
 def test_options_may_stand_in_the_environment_and_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

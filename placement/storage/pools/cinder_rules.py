@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ...types.errors import HostlerError, InvalidValue, RuleFailed
+from ...types.errors import LONGEST, HostlerError, InvalidValue, RuleFailed, said
 from ...types.guarded import failed
 from ...types.limits import MAX_RAW
 from .filter_properties import FilterProperties
@@ -74,8 +74,7 @@ def properties_of(asked: FilterProperties) -> dict[str, Any]:
 
 
 def _failed(name: str, error: Exception) -> RuleFailed:
-    problem = f"the rule {name} of the policy raised {type(error).__name__}: {error}"
-    return RuleFailed(problem, field="storage")
+    return RuleFailed(f"the rule {name} of the policy raised {said(error)}"[:LONGEST], field="storage")
 
 
 class CinderFilterAdapter(PoolFilter):
