@@ -136,10 +136,12 @@ def expiring_in_steps(
     latest = latest_of(checked, [])
     yield
     looked = 0
-    for report in latest:
+    for position, report in enumerate(latest):
+        if position and position % LOOKED_AT == 0:
+            yield
         row = fleet._names.find(node_of(report.host))
         if row < 0 and by_uuid and report.host.uuid:  # as ``rows_of`` has it
-            row = int(find_uuids(fleet._providers.uuids, np.ascontiguousarray(parse_many([report.host.uuid])))[0])
+            row = _row_of_uuid(fleet, report.host.uuid)
         if (row not in concerned and not several) or row < 0 or report.at < fleet._store.row["reported"][row]:
             continue
         if looked and looked % FEW == 0:
@@ -150,6 +152,15 @@ def expiring_in_steps(
         late, _ = _missing(fleet, chunk, guests, claim_timeout)
         found += [_uuid(fleet, consumer) for consumer in late if _is_own_claim(fleet, consumer)]
     return found
+
+
+def _row_of_uuid(fleet: Fleet, uuid: str) -> int:
+    """Row of the provider of a uuid; -1 if there is none, or where it is malformed, which ``rows_of`` says. O(1)."""
+    try:
+        words = parse_many([uuid])
+    except (ValueError, TypeError):
+        return -1
+    return int(find_uuids(fleet._providers.uuids, np.ascontiguousarray(words))[0])
 
 
 def checked_reports(reports: Iterable[object]) -> list[HostReport]:

@@ -1,7 +1,8 @@
 """Reports of thousands of hosts taken in some at a time, with the outcome that they have together.
 
 A report that says of its host what is known of it already, as to its guests, and of no other host, can be taken in by
-itself; those of new hosts, of guests that come or go, and of hosts that have left out a claim, are taken in together.
+itself; those of new hosts, of guests that come or go, and of hosts that have left out a claim for too long, are taken
+in together.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Gener
     alone: list[bool] = []
     moving = _moving(fleet)
     for some in in_pieces(reports, LOOKED_AT):
-        alone += _stand_alone(fleet, some, moving).tolist()
+        alone += _stand_alone(fleet, some, moving, timeout).tolist()
         yield
     found = list[tuple[Sequence[int], Taken]]()
     parts = list(in_pieces([at for at, itself in enumerate(alone) if itself], FEW))
@@ -110,18 +111,16 @@ def _moving(fleet: Fleet) -> set[str]:
     return {name for move in fleet._consumers.moves.values() for name in (move.source, move.target)}
 
 
-def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str]) -> NDArray[np.bool_]:
+def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str], timeout: float) -> NDArray[np.bool_]:
     """Which reports can be taken in by themselves. O(hosts + guests)."""
     given = list(reports)
     names = [node_of(report.host) for report in given]
     rows = np.array([fleet._names.find(name) for name in names], np.int32)
-    missing = {int(fleet._kernel.consumer(each)[2]) for each in fleet._consumers.missing}
     apart = np.array(
         [
             row >= 0
             and name not in moving
             and row not in fleet._consumers.also_on
-            and row not in missing
             and fleet._service_host(row) == report.host.host
             for row, name, report in zip(rows.tolist(), names, given, strict=True)
         ],
@@ -141,6 +140,10 @@ def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str]) 
             apart[there[at]] = False  # it comes
     gone = ((found[3] & REPORTED) != 0) & ~np.isin(held, named)
     apart[there[found[1][gone]]] = False
+    since = fleet._consumers.missing
+    for consumer, at in zip(found[0].tolist(), found[1].tolist(), strict=True) if since else ():
+        if consumer in since and chunk.reports[at].at - since[consumer] >= timeout:
+            apart[there[at]] = False  # a claim that is left out for too long goes
     return apart
 
 

@@ -43,8 +43,9 @@ _READ: Final[Mapping[str, Read]] = {
 
 def made(kind: type[Rule], options: object, field: str, passing: Passing = _NOTHING) -> Rule:
     """A rule of a policy's option ``field``. RuleFailed if its class cannot be instantiated, as from then on for
-    whatever Hostler reads of it and does not define itself; ``passing``: exceptions of methods that are let through,
-    as they have a meaning. A BaseException that is no Exception passes. O(members)."""
+    whatever Hostler reads of it and does not define itself, but for methods that the rule replaces later; ``passing``:
+    exceptions of methods that are let through, as they have a meaning. A BaseException that is no Exception passes.
+    O(members)."""
     try:
         rule = kind(options)  # type: ignore[call-arg]  # a rule takes the policy's options
     except (HostlerError, MemoryError):
@@ -100,6 +101,15 @@ def _restored(function: Callable[..., Any], given: tuple[Any, ...], passing: Pas
     return _guard(function(*given), passing, own)
 
 
+class _Quiet:
+    """Has classes of others not told of a guard as of a class derived from them: they may demand or count something."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Nothing."""
+
+
 def _guard(rule: Rule, passing: Passing, own: tuple[str, ...]) -> Rule:
     """The rule, of a class that guards what Hostler reads of it; ``own``: methods that only the rule itself has."""
     kind = type(rule)
@@ -123,11 +133,15 @@ def _guard(rule: Rule, passing: Passing, own: tuple[str, ...]) -> Rule:
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__slots__": ()}
     content = {**names, **guards, "__reduce_ex__": _reduced, "_guards": kind, "_guarding": (dict(passing), own)}
     meta: Any = type(kind)
-    make = meta if meta in (type, ABCMeta) else functools.partial(type.__new__, meta)  # one of others is not asked
     try:
+        order = {"mro": lambda made: [made, _Quiet, *kind.__mro__]}
+        quiet: Any = type.__new__(type(meta), meta.__name__, (meta,), order)
+        make = (
+            quiet if meta in (type, ABCMeta) else functools.partial(type.__new__, quiet)
+        )  # one of others is not asked
         object.__setattr__(rule, "__class__", make(kind.__name__, (kind,), content))
     except Exception as error:
-        raise failed(_name(kind), "__init_subclass__", error) from error
+        raise failed(_name(kind), "__class__", error) from error
     return rule
 
 
@@ -198,6 +212,9 @@ class _Own(_Value):
 
     def __set__(self, rule: Any, value: Any) -> None:
         vars(rule)[self._name] = value
+
+    def __delete__(self, rule: Any) -> None:
+        raise AttributeError(f"{self._name} of {self._rule} is guarded, it cannot be taken away")
 
 
 class _Plain:

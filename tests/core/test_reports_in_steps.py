@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def report(chance: random.Random, now: float, known: dict[str, str]) -> HostRepo
     figures = {name: getattr(host, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
     there: dict[str, dict[str, str]] = {uuid_of(each): {} for each in chance.sample(range(40), chance.randrange(6))}
     if chance.random() < 0.2:
-        figures["uuid"] = chance.choice([*known.values(), uuid_of(900), uuid_of(901)])
+        figures["uuid"] = chance.choice([*known.values(), uuid_of(900), uuid_of(901), "no uuid"])
     elif chance.random() < 0.5:
         figures["uuid"] = known.get(f"node-{number}", "")
     figures["cpu_allocation_ratio"] = chance.choice([4.0, 16.0] + [-1.0] * (chance.random() < 0.02))
@@ -113,6 +114,18 @@ def test_a_claim_that_the_report_of_a_renamed_host_lets_expire_is_given_back() -
     assert expired == (uuid_of(1),)
     assert len(made.state.requests) == 0
     assert not made.state.usage.of("project:")
+
+
+def test_a_malformed_uuid_is_refused_where_reports_have_left_out_claims_too() -> None:
+    made = machine(3)
+    made.apply(order(place(1, vcpus=2, memory_mb=512)))
+    given = columns_of([HostReport(host=each, at=NOW + 1) for each in hosts(3)])
+    made.apply(order(p.ReportHosts(each=given.each, same=given.same, claim_timeout=60.0), now=NOW + 1))
+    assert made.state.fleet._consumers.missing
+    (host,) = hosts(1)
+    malformed = columns_of([HostReport(host=replace(host, host="new", nodename="", uuid="no uuid"), at=NOW + 2)])
+    command = p.ReportHosts(each=malformed.each, same=malformed.same, claim_timeout=60.0)
+    assert outcome_of(made, command, now=NOW + 2)[0] == "InvalidValue"
 
 
 def pools_of(made: ServiceMachine) -> Any:

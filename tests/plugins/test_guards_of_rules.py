@@ -191,3 +191,24 @@ def test_a_guarded_class_says_what_its_own_says() -> None:
     (rule,) = policy(KeyedBySpec).filters
     assert _spec_only(type(rule))
     assert (type(rule).__module__, type(rule).__qualname__) == (__name__, "KeyedBySpec")
+
+
+class Counted(Fine):
+    """A class that its plug-in registers, and that demands an argument of classes derived from it."""
+
+    derived: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls, *, tag: str, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        Counted.derived.append(tag)
+
+
+class Tagged(Counted, tag="tagged"):
+    pass
+
+
+def test_a_guard_is_no_class_that_a_plug_in_hears_of() -> None:
+    for _ in range(3):
+        rule = made(Tagged, None, "enabled_filters")
+        assert isinstance(rule, Tagged)
+    assert Counted.derived == ["tagged"]
