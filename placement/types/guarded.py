@@ -102,7 +102,7 @@ def _restored(function: Callable[..., Any], given: tuple[Any, ...], passing: Pas
 
 
 class _Quiet:
-    """Has classes of others not told of a guard as of a class derived from them: they may demand or count something."""
+    """Keeps `__init_subclass__` of others from being called for a guard: it may demand or count something."""
 
     __slots__ = ()
 

@@ -207,7 +207,7 @@ class Tagged(Counted, tag="tagged"):
     pass
 
 
-def test_a_guard_is_no_class_that_a_plug_in_hears_of() -> None:
+def test_a_guard_is_registered_by_no_plug_in() -> None:
     for _ in range(3):
         rule = made(Tagged, None, "enabled_filters")
         assert isinstance(rule, Tagged)
