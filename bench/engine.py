@@ -13,6 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -200,8 +201,7 @@ def place_together(engine: Engine, requests: Sequence[Request], clock: _Clock) -
         decisions = engine.place_many(requests)
     clock.laps[-1] /= len(requests)
     clock.count += len(requests)
-    found = (decisions.rows >= 0).tolist()
-    return [request.instance_uuids[0] for request, ok in zip(requests, found, strict=True) if ok]
+    return list(compress(decisions.uuids(), (decisions.rows >= 0).tolist()))
 
 
 def _place_singly(engine: Engine, requests: Sequence[Request], clock: _Clock) -> list[str]:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from ..placement.decide.engine import Engine
 from ..placement.fleet.fleet import Fleet
+from ..placement.numa.derive import derive
 from ..placement.types.request import Flavor, Image, Request, RequestSpec
 from .engine import Count, machine, main, place_together, under_load
 from .flavor_sizes import INSTANCE_TYPES, SCS_FLAVORS
@@ -46,6 +47,8 @@ BARS: Final = {
     (1_000_000, 100_000): 150.0,
 }
 """(hosts, shapes) -> CPU microseconds a decision that it should take at most."""
+NUMA_BARS: Final = {(10_000, 1_000): 1_000.0}
+"""The same for guests with a NUMA cell, under a policy that judges it."""
 
 DISKS_GB: Final = (0, 20, 50, 100, 200)
 CPU_FLAGS: Final = ("HW_CPU_X86_AVX", "HW_CPU_X86_AVX2", "HW_CPU_X86_AVX512F", "HW_CPU_X86_AVX512VNNI")
@@ -73,14 +76,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     bar: float | None
 
 
-def make_shapes_fleet(hosts: int, *, seed: int = 1, fill: float = 0.6) -> Fleet:
-    """The fleet of the other benchmarks, whose hosts have CPU traits by generation."""
+def make_shapes_fleet(hosts: int, *, seed: int = 1, fill: float = 0.6, numa: bool = False) -> Fleet:
+    """The fleet of the other benchmarks, whose hosts have CPU traits by generation, and with ``numa`` two cells."""
     arrays = make_arrays(hosts, seed=seed, fill=fill)
     generation = {hardware.vcpus: number for number, hardware in enumerate(HARDWARE)}
     templates = tuple(
         replace(host, traits=frozenset(CPU_FLAGS[: 2 + generation[host.vcpus_total]])) for host in arrays.templates
     )
-    return load(FleetArrays(arrays.names, templates, arrays.template_of, arrays.figures), seed=seed)
+    return load(FleetArrays(arrays.names, templates, arrays.template_of, arrays.figures), seed=seed, numa=numa)
 
 
 def make_shapes(count: int, *, seed: int = 1) -> list[RequestSpec]:
@@ -135,24 +138,35 @@ def _image(architecture: str, system: str, bus: str) -> Image:
     )
 
 
-def make_requests(specs: Sequence[RequestSpec], count: int, *, seed: int = 1) -> list[Request]:
-    """``count`` requests for one guest each; every shape once before any comes twice, in random order."""
+def with_cell(spec: RequestSpec) -> RequestSpec:
+    """The same shape for a guest with one NUMA cell."""
+    flavor = replace(spec.flavor, extra_specs={**spec.flavor.extra_specs, "hw:numa_nodes": "1"})
+    return replace(spec, flavor=flavor, numa_topology=derive(flavor, spec.image))
+
+
+def make_requests(specs: Sequence[RequestSpec], count: int, *, seed: int = 1, named: bool = True) -> list[Request]:
+    """``count`` requests for one guest each; every shape once before any comes twice, in random order. ``named``: they
+    bring the uuids of their guests."""
     rng = np.random.default_rng([seed, 6])
     rounds = [rng.permutation(len(specs)) for _ in range(-(-count // len(specs)))]
     chosen = np.concatenate(rounds)[:count].tolist()
     projects = rng.integers(0, len(PROJECTS), count).tolist()
     return [
-        Request(spec=specs[spec], instance_uuids=(uuid,), project_id=PROJECTS[project], user_id="user")
+        Request(spec=specs[spec], instance_uuids=(uuid,) if named else (), project_id=PROJECTS[project], user_id="user")
         for spec, project, uuid in zip(chosen, projects, random_uuids(rng, count), strict=True)
     ]
 
 
-def run(*, hosts: int, shapes: int, requests: int, seed: int = 1) -> Result:
+def run(*, hosts: int, shapes: int, requests: int, seed: int = 1, numa: bool = False, named: bool = True) -> Result:
     """Load a fleet, warm up, then place ``requests`` guests and release as many older ones, batch by batch."""
-    engine = Engine(make_shapes_fleet(hosts, seed=seed), make_policy("nova"), seed=seed)
+    fleet = make_shapes_fleet(hosts, seed=seed, numa=numa)
+    engine = Engine(fleet, make_policy("numa" if numa else "nova"), seed=seed)
     # The guests of the warm-up leave the fleet about as full as it was.
     batch = max(100, min(1_000, hosts // 20))
-    made = make_requests(make_shapes(shapes, seed=seed), requests + 4 * batch, seed=seed)
+    specs = make_shapes(shapes, seed=seed)
+    if numa:
+        specs = list(map(with_cell, specs))
+    made = make_requests(specs, requests + 4 * batch, seed=seed, named=named)
     batches = [made[start : start + batch] for start in range(0, len(made), batch)]
     placing, guests = under_load(engine, batches, place_together, seed)
     timed = {id(request.spec) for request in made[4 * batch :]}
@@ -165,7 +179,7 @@ def run(*, hosts: int, shapes: int, requests: int, seed: int = 1) -> Result:
         cpu_us_per_decision=round(placing.per(placing.cpu), 3),
         release_cpu_us=round(guests.clock.per(guests.clock.cpu), 3),
         ranking_bytes_per_host=round(engine._context.compiled.nbytes / hosts, 1),
-        bar=BARS.get((hosts, shapes)),
+        bar=NUMA_BARS.get((hosts, shapes)) if numa else BARS.get((hosts, shapes)),
     )
 
 
@@ -175,12 +189,22 @@ def command(
     hosts: tuple[Count, ...] = HOSTS,
     shapes: tuple[Count, ...] = SHAPES,
     requests: Count = 20_000,
+    numa: Annotated[bool, Parameter(negative="")] = False,
+    unnamed: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Time REQUESTS decisions for each number of HOSTS and of SHAPES."""
+    """Time REQUESTS decisions for each number of HOSTS and of SHAPES.
+
+    Parameters
+    ----------
+    numa
+        Guests have a NUMA cell, and the policy judges it.
+    unnamed
+        The engine makes the uuids of the guests.
+    """
     found = []
     for size, count in itertools.product(hosts, shapes):
-        result = run(hosts=size, shapes=count, requests=requests)
+        result = run(hosts=size, shapes=count, requests=requests, numa=numa, named=not unnamed)
         print(f"{size:,} hosts, {count:,} shapes: {result.cpu_us_per_decision} µs", file=sys.stderr, flush=True)
         found.append(result)
     if json:
