@@ -6,6 +6,7 @@ The header of a run names its seed; ``tests/seeds.py`` says how to repeat a run.
 import gc
 import os
 import signal
+from collections.abc import Iterator
 
 import hypothesis.core
 import pytest
@@ -34,3 +35,13 @@ def _collector_leaves_earlier_modules_alone() -> None:
     with all of it a collection takes a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """For tests that parse code: a collection in the middle of ``ast.parse`` may find what another test has not closed,
+    of which a warning with a traceback is made, for which code is parsed as well; CPython 3.11 then raises SystemError
+    ("AST constructor recursion depth mismatch")."""
+    gc.disable()
+    yield
+    gc.enable()

@@ -14,6 +14,8 @@ import hostler
 from hostler.core.cli import main
 from hostler.placement.filters.base import Selection
 
+pytestmark = pytest.mark.usefixtures("no_collections")
+
 
 def generator() -> ModuleType:
     """docs/generate_map.py, which reads the imports of the code."""

@@ -27,6 +27,8 @@ LONG_FILES: Final[Mapping[str, str]] = {
 }
 """Files that may be longer than ``LONGEST_FILE``, each with the reason."""
 
+pytestmark = pytest.mark.usefixtures("no_collections")
+
 PRIVATE_DIALECT: Final = re.compile(
     r"\b(so-manieth|whoever|heeds?|heeded|by chance|makes? no sense|nobody yet|he showed|no good|unforeseen|puzzle"
     r"|anew|verdicts?|somebody|anybody|nobody|spoilt|he|him|his)\b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -98,7 +99,12 @@ def test_openstacksdks_placement_proxy_works(service: Process) -> None:
         placement_endpoint_override=service.url,
         placement_default_microversion="1.39",
     )
-    placement = cloud.placement
+    with contextlib.closing(cloud):
+        use_placement(cloud.placement)
+
+
+def use_placement(placement: Any) -> None:
+    """What its proxy offers."""
     parent = placement.create_resource_provider(name="sdk-parent")
     child = placement.create_resource_provider(name="sdk-child", parent_provider_id=parent.id)
     assert child.root_provider_id == parent.id
