@@ -30,6 +30,9 @@ if SPEC is None or SPEC.origin is None:
 PACKAGE = Path(SPEC.origin).parent
 
 
+pytestmark = pytest.mark.usefixtures("no_collections")
+
+
 def recorded(name: str) -> str:
     """The text of the first answer in a file."""
     text = (PACKAGE / "tests" / "data" / name).read_text(encoding="utf-8")
