@@ -7,6 +7,10 @@ VARIANT := $(HOSTLER_DEBUG_BUILD) $(HOSTLER_SANITIZE) $(HOSTLER_PURE)
 # Tests wait for processes and clocks about half of their time: two workers for each processor.
 WORKERS := $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 PYTEST_OPTIONS := --numprocesses $(WORKERS) --dist worksteal
+# Collecting all tests takes each worker half a minute, most of it for files without a test of these.
+TWIN_TESTS = $(shell grep --recursive --files-with-matches --include='test_*.py' kernel_twin tests/)
+# pytest keeps what it compiles, also where the environment says that Python should not: each worker would compile all.
+export PYTHONDONTWRITEBYTECODE :=
 # By the package's own paths, which an unpacked source distribution has too.
 ROOMS := $(addprefix src/hostler/,core drivers ext placement sim bench)
 KERNELS := $(shell find -L src/hostler/ext -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -path '*/csrc/*.c')
@@ -21,7 +25,7 @@ CORE_TESTS := $(addprefix tests/,engine weighers storage numa kernels snapshot c
 # An environment for each version of Python.
 SECOND_VENV = .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: build demo demo-cloud test test-python test-lowest lint docs bench sanitize wheel lock lock-lowest clean FORCE
+.PHONY: build demo demo-cloud test test-python test-lowest lint collection docs bench sanitize wheel lock lock-lowest clean FORCE
 build: $(VENV)/.kernels
 
 %/.locked: $(LOCK)
@@ -49,9 +53,10 @@ demo: build
 demo-cloud: build
 	$(BIN)/python -m hostler.drivers.demo_cloud
 
-test: lint
+test: build
+	@$(MAKE) --no-print-directory --jobs=2 lint collection
 	$(BIN)/pytest $(PYTEST_OPTIONS) tests/
-	HOSTLER_PURE=1 $(BIN)/pytest $(PYTEST_OPTIONS) -m "kernel_twin and not soak" tests/
+	HOSTLER_PURE=1 $(BIN)/pytest $(PYTEST_OPTIONS) -m "kernel_twin and not soak" $(TWIN_TESTS)
 
 # The core of the suite on another Python, such as `make test-python PYTHON=python3.13`.
 test-python:
@@ -70,6 +75,11 @@ lint: build
 	$(BIN)/lint-imports
 	$(BIN)/deptry $(wildcard core drivers ext placement sim) bench
 	$(BIN)/deptry --ignore DEP002,DEP004 tests
+
+# Tests that cannot be collected fail here, and what is compiled once is read by all workers.
+collection: build
+	@mkdir -p build
+	@$(BIN)/pytest --collect-only -qq tests/ > build/collection || { cat build/collection; exit 1; }
 
 # Into build/site, offline; a dead link is an error.
 docs: build
