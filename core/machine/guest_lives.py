@@ -11,6 +11,7 @@ import msgspec
 from ...placement.storage.decision import PoolSelection
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, HostlerError, InUse, InvalidValue, UnknownName
+from ...placement.types.steps import finished
 from ..backends.errors import FailureClass
 from ..engine_commands import Asked
 from ..lifecycle_commands import (
@@ -91,12 +92,8 @@ def change_lives(state: ServiceState, command: Any, now: float) -> Any:
             return _progress_of_volume(state, command, now)
         case SetInstallation(id=name):
             return backend_changes.set_installation(state, name)
-        case SetBackend(name=name, enabled=enabled, reason=reason):
-            return backend_changes.set_backend(state, name, enabled=enabled, reason=reason)
-        case ReportBackend():
-            return backend_changes.report_nodes(state, command, now)
-        case ReportPools():
-            return backend_changes.report_pools(state, command, now)
+        case SetBackend() | ReportBackend() | ReportPools():
+            return finished(backend_changes.change(state, command, now))
     return _progress(state, command, now)
 
 

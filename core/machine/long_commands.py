@@ -17,15 +17,17 @@ from ...placement.decide.in_steps import is_long
 from ...placement.types.errors import HostlerError, InvalidValue
 from ..engine_commands import ConfirmHold, Hold, Place, PlaceMany, Release, ReportHosts, Spawned
 from ..errors import StateUnknown
+from ..lifecycle_commands import ReportBackend, ReportPools, SetBackend
 from ..storage_commands import (
     DeleteVolumeBackups,
     DeleteVolumes,
     DeleteVolumeSnapshots,
     PlaceVolumeGroup,
     ReportVolumeBackends,
+    SetVolumeBackend,
 )
 from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
-from . import guests, host_reports, placing, storage_backends, volumes
+from . import backend_changes, guests, host_reports, placing, storage_backends, volumes
 from .destinations import are_new
 from .orders import INSTANCES_BY_TYPE, SelectDestinations
 from .state import ServiceState
@@ -83,6 +85,10 @@ def in_steps(state: ServiceState, command: object, now: float) -> Steps | None:
             return host_reports.report_hosts(state, command, now)
         case ReportVolumeBackends():
             return storage_backends.report(state, command, now)
+        case SetVolumeBackend():
+            return storage_backends.set_backend(state, command)
+        case SetBackend() | ReportBackend() | ReportPools():
+            return backend_changes.change(state, command, now)
         case PlaceVolumeGroup():
             return volumes.place_group(state, command, now)
         case CreatePool() | SetPoolHosts() | DeletePool():

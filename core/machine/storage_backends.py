@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +11,7 @@ from ...placement.storage.pools.backend_names import backend_part
 from ...placement.storage.pools.reports import BackendReport, check_report
 from ...placement.storage.pools.volumes import Volume
 from ...placement.types.errors import InUse, InvalidValue, UnknownName
+from ...placement.types.steps import finished, in_pieces
 from ...placement.types.validation import MAX_NESTING, check_text, is_deeper
 from ..storage_commands import (
     RemoveBackupService,
@@ -25,6 +26,10 @@ from .volume_records import BackupService
 
 POOLS: Final = 24
 """Pools of which reports are taken in in one step."""
+CHECKED: Final = 250
+"""Pools of one report whose capabilities are checked in one step."""
+READ: Final = 500
+"""Reports that are looked through in one step."""
 
 
 def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> Generator[None, None, int]:
@@ -36,9 +41,11 @@ def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> Ge
         if weight > POOLS:
             yield
             weight = 0
-        read.append((_report(each, now, f"reports[{at}]"), each.availability_zone))
+        read.append(((yield from _report(each, now, f"reports[{at}]")), each.availability_zone))
         weight += _pools_of(each.capabilities)
-    for given, zone in read:
+    for number, (given, zone) in enumerate(read):
+        if number and number % READ == 0:
+            yield
         check_report(given)
         check_text(zone or "nova", "availability_zone")
     context, taken = state.storage._context, 0
@@ -50,7 +57,11 @@ def report(state: ServiceState, command: ReportVolumeBackends, now: float) -> Ge
             if number and weight > POOLS and not joined:
                 yield
                 weight = 0
-            taken += context.pools.report(given, availability_zone=zone)
+            steps = context.pools.report_in_steps(given, availability_zone=zone)
+            if joined or _pools_of(given.capabilities) <= POOLS:
+                taken += finished(steps)
+            else:
+                taken += yield from context.at_own_version(steps)
             weight += _pools_of(given.capabilities)
         services = context.pools.services
         now_of = ((key, services[host].key) for host, key in keys.items())
@@ -77,37 +88,57 @@ def _follow(state: ServiceState, renamed: Mapping[str, str]) -> None:
         records.groups[uuid] = msgspec.structs.replace(group, backend=backend)
 
 
-def _report(given: VolumeBackendReport, now: float, field: str) -> BackendReport:
+def _report(given: VolumeBackendReport, now: float, field: str) -> Generator[None, None, BackendReport]:
     """A report as the pools read it; one from the future counts as of now, so that none after it is left aside."""
-    at = now if given.at is None else min(given.at, now)
-    if is_deeper(given.capabilities, MAX_NESTING):
+    at, capabilities = now if given.at is None else min(given.at, now), given.capabilities
+    if (yield from _in_parts(capabilities, _is_too_deep)):
         problem = f"{field}.capabilities of {given.host} is nested more than {MAX_NESTING} levels deep"
         raise InvalidValue(problem, field=f"{field}.capabilities")
-    if not _is_plain(given.capabilities):
+    if (yield from _in_parts(capabilities, _is_not_plain)):
         problem = f"{field}.capabilities of {given.host} must be values that JSON has"
         raise InvalidValue(problem, field=f"{field}.capabilities")
-    return BackendReport(host=given.host, capabilities=given.capabilities, at=at, cluster_name=given.cluster_name)
+    return BackendReport(host=given.host, capabilities=capabilities, at=at, cluster_name=given.cluster_name)
 
 
-def _is_plain(capabilities: dict[str, Any]) -> bool:
-    """True for what a snapshot can hold: no bytes, times, or numbers that are not finite."""
+def _in_parts(capabilities: dict[str, Any], refused: Callable[[dict[str, Any]], bool]) -> Generator[None, None, bool]:
+    """Whether capabilities are refused, of which a long list of pools is looked at in parts."""
+    pools = capabilities.get("pools")
+    if not isinstance(pools, list) or len(pools) <= CHECKED:
+        return refused(capabilities)
+    if refused(capabilities | {"pools": []}):
+        return True
+    for some in in_pieces(pools, CHECKED):
+        yield
+        if refused({"pools": some}):
+            return True
+    return False
+
+
+def _is_too_deep(capabilities: dict[str, Any]) -> bool:
+    return is_deeper(capabilities, MAX_NESTING)
+
+
+def _is_not_plain(capabilities: dict[str, Any]) -> bool:
+    """False for what a snapshot can hold: no bytes, times, or numbers that are not finite."""
     try:
-        found: bool = msgspec.json.decode(msgspec.json.encode(capabilities)) == capabilities
+        differs: bool = msgspec.json.decode(msgspec.json.encode(capabilities)) != capabilities
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-        return False
-    return found
+        return True
+    return differs
 
 
-def set_backend(state: ServiceState, command: SetVolumeBackend) -> None:
-    """Change the settings of a volume service."""
-    with state.storage._context.deciding() as pools:
-        pools.set_service(
+def set_backend(state: ServiceState, command: SetVolumeBackend) -> Generator[None, None, None]:
+    """Change the settings of a volume service, in steps."""
+    context = state.storage._context
+    with context.deciding() as pools:
+        steps = pools.set_service_in_steps(
             command.host,
             up=command.up,
             disabled=command.disabled,
             frozen=command.frozen,
             availability_zone=command.availability_zone,
         )
+        yield from context.at_own_version(steps)
 
 
 def remove_backend(state: ServiceState, command: RemoveVolumeBackend) -> None:

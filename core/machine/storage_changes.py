@@ -54,7 +54,7 @@ def _change_others(state: ServiceState, command: s.StorageBase, now: float) -> A
         case s.ReportVolumeBackends():
             return finished(storage_backends.report(state, command, now))
         case s.SetVolumeBackend():
-            return storage_backends.set_backend(state, command)
+            return finished(storage_backends.set_backend(state, command))
         case s.RemoveVolumeBackend():
             return storage_backends.remove_backend(state, command)
         case s.SetBackupService():

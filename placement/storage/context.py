@@ -5,10 +5,10 @@ A VolumeEngine owns one and composes the modules of this package, which take it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from .pools.pools import Pools
 from .pools.request import Retry, VolumeRequest, VolumeSpec, check_volume_request, check_volume_spec
 from .pools.volumes import Volume
 from .scan import PoolRanking, rank, stage_names
+
+T = TypeVar("T")
 
 CHECKED_BYTES: Final = 64 << 20
 """Memory of specs that are known to be well formed; those that were used least recently are forgotten."""
@@ -122,6 +124,17 @@ class VolumeContext:
             history.go(start)
             self.sequence = sequence
             raise
+
+    def at_own_version(self, steps: Generator[None, None, T]) -> Generator[None, None, T]:
+        """Steps on the pools, each with the state at this engine's version: between them others use theirs."""
+        while True:
+            self.pools  # noqa: B018
+            try:
+                next(steps)
+            except StopIteration as end:
+                outcome: T = end.value
+                return outcome
+            yield
 
     def checked(self, request: VolumeRequest) -> VolumeRequest:
         """The request if it can be decided; InvalidValue otherwise. O(1) for a spec that was seen before."""

@@ -11,12 +11,14 @@ import msgspec
 import pytest
 
 from hostler.core import engine_commands as p
+from hostler.core import lifecycle_commands as l
 from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
-from hostler.core.machine import storage_backends
+from hostler.core.machine import backend_changes, storage_backends
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
 from hostler.placement.storage import groups
+from hostler.placement.storage.pools import pools as pools_of_backends
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.host import Host
 from hostler.placement.types.host_report import HostReport
@@ -25,9 +27,9 @@ from tests.core.test_reports_in_steps import reports_a_step
 from tests.core.test_reports_in_steps import world as with_hosts
 from tests.core.test_several_in_steps import GROUPS, look, steps_of, wish
 from tests.core.test_several_in_steps import world as with_groups
+from tests.volumes.values import do, storage_machine
 from tests.volumes.values import report as of_backend
 from tests.volumes.values import reports as reports_of
-from tests.volumes.values import storage_machine
 from tests.volumes.values import wish as volume
 
 Made = tuple[ServiceMachine, Any]
@@ -56,12 +58,49 @@ def _backends() -> Made:
     return storage_machine(), reports_of(*(of_backend(f"node-{n}@lvm", ("a", n), at=NOW) for n in range(5)))
 
 
+BACKEND = "cloud"
+
+
+def _with_backend() -> ServiceMachine:
+    made = storage_machine()
+    do(
+        made,
+        l.ReportBackend(name=BACKEND, at=NOW, nodes=tuple(l.NodeReport(f"n{each}", 8, 8_192, 90) for each in range(7))),
+        l.ReportPools(
+            name=BACKEND, kind="lvm", at=NOW, pools=tuple(l.PoolReport(f"p{each}", 90, 80, 10) for each in range(7))
+        ),
+    )
+    return made
+
+
+def _nodes_of_a_backend() -> Made:
+    nodes = tuple(l.NodeReport(f"n{each}", 16, 4_096, 80, used_vcpus=2) for each in range(3, 9))
+    return _with_backend(), l.ReportBackend(name=BACKEND, at=NOW + 1, nodes=nodes)
+
+
+def _pools_of_a_backend() -> Made:
+    pools = tuple(l.PoolReport(f"p{each}", 70, 60, 10) for each in range(3, 9))
+    return _with_backend(), l.ReportPools(name=BACKEND, kind="lvm", at=NOW + 1, pools=pools)
+
+
+def _disabled_backend() -> Made:
+    return _with_backend(), l.SetBackend(name=BACKEND, enabled=False, reason="repair")
+
+
+def _disabled_volume_backend() -> Made:
+    return _with_backend(), s.SetVolumeBackend(host=f"{BACKEND}@lvm", disabled=True)
+
+
 KINDS: dict[str, Callable[[], Made]] = {
     "instances": lambda: _several(None),
     "instances of a group": lambda: _several(GROUPS["soft-anti-affinity"]),
     "reports of hosts": _reports,
     "volume group": _volume_group,
     "reports of volume backends": _backends,
+    "nodes of a back end": _nodes_of_a_backend,
+    "pools of a back end": _pools_of_a_backend,
+    "back end that is disabled": _disabled_backend,
+    "volume backend that is disabled": _disabled_volume_backend,
 }
 
 
@@ -82,6 +121,9 @@ def test_steps_that_are_given_up_leave_the_state_as_it_was(kind: str, monkeypatc
     chance, given_up = random.Random(4), 0
     monkeypatch.setattr(groups, "STEP", 1)
     monkeypatch.setattr(storage_backends, "POOLS", 0)
+    monkeypatch.setattr(pools_of_backends, "POOLS", 2)
+    for name in ("LOOKED_AT", "READ", "FEW_POOLS", "SERVICES"):
+        monkeypatch.setattr(backend_changes, name, 2)
     for end in (1, 2, 3, 4, 5, 8, 13):
         made, command = KINDS[kind]()
         before, pools = state_digest(made.state), made.state.storage.pools.columns["free"].tolist()

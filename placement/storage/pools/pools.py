@@ -3,14 +3,15 @@ decisions. Candidate order is Cinder's: backends and their pools in the order of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from sortedcontainers import SortedDict
 
 from ...types.errors import InvalidValue, UnknownName
+from ...types.steps import finished, in_pieces
 from ...types.validation import check_text, shown
 from ...versions.history import History
 from .backend_names import append_pool, backend_part
@@ -34,6 +35,10 @@ from .volumes import Volume, in_cluster
 
 Figures = tuple[float, float, float, float]
 """Free, allocated and provisioned GiB, and the time, of one pool."""
+POOLS: Final = 24
+"""Pools of one backend that are changed in one step."""
+READ: Final = 500
+"""Pools of a report that are read in one step."""
 _CHARGED: Final = [COLUMN[name] for name in ("free", "allocated", "provisioned", "updated")]
 
 
@@ -97,7 +102,7 @@ class Pools(PoolRows):
         InvalidValue for a malformed service. O(services)."""
         checked = list(map(_check_service, services))
         for service in checked:
-            self._put_service(service)
+            finished(self._put_service(service))
 
     def set_service(
         self,
@@ -110,11 +115,25 @@ class Pools(PoolRows):
     ) -> None:
         """Change the settings of a service; None keeps a setting. Pools of a backend without a service that is up,
         enabled and not frozen are no candidates, and come back at the end of the order. UnknownName. O(pools of it)."""
+        settings: dict[str, Any] = {"up": up, "disabled": disabled, "frozen": frozen}
+        finished(self.set_service_in_steps(host, availability_zone=availability_zone, **settings))
+
+    def set_service_in_steps(
+        self,
+        host: str,
+        *,
+        up: bool | None = None,
+        disabled: bool | None = None,
+        frozen: bool | None = None,
+        availability_zone: str | None = None,
+    ) -> Generator[None, None, None]:
+        """The same in steps, as ``report_in_steps``."""
         if host not in self.services:
             raise UnknownName.among("volume service", str(host), self.services, field="host")
         given = {"up": up, "disabled": disabled, "frozen": frozen, "availability_zone": availability_zone}
         changes = {name: value for name, value in given.items() if value is not None}
-        self.add_services([replace(self.services[host], **changes)])  # type: ignore[arg-type]  # checked there
+        service = _check_service(replace(self.services[host], **changes))  # type: ignore[arg-type]  # checked there
+        yield from self._put_service(service)
 
     def remove_service(self, host: str) -> None:
         """Forget a service, and its backend's pools with the last one; what is known of volumes stays. UnknownName.
@@ -123,20 +142,20 @@ class Pools(PoolRows):
             raise UnknownName.among("volume service", str(host), self.services, field="host")
         key = self.services[host].key
         self._set("services", {name: each for name, each in self.services.items() if name != host})
-        self._refresh(key)
+        finished(self._refresh(key))
         for name in {host, key} & self.reports.keys():
             if not any(self._of(name)):
                 self._put("reports", name, None)
 
-    def _put_service(self, service: VolumeService) -> None:
+    def _put_service(self, service: VolumeService) -> Generator[None, None, None]:
         before = self.services.get(service.host)
         if before == service:
             return
         self._put("services", service.host, service)
         if before is not None and before.key != service.key:
-            self._refresh(before.key)
+            yield from self._refresh(before.key)
             self._follow(service)
-        self._refresh(service.key)
+        yield from self._refresh(service.key)
 
     def _follow(self, service: VolumeService) -> None:
         """Volumes of a service that has joined a cluster, or has left it, are that cluster's, or its own (Cinder 29,
@@ -164,6 +183,13 @@ class Pools(PoolRows):
         stay as they are. InvalidValue for a malformed report. O(pools of the backend); O(all pools) if a backend other
         than the last one gets new pools.
         """
+        return finished(self.report_in_steps(report, availability_zone=availability_zone))
+
+    def report_in_steps(
+        self, report: BackendReport, *, availability_zone: str | None = None
+    ) -> Generator[None, None, bool]:
+        """The same in steps of about a millisecond, at which some of the backend's pools are as they are said to be
+        now, and the others as they were. Nothing but other versions may be changed meanwhile."""
         check_report(report)
         at = float(report.at)
         zone = check_text(availability_zone or "nova", "availability_zone")
@@ -174,13 +200,13 @@ class Pools(PoolRows):
             return False
         self.advance(at)
         self._put("reports", key, report)
-        self._report_absent(key, report)
+        yield from self._report_absent(key, report)
         wanted = VolumeService(host=report.host, cluster_name=report.cluster_name, availability_zone=zone)
         if service is None:
-            self._put_service(wanted)
+            yield from self._put_service(wanted)
         elif service.cluster_name != report.cluster_name:
-            self._put_service(replace(service, cluster_name=report.cluster_name))
-        self._refresh(key, report)
+            yield from self._put_service(replace(service, cluster_name=report.cluster_name))
+        yield from self._refresh(key, report)
         return True
 
     def set_capabilities(self, backend_id: str, capabilities: Mapping[str, object]) -> None:
@@ -205,38 +231,43 @@ class Pools(PoolRows):
             found = next((self.reports[each.host] for each in self._of(key) if each.host in self.reports), None)
         return found
 
-    def _refresh(self, key: str, new: BackendReport | None = None) -> None:
+    def _refresh(self, key: str, new: BackendReport | None = None) -> Generator[None, None, None]:
         """Update a backend's pools from its services and its report; ``new`` is the report just received."""
         service, report = self._serving(key), self._report_for(key)
         backend = self.backends.get(key)
         if service is None or report is None:
-            there = any(True for _ in self._of(key))
-            if not there:
-                self._forget_absent(key)
-            if backend is not None:
-                if there and self.keeps_absent:
-                    self._keep_absent(backend)
-                self._drop_pools(backend, backend.pools)
-                self._set("backends", {name: each for name, each in self.backends.items() if name != key})
-                self._tidy()
+            yield from self._withdraw(key, backend)
             return
         if backend is None:
             backend = Backend(service.host, service.cluster_name, report.at)
-        pools = dict(pool_capabilities(report))
+        pools = yield from _read(report)
         stale = backend.updated > report.at
         if not pools and not report.capabilities:
             pools = {name: {} for name in backend.pools}
         if not stale:
-            self._drop_pools(backend, [name for name in backend.pools if name not in pools])
-            kept = {name: row for name, row in backend.pools.items() if name in pools}
-            backend = replace(backend, updated=report.at, pools=kept)
+            backend = replace(backend, updated=report.at)
+            backend = yield from self._drop_pools(key, backend, [name for name in backend.pools if name not in pools])
         self._put_backend(key, backend)
-        for name, capabilities in pools.items():
-            if name in backend.pools:
-                self._update_pool(backend, name, service, capabilities, report.at if report is new else None)
+        at = report.at if report is new else None
+        for names in in_pieces([name for name in pools if name in backend.pools], POOLS):
+            for name in names:
+                self._update_pool(backend, name, service, pools[name], at)
+            yield
         fresh = [name for name in pools if name not in backend.pools]
         if fresh and not stale:
-            self._add_pools(key, backend, fresh, service, pools, report.at)
+            yield from self._add_pools(key, fresh, service, pools, report.at)
+
+    def _withdraw(self, key: str, backend: Backend | None) -> Generator[None, None, None]:
+        """A backend has no service that is up, enabled and not frozen, or no report: its pools are no candidates."""
+        there = any(True for _ in self._of(key))
+        if not there:
+            self._forget_absent(key)
+        if backend is None:
+            return
+        kept = there and self.keeps_absent
+        yield from self._drop_pools(key, backend, list(backend.pools), absent=kept)
+        self._set("backends", {name: each for name, each in self.backends.items() if name != key})
+        self._tidy()
 
     def _put_backend(self, key: str, backend: Backend) -> None:
         before = self.backends.get(key)
@@ -261,49 +292,49 @@ class Pools(PoolRows):
     def _add_pools(
         self,
         key: str,
-        backend: Backend,
         fresh: list[str],
         service: VolumeService,
         pools: Mapping[str, Mapping[str, object]],
         at: float,
-    ) -> None:
+    ) -> Generator[None, None, None]:
         rows = self._rows_for(key, len(fresh))
-        backend = self.backends[key]
-        self._put_backend(key, replace(backend, pools={**backend.pools, **dict(zip(fresh, rows, strict=True))}))
-        for name, row in zip(fresh, rows, strict=True):
-            facts, figures = facts_of(name, backend, service.availability_zone, pools[name], self.default_ratio)
-            line = np.zeros(len(self.columns.block))
-            _fill(line, facts, figures, at)
-            kept = self.absent.get(facts.backend_id)
-            if kept is not None:
-                free = line[COLUMN["free"]]
-                line[_CHARGED] = kept
-                if facts.free_word is not None:  # it is not counted
-                    line[COLUMN["free"]] = free
-            self._put_fact(row, facts, line)
-            self._derive(row)
+        for some in in_pieces(list(zip(fresh, rows, strict=True)), POOLS):
+            backend = self.backends[key]
+            self._put_backend(key, replace(backend, pools={**backend.pools, **dict(some)}))
+            for name, row in some:
+                facts, figures = facts_of(name, backend, service.availability_zone, pools[name], self.default_ratio)
+                line = np.zeros(len(self.columns.block))
+                _fill(line, facts, figures, at)
+                kept = self.absent.get(facts.backend_id)
+                if kept is not None:
+                    free = line[COLUMN["free"]]
+                    line[_CHARGED] = kept
+                    if facts.free_word is not None:  # it is not counted
+                        line[COLUMN["free"]] = free
+                self._put_fact(row, facts, line)
+                self._derive(row)
+            yield
         self._forget_absent(key)
 
-    def _keep_absent(self, backend: Backend) -> None:
-        for row in backend.pools.values():
-            self._put("absent", self.fact(row).backend_id, tuple(self.columns.block[_CHARGED, row].tolist()))
-
-    def _report_absent(self, key: str, report: BackendReport) -> None:
+    def _report_absent(self, key: str, report: BackendReport) -> Generator[None, None, None]:
         """Take the figures of a report for pools that are absent, but those that were charged after it was made, as for
         pools that are there. O(its pools * log pools that are absent)."""
         names = set(self._absent_of(key))
         if not names:
             return
         backend = Backend(report.host, report.cluster_name, report.at)
-        for pool, capabilities in pool_capabilities(report):
-            facts, figures = facts_of(pool, backend, "nova", capabilities, self.default_ratio)
-            name = facts.backend_id if facts.backend_id in names else append_pool(key, pool)
-            if name in names:
-                names.discard(name)
-                if self.absent[name][-1] <= report.at:
-                    line = np.zeros(len(self.columns.block))
-                    _fill(line, facts, figures, report.at)
-                    self._put("absent", name, tuple(line[_CHARGED].tolist()))
+        pools = yield from _read(report)
+        for some in in_pieces(list(pools), POOLS):
+            for pool in some:
+                facts, figures = facts_of(pool, backend, "nova", pools[pool], self.default_ratio)
+                name = facts.backend_id if facts.backend_id in names else append_pool(key, pool)
+                if name in names:
+                    names.discard(name)
+                    if self.absent[name][-1] <= report.at:
+                        line = np.zeros(len(self.columns.block))
+                        _fill(line, facts, figures, report.at)
+                        self._put("absent", name, tuple(line[_CHARGED].tolist()))
+            yield
         if report.capabilities:
             for name in sorted(names):  # pools that it does not have any more
                 self._put("absent", name, None)
@@ -329,9 +360,22 @@ class Pools(PoolRows):
             left = (free + size_gb, allocated - size_gb, provisioned - size_gb, updated if at is None else at)
             self._put("absent", backend_id, left)
 
-    def _drop_pools(self, backend: Backend, names: Iterable[str]) -> None:
-        for name in names:
-            self._put_fact(backend.pools[name], None, np.zeros(len(self.columns.block)))
+    def _drop_pools(
+        self, key: str, backend: Backend, names: list[str], *, absent: bool = False
+    ) -> Generator[None, None, Backend]:
+        """The backend without some of its pools; ``absent``: what was charged on them is kept."""
+        for some in in_pieces(names, POOLS):
+            for name in some:
+                row = backend.pools[name]
+                if absent:
+                    figures = tuple(self.columns.block[_CHARGED, row].tolist())
+                    self._put("absent", self.fact(row).backend_id, figures)
+                self._put_fact(row, None, np.zeros(len(self.columns.block)))
+            gone = set(some)
+            backend = replace(backend, pools={name: row for name, row in backend.pools.items() if name not in gone})
+            self._put_backend(key, backend)
+            yield
+        return backend
 
     # what there is
 
@@ -399,6 +443,16 @@ class Pools(PoolRows):
             seen.add(volume.volume_id)
         for volume in checked:
             self.put_volume(volume.volume_id, volume)
+
+
+def _read(report: BackendReport) -> Generator[None, None, dict[str, dict[str, Any]]]:
+    """All that is known of the pools of a report, by name."""
+    pools: dict[str, dict[str, Any]] = {}
+    for name, known in pool_capabilities(report):
+        pools[name] = known
+        if len(pools) % READ == 0:
+            yield
+    return pools
 
 
 def _serves(service: VolumeService) -> bool:
