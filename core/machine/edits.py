@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ...placement.decide.engine import Engine
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_reports import REPORTED_FIELDS
-from ...placement.load import bulk
-from ...placement.load.adding import add_hosts
 from ...placement.load.reports import report_hosts
 from ...placement.types.errors import InvalidValue, UnknownName
-from ...placement.types.host import DERIVED, Host
+from ...placement.types.steps import finished
 from ..engine_commands import (
     AddHosts,
     AddProvider,
@@ -34,6 +31,7 @@ from ..engine_commands import (
     Spawned,
     UpdateAggregate,
 )
+from .added_hosts import added
 from .report_columns import reports_of
 
 
@@ -46,8 +44,8 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
             return engine.spawned(uuids)
         case Heartbeats(names=names):
             return fleet.heartbeats(names, now)
-        case AddHosts(hosts=hosts):
-            return add_hosts(fleet, hosts) if command.negative_free else bulk.add_hosts(fleet, map(_derived, hosts))
+        case AddHosts():
+            return finished(added(fleet, command))
         case ReportHosts():
             return report_hosts(fleet, reports_of(command, now), claim_timeout=command.claim_timeout)
         case ConfirmMove(uuid=uuid):
@@ -69,15 +67,6 @@ def edit(engine: Engine, command: EngineCommand, now: float) -> Any:
         case RemoveServerGroup(uuid=uuid):
             return fleet.remove_server_group(uuid)
     return _edit_provider(fleet, command)
-
-
-def _derived(host: Host) -> Host:
-    """The host as version 0.1 took it: -1 in place of what is free meant that it follows from the totals, and functions
-    of an SR-IOV card did not exclude each other."""
-    changes: dict[str, Any] = {name: DERIVED for name in ("free_ram_mb", "free_disk_mb") if getattr(host, name) == -1}
-    if host.pci_pools:
-        changes["pci_pools"] = tuple(replace(pool, card=f"{index}") for index, pool in enumerate(host.pci_pools))
-    return replace(host, **changes) if changes else host
 
 
 def _edit_provider(fleet: Fleet, command: EngineCommand) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...placement.decide.in_steps import is_long
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..engine_commands import ConfirmHold, Hold, Place, PlaceMany, Release, ReportHosts, Spawned
+from ..engine_commands import AddHosts, ConfirmHold, Hold, Place, PlaceMany, Release, ReportHosts, Spawned
 from ..errors import StateUnknown
 from ..lifecycle_commands import ReportBackend, ReportPools, SetBackend
 from ..storage_commands import (
@@ -27,7 +27,7 @@ from ..storage_commands import (
     SetVolumeBackend,
 )
 from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
-from . import backend_changes, guests, host_reports, placing, storage_backends, volumes
+from . import added_hosts, backend_changes, guests, host_reports, placing, storage_backends, volumes
 from .destinations import are_new
 from .orders import INSTANCES_BY_TYPE, SelectDestinations
 from .state import ServiceState
@@ -60,10 +60,12 @@ def in_pieces(do: Callable[[Sequence[str]], object], names: Sequence[str]) -> St
         do(some)
 
 
-def in_steps(state: ServiceState, command: object, now: float) -> Steps | None:
+def in_steps(state: ServiceState, command: object, now: float, rules: int) -> Steps | None:
     """The steps of a command on many objects that will not be refused; None for one that is carried out at once. What
-    the user may do has been checked."""
+    the user may do has been checked. ``rules``: revision of those that the command was given under."""
     match command:
+        case AddHosts():
+            return added_hosts.add_hosts(state, command, checked=rules > 0)
         case PlaceMany(requests=requests):
             return placing.place_many(state, requests, now)
         case Place(request=request) if is_long(request):

@@ -21,7 +21,6 @@ from ...placement.types.steps import finished
 from ...placement.types.uuids import plain_uuid
 from ...placement.types.validation import uuid_words
 from ..engine_commands import (
-    AddHosts,
     AddProvider,
     AddServerGroup,
     BeginMove,
@@ -183,7 +182,7 @@ class ServiceMachine:
                 check_not_carried_out(self.state, named)
             if self.state.fleet._consumers.moves and command.rules >= INSTANCES_BY_TYPE:
                 guests.check_no_sources(self.state, named)
-        steps = in_steps(self.state, command.command, command.now)
+        steps = in_steps(self.state, command.command, command.now, command.rules)
         try:
             answer = self._do(command) if steps is None else (yield from steps)
         finally:
@@ -435,8 +434,6 @@ def _is_uuid(text: str) -> bool:
 def _aggregates_of(command: EngineCommand) -> Iterable[str]:
     """Uuids of the aggregates that a command defines, removes, or puts providers into."""
     match command:
-        case AddHosts(hosts=hosts):
-            return (aggregate.uuid for host in hosts for aggregate in host.aggregates)
         case AddProvider(aggregates=aggregates):
             return (aggregate.uuid for aggregate in aggregates)
         case UpdateAggregate(aggregate=aggregate):

@@ -31,10 +31,9 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
     added, iterator = 0, iter(hosts)
     with bulk.all_or_nothing(fleet):
         while chunk := list(itertools.islice(iterator, bulk.CHUNK)):
-            known = [_is_provider(fleet, host) for host in chunk]
-            adopted = [host for host, is_provider in zip(chunk, known, strict=True) if is_provider]
-            report_hosts(fleet, [HostReport(host=host, at=_BEFORE) for host in adopted])
-            bulk.add_hosts(fleet, itertools.compress(chunk, [not is_provider for is_provider in known]))
+            known = [is_provider(fleet, host) for host in chunk]
+            report_hosts(fleet, map(as_reported, itertools.compress(chunk, known)))
+            bulk.add_hosts(fleet, itertools.compress(chunk, [not each for each in known]))
             added += len(chunk)
     return added
 
@@ -43,7 +42,12 @@ _BEFORE: Final = 1e-6
 """Time of what is known of an added host, seconds since the epoch: any report is newer."""
 
 
-def _is_provider(fleet: Fleet, host: object) -> bool:
+def as_reported(host: Host) -> HostReport:
+    """What is known of a provider that becomes this host."""
+    return HostReport(host=host, at=_BEFORE)
+
+
+def is_provider(fleet: Fleet, host: object) -> bool:
     """True if a provider that is no host has the host's name or uuid."""
     if not isinstance(host, Host):
         check_host(host)

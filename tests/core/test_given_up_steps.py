@@ -17,6 +17,7 @@ from hostler.core.cluster.state_digest import state_digest
 from hostler.core.machine import backend_changes, storage_backends
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
+from hostler.placement.load import adding_in_steps
 from hostler.placement.storage import groups
 from hostler.placement.storage.pools import pools as pools_of_backends
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
@@ -27,6 +28,7 @@ from tests.core.test_reports_in_steps import reports_a_step
 from tests.core.test_reports_in_steps import world as with_hosts
 from tests.core.test_several_in_steps import GROUPS, look, steps_of, wish
 from tests.core.test_several_in_steps import world as with_groups
+from tests.fleet.values import host
 from tests.volumes.values import do, storage_machine
 from tests.volumes.values import report as of_backend
 from tests.volumes.values import reports as reports_of
@@ -91,10 +93,15 @@ def _disabled_volume_backend() -> Made:
     return _with_backend(), s.SetVolumeBackend(host=f"{BACKEND}@lvm", disabled=True)
 
 
+def _hosts() -> Made:
+    return with_hosts(), p.AddHosts(hosts=tuple(host(f"new-{number}", number) for number in range(12)))
+
+
 KINDS: dict[str, Callable[[], Made]] = {
     "instances": lambda: _several(None),
     "instances of a group": lambda: _several(GROUPS["soft-anti-affinity"]),
     "reports of hosts": _reports,
+    "hosts that are added": _hosts,
     "volume group": _volume_group,
     "reports of volume backends": _backends,
     "nodes of a back end": _nodes_of_a_backend,
@@ -122,6 +129,7 @@ def test_steps_that_are_given_up_leave_the_state_as_it_was(kind: str, monkeypatc
     monkeypatch.setattr(groups, "STEP", 1)
     monkeypatch.setattr(storage_backends, "POOLS", 0)
     monkeypatch.setattr(pools_of_backends, "POOLS", 2)
+    monkeypatch.setattr(adding_in_steps, "FEW", 2)
     for name in ("LOOKED_AT", "READ", "FEW_POOLS", "SERVICES"):
         monkeypatch.setattr(backend_changes, name, 2)
     for end in (1, 2, 3, 4, 5, 8, 13):
