@@ -11,6 +11,7 @@ from ...placement.api.allocations import INSTANCE
 from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue
+from ...placement.types.steps import finished
 from ..engine_commands import Asked
 from ..errors import DEPENDS_ON_COMMAND
 from .doubled import Doubled, settle, without
@@ -114,7 +115,7 @@ def _doubled_up(state: ServiceState, asked: Asked, uuid: str, now: float, *, rep
     elif held == holds:
         return decision
     write = write_of(state, uuid, held | new, now)
-    carry_out(state, write, state.rules, None)
+    finished(carry_out(state, write, state.rules, None))
     settle(state.requests.doubled, (uuid,))
     if decision.placed:
         if replaces and new:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -184,6 +185,8 @@ class ServiceMachine:
                 guests.check_no_sources(self.state, named)
         steps = in_steps(self.state, command.command, command.now, command.rules)
         try:
+            if isinstance(command.command, PlacementWrite):
+                steps = self._write_placement(command, command.command)
             answer = self._do(command) if steps is None else (yield from steps)
         finally:
             if isinstance(command.command, SelectDestinations):
@@ -230,8 +233,6 @@ class ServiceMachine:
                 return guests.change_groups(state, command.command, command.now)
             case SelectDestinations(request=request, replaces=replaces):
                 return select_destinations(state, request, command.now, replaces=replaces)
-            case PlacementWrite():
-                return self._write_placement(command, command.command)
             case other:
                 if isinstance(other, EngineCommand):
                     if command.rules:
@@ -267,17 +268,19 @@ class ServiceMachine:
         state.decide_by(engine, policy)
         return state.engine.policy.digest
 
-    def _write_placement(self, order: Order, command: PlacementWrite) -> Any:
+    def _write_placement(self, order: Order, command: PlacementWrite) -> Generator[None, None, Any]:
         state, write = self.state, command.command
+        note = partial(self._note, order)  # those too that came with it
         try:
-            answer = carry_out(state, write, order.rules, command.project)
-            if state.holds:
-                state.holds.end(consumers_of(write))  # it shows that the hold was taken up
-            settle(state.requests.doubled, consumers_of(write))
-            forget_gone(state, consumers_of(write))
-            return answer
-        finally:
-            self._note(order, consumers_of(write))  # those too that came with it
+            answer = yield from carry_out(state, write, order.rules, command.project, note)
+        except HostlerError:
+            note(consumers_of(write))
+            raise
+        if state.holds:
+            state.holds.end(consumers_of(write))  # it shows that the hold was taken up
+        settle(state.requests.doubled, consumers_of(write))
+        forget_gone(state, consumers_of(write))
+        return answer
 
     def _replace(self, order: Order, command: Move | Resize) -> Decision:
         return guests.replace(self.state, command, order.now, rules=order.rules)

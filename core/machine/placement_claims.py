@@ -6,6 +6,8 @@ Nova and the other services, and admins, are above that: ``PlacementWrite.projec
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
+from typing import Final
 
 from ...placement.api import commands as api
 from ...placement.api.providers import normal_uuid
@@ -15,22 +17,29 @@ from ..tenancy.errors import NotAllowed
 from ..tenancy.usage import INSTANCES
 from .state import ServiceState
 
+LOOKED_AT: Final = 50
+"""Consumers, or providers, that are looked at in one step."""
 
-def check_claims(state: ServiceState, command: api.PlacementCommand, project: str) -> None:
+
+def check_claims(state: ServiceState, command: api.PlacementCommand, project: str) -> Generator[None, None, None]:
     """NotAllowed or QuotaExceeded unless the consumers that a write names are, and will be, guests of a project, within
     the limits and on hosts of the pools that a placement of it would be held to. O(what the command names)."""
     match command:
         case api.DeleteAllocations(consumer=consumer):
             _held(state, consumer, project)
         case api.SetAllocations(consumers=consumers) | api.Reshape(consumers=consumers):
-            _check_limits(state, consumers, project)
-            _check_pools(state, consumers, project)
+            yield from _check_limits(state, consumers, project)
+            yield from _check_pools(state, consumers, project)
 
 
-def _check_limits(state: ServiceState, consumers: dict[str, api.ConsumerAllocations], project: str) -> None:
+def _check_limits(
+    state: ServiceState, consumers: dict[str, api.ConsumerAllocations], project: str
+) -> Generator[None, None, None]:
     """What the consumers hold already is theirs to replace."""
     total = Counter[str]()
-    for uuid, given in consumers.items():
+    for number, (uuid, given) in enumerate(consumers.items(), 1):
+        if number % LOOKED_AT == 0:
+            yield
         if given.project_id != project:
             raise NotAllowed("claims are for the project of the token", field="project_id")
         total.subtract(_held(state, uuid, project))
@@ -52,11 +61,16 @@ def _held(state: ServiceState, uuid: str, project: str) -> dict[str, int]:
     return amounts
 
 
-def _check_pools(state: ServiceState, consumers: dict[str, api.ConsumerAllocations], project: str) -> None:
+def _check_pools(
+    state: ServiceState, consumers: dict[str, api.ConsumerAllocations], project: str
+) -> Generator[None, None, None]:
     if not state.pools.pools:
         return
     fleet, granted = state.fleet, state.pools.granted(state.tenants, project)
-    for provider in {uuid for given in consumers.values() for uuid in given.allocations}:
+    providers = {uuid: None for given in consumers.values() for uuid in given.allocations}
+    for number, provider in enumerate(providers, 1):
+        if number % LOOKED_AT == 0:
+            yield
         try:
             row = fleet.row_of_uuid(provider)
         except HostlerError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from typing import Final
 
 import msgspec
 
@@ -12,8 +14,12 @@ from ...placement.api.placement_model import PlacementModel
 from ...placement.api.providers import found, normal_uuid
 from ...placement.fleet.fleet import Fleet
 from ...placement.types.errors import UnknownName
+from ...placement.types.steps import in_pieces
 from .placement_claims import check_claims
 from .state import ServiceState
+
+HELD: Final = 30
+"""Consumers of which what they hold is summed up in one step."""
 
 
 class ServiceModel(PlacementModel):
@@ -27,23 +33,35 @@ class ServiceModel(PlacementModel):
         return self._state.engine.fleet
 
 
-def carry_out(state: ServiceState, command: api.PlacementCommand, rules: int, project: str | None) -> object:
-    """Apply a write, and count what its consumers hold then instead of what they held. Limits and pools hold for users
-    of a ``project``; None is above the tenants, as in OpenStack, where Nova counts and chooses. Hosts stay in their
-    pools all the same. O(what the command names)."""
+def carry_out(
+    state: ServiceState,
+    command: api.PlacementCommand,
+    rules: int,
+    project: str | None,
+    written: Callable[[Sequence[str]], object] = lambda _: None,
+) -> Generator[None, None, object]:
+    """Apply a write, and count what its consumers hold then instead of what they held, in steps. Limits and pools hold
+    for users of a ``project``; None is above the tenants, as in OpenStack, where Nova counts and chooses. Hosts stay in
+    their pools all the same. ``written`` is called with the consumers, some at a time, once they are as they are to be.
+    O(what the command names)."""
     if project is not None:
-        check_claims(state, command, project)
+        yield from check_claims(state, command, project)
     if rules and isinstance(command, api.SetAggregates) and state.pools.pools:
         command = _with_pools(state, command)
     if state.holds:
         command = _taking_over(state, command)
     consumers = consumers_of(command)
-    before = _holdings(state, consumers)
-    result = PlacementModel(state.engine.fleet).apply(command)
+    before = yield from _held(state, consumers)
+    with state.fleet._history.undoing():
+        try:
+            result = yield from PlacementModel(state.engine.fleet).apply_in_steps(command)
+            after = yield from _held(state, consumers, written)
+        finally:
+            state.fleet._entered()  # others may have used other versions since
     state.forget_gone(map(str.lower, consumers))
-    for sign, holdings in ((-1, before), (1, _holdings(state, consumers))):
-        for project, amounts in holdings:
-            state.usage.add(state.tenants, project, amounts, sign)
+    for sign, held in ((-1, before), (1, after)):
+        for owner, amounts in held.items():
+            state.usage.add(state.tenants, owner, amounts, sign)
     return result
 
 
@@ -81,11 +99,19 @@ def consumers_of(command: api.PlacementCommand) -> list[str]:
     return []
 
 
-def _holdings(state: ServiceState, consumers: Iterable[str]) -> list[tuple[str, dict[str, int]]]:
-    holdings = []
-    for uuid in consumers:
-        try:
-            holdings.append(state.holding(uuid))
-        except UnknownName:
-            continue
-    return holdings
+def _held(
+    state: ServiceState, consumers: Sequence[str], looked_at: Callable[[Sequence[str]], object] = lambda _: None
+) -> Generator[None, None, dict[str, Counter[str]]]:
+    """What consumers hold, by project."""
+    held: dict[str, Counter[str]] = {}
+    for number, some in enumerate(in_pieces(consumers, HELD)):
+        if number:
+            yield
+        for uuid in some:
+            try:
+                project, amounts = state.holding(uuid)
+            except UnknownName:
+                continue
+            held.setdefault(project, Counter()).update(amounts)
+        looked_at(some)
+    return held

@@ -3,14 +3,15 @@ thread-safe, no HTTP: who serves it translates microversions, bodies and errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from ..fleet.fleet import Fleet
 from ..request.placement_query import PlacementQuery, RequestGroup
-from ..types.errors import InvalidValue
+from ..types.errors import HostlerError, InvalidValue
 from ..types.validation import shown
-from . import allocations, candidate_query, inventories, provider_query, providers, reshaper, usages
+from . import allocations, candidate_query, in_steps, inventories, provider_query, providers, reshaper, usages
 from . import answers as v
 from . import commands as c
 from . import names as vocabulary
@@ -61,6 +62,22 @@ class PlacementModel:
         self.fleet._reclaim.if_due()
         with self.fleet._history.undoing():
             return rule(self.fleet, command)
+
+    def apply_in_steps(self, command: c.PlacementCommand) -> Generator[None, None, object]:
+        """``apply`` in steps of about a millisecond where allocations of many consumers are written. Between two steps
+        others may read the fleet, where some of them are written, and change forks of it."""
+        fleet = self.fleet
+        steps = in_steps.write_in_steps(fleet, command)
+        if steps is not None:
+            fleet._reclaim.if_due()
+            with suppress(HostlerError):  # said below, as of all together
+                with fleet._history.undoing():
+                    try:
+                        yield from steps
+                    finally:
+                        fleet._entered()  # others may have used other versions since
+                return None
+        return self.apply(command)
 
     # providers
 
