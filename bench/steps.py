@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Annotated, Any, Final
 
 import cyclopts
@@ -21,12 +22,15 @@ import msgspec
 from cyclopts import Parameter
 
 from hostler.core import engine_commands as p
+from hostler.core import lifecycle_commands as lc
 from hostler.core import storage_commands as s
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.orders import Order, SelectDestinations
+from hostler.core.machine.orders import Order, PlacementWrite, SelectDestinations
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy import commands as c
 from hostler.core.tenancy.tenants import LOCAL
+from hostler.placement.api import commands as api
+from hostler.placement.fleet.inventories import Inventory
 from hostler.placement.types.errors import HostlerError
 from hostler.placement.types.host import Host
 from hostler.placement.types.host_report import HostReport
@@ -37,6 +41,11 @@ ROUNDS: Final = 3
 """Each command is given so often; the best of its longest steps counts."""
 BACKENDS: Final = 200
 POOLS: Final = 5
+POOLS_OF_ONE: Final = 1_000
+"""Pools of one backend, or nodes."""
+CONSUMERS: Final = 1_000
+RESHAPED: Final = 100
+"""Consumers, and providers, of one write of the Placement API."""
 POLICIES: Final = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
 SIZE: Final[dict[str, Any]] = {"vcpus_total": 1_024, "total_usable_ram_mb": 1 << 22, "total_usable_disk_gb": 1_000_000}
 
@@ -79,6 +88,76 @@ def backends() -> s.ReportVolumeBackends:
     return s.ReportVolumeBackends(reports=tuple(reports))
 
 
+def one_backend(pools: int, free_gb: int) -> s.ReportVolumeBackends:
+    """A report of one volume backend with many pools."""
+    each = [
+        {"pool_name": f"p{number}", "total_capacity_gb": 1_000, "free_capacity_gb": free_gb} for number in range(pools)
+    ]
+    return s.ReportVolumeBackends(reports=(s.VolumeBackendReport(host="one@lvm", capabilities={"pools": each}),))
+
+
+def of_backend(it: Machine) -> dict[str, Callable[[], Any]]:
+    """Commands on a back end, by name; each time with other figures."""
+    serial, turn, many = count(1), count(1), range(POOLS_OF_ONE)
+
+    def nodes() -> lc.ReportBackend:
+        used = next(serial) % 64
+        given = tuple(lc.NodeReport(f"be-{number}", 64, 65_536, 1_000, used, 1_000, 10) for number in many)
+        return lc.ReportBackend(name="be", at=it.now + 0.1, nodes=given)
+
+    def pools() -> lc.ReportPools:
+        free = 900 - next(serial) % 100
+        given = tuple(lc.PoolReport(f"p{number}", 1_000, free, 100) for number in many)
+        return lc.ReportPools(name="be", kind="lvm", at=it.now + 0.1, pools=given)
+
+    def once(known: bool, first: Callable[[], Any], command: Any) -> Any:
+        if not known:
+            it.give(first())
+        return command
+
+    lives, storage = it.machine.state.lives, it.machine.state.storage
+    return {
+        "report_backend": nodes,
+        "report_pools": pools,
+        "set_backend": lambda: once(
+            "be" in lives.backends, nodes, lc.SetBackend(name="be", enabled=next(turn) % 2 == 0)
+        ),
+        "report_volume_backends, one": lambda: one_backend(POOLS_OF_ONE, 900 - next(serial) % 100),
+        "set_volume_backend": lambda: once(
+            "one@lvm" in storage.pools.services,
+            lambda: one_backend(POOLS_OF_ONE, 900),
+            s.SetVolumeBackend(host="one@lvm", disabled=next(turn) % 2 == 0),
+        ),
+    }
+
+
+def of_placement(it: Machine) -> dict[str, Callable[[], Any]]:
+    """Writes of the Placement API, by name."""
+    fleet = it.machine.state.fleet
+    names = [fleet.uuid(fleet._names.find(host.host)) for host in it.hosts]
+    given = {"VCPU": Inventory(total=1_024), "MEMORY_MB": Inventory(total=1 << 22), "DISK_GB": Inventory(total=10**6)}
+
+    def allocations() -> PlacementWrite:
+        resources = {"VCPU": 1, "MEMORY_MB": 64}
+        consumers = {
+            str(uuid.uuid4()): api.ConsumerAllocations(
+                allocations={names[number % len(names)]: resources}, project_id="p", user_id="u", generation=None
+            )
+            for number in range(CONSUMERS)
+        }
+        return PlacementWrite(command=api.SetAllocations(now=it.now, consumers=consumers, infer_types=True))
+
+    def reshape() -> PlacementWrite:
+        generations = fleet._store.row["generation"]
+        providers = {
+            name: api.ReshapedProvider(generation=int(generations[fleet.row_of_uuid(name)]), inventories=given)
+            for name in names[:RESHAPED]
+        }
+        return PlacementWrite(command=api.Reshape(now=it.now, providers=providers, consumers={}, infer_types=True))
+
+    return {"placement: allocations": allocations, "placement: reshape": reshape}
+
+
 def asked(instances: int, **what: Any) -> p.Asked:
     """A request for so many instances."""
     spec = msgspec.Raw(msgspec.msgpack.encode({"flavor": {"name": "f", "vcpus": 1, "memory_mb": 64}}))
@@ -92,6 +171,11 @@ def volumes(*sizes_gb: int) -> s.PlaceVolumeGroup:
     return s.PlaceVolumeGroup(volumes=tuple(each), project_id="")
 
 
+def new_hosts(name: str, hosts: int) -> tuple[Host, ...]:
+    """Hosts of which each has a guest."""
+    return tuple(Host(host=f"{name}-{number}", instances={str(uuid.uuid4()): {}}, **SIZE) for number in range(hosts))
+
+
 def commands(it: Machine) -> dict[str, Callable[[], Any]]:
     """What is given, by name."""
     names = tuple(host.host for host in it.hosts)
@@ -99,7 +183,7 @@ def commands(it: Machine) -> dict[str, Callable[[], Any]]:
     for policy in POLICIES:
         groups[policy] = str(uuid.uuid4())
         it.give(p.AddServerGroup(uuid=groups[policy], policy=policy))
-    serial = iter(range(10**6))
+    serial = count()
     in_groups = {
         f"place 100, {policy}": partial(lambda group: p.Place(request=asked(100, server_group=group)), group)
         for policy, group in groups.items()
@@ -118,6 +202,9 @@ def commands(it: Machine) -> dict[str, Callable[[], Any]]:
         "heartbeats": lambda: p.Heartbeats(names=names),
         "create_pool": lambda: c.CreatePool(id=f"pool-{next(serial)}", hosts=names[:1_000]),
         "report_volume_backends": backends,
+        **of_backend(it),
+        **of_placement(it),
+        "add_hosts": lambda: p.AddHosts(hosts=new_hosts(f"new-{next(serial)}", len(names)), negative_free=True),
         "place_volume_group 100": lambda: volumes(*[10] * 100),
         "place_volume_group 100 sizes": lambda: volumes(*range(1, 101)),
     }

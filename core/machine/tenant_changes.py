@@ -65,7 +65,7 @@ def _create_project(state: ServiceState, command: c.CreateProject, rules: int) -
         raise name_taken(command.id)
     state.tenants.create_project(command, rules)
     if rules and held:
-        state.sum_up()
+        state.usage.adopt(state.tenants, command.id)
 
 
 def _change_catalog(state: ServiceState, command: c.CatalogCommand) -> None:

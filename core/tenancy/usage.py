@@ -45,6 +45,13 @@ class Usage(msgspec.Struct):
             if not used:
                 del self.by_scope[scope]
 
+    def adopt(self, tenants: Tenants, project: str) -> None:
+        """Count what was used under the name of a project before there was one in what is above it, too.
+        O(amounts * depth)."""
+        held = self.by_scope.pop(f"project:{project}", {})
+        if held:
+            self.add(tenants, project, held)
+
     def check_groups(self, tenants: Tenants, project: str) -> None:
         """QuotaExceeded if one more server group of a project would be above a limit."""
         self.check(tenants, project, {SERVER_GROUPS: 1})

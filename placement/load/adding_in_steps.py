@@ -16,7 +16,7 @@ from . import bulk
 from .adding import add_hosts, as_reported, is_provider
 from .reports import report_hosts
 
-FEW: Final = 128
+FEW: Final = 64
 """Weight of the hosts that are added in about a millisecond."""
 GUESTS: Final = 4
 """Guests that a host comes with that weigh as much as a host."""
