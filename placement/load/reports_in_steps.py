@@ -1,12 +1,13 @@
 """Reports of thousands of hosts taken in some at a time, with the outcome that they have together.
 
 A report that says of its host what is known of it already, as to its guests, and of no other host, can be taken in by
-itself; those of new hosts, of guests that come or go, and of hosts that have left out a claim for too long, are taken
-in together.
+itself; so can those of new hosts, and of guests that nothing else knows. Those of guests that go, or come from
+elsewhere, and of hosts that have left out a claim for too long, are taken in together.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
@@ -78,6 +79,8 @@ def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Gener
     for some in in_pieces(reports, LOOKED_AT):
         alone += _stand_alone(fleet, some, moving, timeout).tolist()
         yield
+    if alone.count(False) > FEW:
+        alone = yield from _with_newcomers(fleet, reports, alone, moving, timeout)
     found = list[tuple[Sequence[int], Taken]]()
     parts = list(in_pieces([at for at, itself in enumerate(alone) if itself], FEW))
     for positions in (*parts, [at for at, itself in enumerate(alone) if not itself]):
@@ -90,6 +93,42 @@ def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Gener
         sorted((positions[at], name) for positions, taken in found for at, name in taken.stale),
         [uuid for _, taken in found for uuid in taken.expired],
         sorted((positions[at], name) for positions, taken in found for at, name in taken.drift),
+    )
+
+
+def _with_newcomers(
+    fleet: Fleet, reports: Sequence[HostReport], alone: Sequence[bool], moving: set[str], timeout: float
+) -> Generator[None, None, list[bool]]:
+    """Which reports can be taken in by themselves, those of new hosts and of new guests included: of hosts and guests
+    that no other report names. New hosts get their rows in the order of the reports, so all of them can, or none."""
+    named = Counter[str]()
+    alike = True
+    for some in in_pieces(reports, LOOKED_AT):
+        for report in some:
+            named.update({*report.host.instances, *(report.includes or ())})
+            alike &= node_of(report.host) == report.host.host
+        yield
+    found = list(alone)
+    new = list[int]()
+    for positions in in_pieces([at for at, itself in enumerate(alone) if not itself], FEW):
+        given = [reports[at] for at in positions]
+        for at, itself in zip(positions, _stand_alone(fleet, given, moving, timeout, named).tolist(), strict=True):
+            found[at] = itself
+        new += [at for at in positions if fleet._names.find(node_of(reports[at].host)) < 0]
+        yield
+    if not alike or not all(found[at] for at in new):
+        for at in new:
+            found[at] = False
+    return found
+
+
+def _is_new(fleet: Fleet, report: HostReport, moving: set[str], named: Counter[str]) -> bool:
+    """True for a host of a name that is not known, whose guests are not known either, and named once."""
+    name = node_of(report.host)
+    known = fleet._nodes.names.find(name) >= 0 or name in moving or report.host.uuid
+    return not known and all(
+        named[uuid] == 1 and uuid not in fleet._consumers.moves and fleet._kernel.consumers.get(uuid) < 0
+        for uuid in report.host.instances
     )
 
 
@@ -111,8 +150,15 @@ def _moving(fleet: Fleet) -> set[str]:
     return {name for move in fleet._consumers.moves.values() for name in (move.source, move.target)}
 
 
-def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str], timeout: float) -> NDArray[np.bool_]:
-    """Which reports can be taken in by themselves. O(hosts + guests)."""
+def _stand_alone(
+    fleet: Fleet,
+    reports: Iterable[HostReport],
+    moving: set[str],
+    timeout: float,
+    named: Counter[str] | None = None,
+) -> NDArray[np.bool_]:
+    """Which reports can be taken in by themselves. ``named``: how many reports name each guest; without it, those of
+    new hosts and guests cannot. O(hosts + guests)."""
     given = list(reports)
     names = [node_of(report.host) for report in given]
     rows = np.array([fleet._names.find(name) for name in names], np.int32)
@@ -128,17 +174,22 @@ def _stand_alone(fleet: Fleet, reports: Iterable[HostReport], moving: set[str], 
     )
     if fleet._shared_service_hosts:
         apart[:] = False
+        return apart
     there = np.flatnonzero(apart)
+    if named is not None:
+        for at in np.flatnonzero(rows < 0).tolist():
+            apart[at] = _is_new(fleet, given[at], moving, named)
     if not len(there):
         return apart
     chunk = chunk_of(fleet, [given[at] for at in there.tolist()], rows[there])
     found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(chunk.rows))
-    held, named = keys_of(found[0], found[1]), keys_of(chunk.ids, chunk.positions)
-    for index in np.flatnonzero(~np.isin(named, held)).tolist():
-        at = int(chunk.positions[index])
-        if chunk.uuids[index] in chunk.reports[at].host.instances:
+    held, counted = keys_of(found[0], found[1]), keys_of(chunk.ids, chunk.positions)
+    for index in np.flatnonzero(~np.isin(counted, held)).tolist():
+        at, uuid = int(chunk.positions[index]), chunk.uuids[index]
+        new = named is not None and chunk.ids[index] < 0 and named[uuid] == 1 and uuid not in fleet._consumers.moves
+        if uuid in chunk.reports[at].host.instances and not new:
             apart[there[at]] = False  # it comes
-    gone = ((found[3] & REPORTED) != 0) & ~np.isin(held, named)
+    gone = ((found[3] & REPORTED) != 0) & ~np.isin(held, counted)
     apart[there[found[1][gone]]] = False
     since = fleet._consumers.missing
     for consumer, at in zip(found[0].tolist(), found[1].tolist(), strict=True) if since else ():

@@ -164,3 +164,43 @@ def test_reports_of_backends_end_as_at_once(seed: int, monkeypatch: pytest.Monke
         assert outcomes[0] == outcomes[1]
         assert pools_of(made) == pools_of(at_once)
     assert pauses
+
+
+def first_report(chance: random.Random, turn: int, now: float) -> HostReport:
+    """A report, mostly of a host that is new, with guests that are, too."""
+    number = chance.randrange(60)
+    name = f"new-{number}" if chance.random() < 0.9 else f"node-{chance.randrange(HOSTS)}"
+    few = chance.random() < 0.1
+    there: dict[str, dict[str, str]] = {
+        uuid_of(chance.randrange(6 if few else 10**9)): {} for _ in range(chance.randrange(4))
+    }
+    figures: dict[str, Any] = {"vcpus_total": 16, "total_usable_ram_mb": 4_096, "stats": {"turn": f"{turn}"}}
+    if chance.random() < 0.02:
+        figures["nodename"] = f"new-{chance.randrange(60)}"
+    if chance.random() < 0.03:
+        figures["uuid"] = uuid_of(10_000 + chance.randrange(20))
+    includes = frozenset(uuid_of(each) for each in range(chance.randrange(6))) if chance.random() < 0.1 else None
+    return HostReport(host=Host(host=name, instances=there, **figures), at=now, includes=includes)
+
+
+@pytest.mark.parametrize("seed", seeds(6, "first reports in steps"))
+def test_reports_of_new_hosts_and_guests_end_as_at_once(seed: int) -> None:
+    chance = random.Random(seed)
+    made, at_once = world(), world()
+    pauses = 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+        made.state.fleet.check()
+
+    for turn in range(10):
+        now = NOW + 20.0 * turn
+        command: Any = columns_of([first_report(chance, turn, now) for _ in range(chance.randint(1, 20))])
+        with reports_a_step(2):
+            found = outcome_of(made, command, pause, now=now)
+        with reports_a_step(1_000):
+            assert found == outcome_of(at_once, command, now=now)
+        assert state_digest(made.state) == state_digest(at_once.state)
+    made.state.fleet.check()
+    assert pauses
