@@ -15,7 +15,7 @@ from hostler.core.machine import added_hosts
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.tenancy import commands as c
 from hostler.placement.load import adding_in_steps, bulk
-from hostler.placement.types.host import Host
+from hostler.placement.types.host import Aggregate, Host
 from tests.core.orders import NOW, order, place
 from tests.core.test_several_in_steps import look, outcome_of
 from tests.fleet.dump import dump
@@ -67,7 +67,7 @@ def coming(chance: random.Random, serial: int, number: int, pool: str) -> Host:
     elif bad < 0.03:
         what["cpu_allocation_ratio"] = -1.0
     elif bad < 0.04:
-        what["aggregates"] = (p.Aggregate(uuid=pool, name="taken"),)
+        what["aggregates"] = (Aggregate(uuid=pool, name="taken"),)
     return host(name, chance.randrange(24), **what)
 
 
