@@ -79,6 +79,7 @@ def volume(number: int, which: int = 0, **spec: Any) -> s.AskedVolume:
 def placed(it: Commands, number: int) -> None:
     """A guest, and two of a batch, come and go."""
     it.give(p.Place(request=asked(number)), p.PlaceMany(requests=(asked(number, 1), asked(number, 2))))
+    it.give(p.PlaceCandidates(request=asked(number, 3), candidates={}))
     it.give(p.Release(uuids=tuple(uuid_of(number, which) for which in range(3))))
 
 

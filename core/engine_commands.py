@@ -81,6 +81,30 @@ class PlaceMany(Command, frozen=True, tag="place_many"):
     requests: tuple[Asked, ...]
 
 
+class ProviderResources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What a candidate takes of one resource provider, by resource class."""
+
+    resources: dict[str, Annotated[int, msgspec.Meta(ge=1)]]
+
+
+class AllocationCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """An element of ``allocation_requests`` of the Placement API's GET /allocation_candidates: what is taken, by uuid
+    of the provider, and the providers of each request group."""
+
+    allocations: dict[str, ProviderResources]
+    mappings: dict[str, tuple[str, ...]] = {}
+
+
+class PlaceCandidates(Command, frozen=True, tag="place_candidates"):
+    """Choose a host for each instance of one request among allocation candidates that were made before, by uuid of the
+    host's provider, and charge what the candidate says. Of each host the first is taken that the filters leave and that
+    there is room for now; providers that are no hosts, and candidates that name unknown ones, are left out. The
+    candidates decide about traits and aggregates, which are not judged again."""
+
+    request: Asked
+    candidates: dict[str, tuple[AllocationCandidate, ...]]
+
+
 class Release(Command, frozen=True, tag="release"):
     """Remove instances and return their resources; all or none. ``claim``: only those that were placed under this id;
     others count as unknown."""
@@ -272,6 +296,7 @@ EngineCommand = (
     | Hold
     | ConfirmHold
     | PlaceMany
+    | PlaceCandidates
     | Release
     | Spawned
     | Move

@@ -19,7 +19,7 @@ from ...placement.storage.with_guests import JointDecision, Locality
 from ...placement.types.decision import Decision
 from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import Expiry, MoveKind
-from ..engine_commands import Place, SetService
+from ..engine_commands import AllocationCandidate, Place, SetService
 from ..errors import from_value
 from ..storage_commands import AskedVolume
 from .remote import LOCAL, REFUSED, SMALL, Asked, Remote
@@ -43,6 +43,10 @@ def place_guest(
     ] = None,
     near: Annotated[Literal["host", "zone", "aggregate"] | None, Parameter(help="the volumes are on this, too")] = None,
     prefer_near: Annotated[bool, Parameter(help="where there is room, instead of always", negative="")] = False,
+    candidates: Annotated[
+        Path | None,
+        Parameter(help="one of these is taken: a file with Placement's answer to GET /allocation_candidates"),
+    ] = None,
     key: str | None = None,
     remote: Remote = LOCAL,
 ) -> int:
@@ -50,8 +54,12 @@ def place_guest(
     if volume is None:
         if near is not None or prefer_near:
             raise InvalidValue("nearness is that of volumes, and none is asked for", field="near", hint="--volume GIB")
+        offered = {} if candidates is None else {"candidates": _candidates(candidates)}
+        method = "place_candidates" if offered else "place"
         with remote.client() as client:
-            return _decided(remote, client.call("place", {"request": ask.asked()}, key=key))
+            return _decided(remote, client.call(method, {"request": ask.asked(), **offered}, key=key))
+    if candidates is not None:
+        raise InvalidValue("candidates are of a guest without volumes", field="candidates", hint="attach them later")
     if prefer_near and near is None:
         raise InvalidValue("prefer-near needs what the volumes are to be near on", field="near", hint="--near host")
     volumes = tuple(_volume(text, ask.project) for text in volume)
@@ -59,6 +67,27 @@ def place_guest(
     values = {"request": ask.asked(), "volumes": volumes, "locality": locality}
     with remote.client() as client:
         return _decided_together(remote, client.call("place_together", values, key=key))
+
+
+class _AllocationCandidates(msgspec.Struct):
+    """The answer to GET /allocation_candidates, as far as it is read."""
+
+    allocation_requests: tuple[AllocationCandidate, ...]
+
+
+def _candidates(path: Path) -> dict[str, list[AllocationCandidate]]:
+    """The candidates in a file, under each provider that they name, as Nova's scheduler sorts them. InvalidValue for
+    another file."""
+    try:
+        read = msgspec.json.decode(path.read_bytes(), type=_AllocationCandidates)
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        hint = "it is the answer in JSON, of microversion 1.12 or later"
+        raise InvalidValue(f"{path} has no allocation candidates: {error}", field="candidates", hint=hint) from None
+    found = dict[str, list[AllocationCandidate]]()
+    for each in read.allocation_requests:
+        for provider in each.allocations:
+            found.setdefault(provider, []).append(each)
+    return found
 
 
 def _volume(text: str, project: str) -> AskedVolume:

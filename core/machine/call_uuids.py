@@ -23,6 +23,7 @@ from ..engine_commands import (
     Hold,
     Move,
     Place,
+    PlaceCandidates,
     PlaceMany,
     Release,
     Resize,
@@ -50,7 +51,8 @@ from .volume_ranking import RankVolume
 from .what_if import WhatIf
 
 _CALLS: Final = (
-    *(Hold, ConfirmHold, Release, Spawned, Move, Resize, BeginMove, ConfirmMove, RevertMove, StorageBase, Lifecycle),
+    *(PlaceCandidates, Hold, ConfirmHold, Release, Spawned, Move, Resize, BeginMove, ConfirmMove, RevertMove),
+    *(StorageBase, Lifecycle),
     *(Asked, AskedVolume, GuestVolume, Instance, ShowGuest, ShowVolume, Volumes, VolumeSnapshots, VolumeBackups),
     *(ServerGroups, VolumeGroups, VolumeLives, Guests, GuestSnapshots, RegionGuests, RegionOf, PlaceAcross, WhatIf),
     *(Explain, Fits, FitsMany, Rank, ExplainVolume, FitsVolume, RankVolume),

@@ -284,6 +284,7 @@ def _project(command: Any) -> str | None:
     match command:
         case (
             p.Place(request=request)
+            | p.PlaceCandidates(request=request)
             | p.Hold(request=request)
             | p.Resize(request=request)
             | CreateGuest(request=request)

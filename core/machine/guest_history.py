@@ -32,6 +32,7 @@ from ..engine_commands import (
     Hold,
     Move,
     Place,
+    PlaceCandidates,
     PlaceMany,
     Release,
     Resize,
@@ -104,7 +105,7 @@ class _Guests:
             for uuid in [uuid for uuid, expires in self._held.items() if expires <= order.now]:
                 self._left(self._held.pop(uuid), [uuid])
             match order.command:
-                case Place(request=asked):
+                case Place(request=asked) | PlaceCandidates(request=asked):
                     self._asked(order.now, asked, outcome)
                 case PlaceTogether(request=asked, volumes=volumes):
                     self._asked(order.now, asked, outcome.guest if isinstance(outcome, JointDecision) else outcome)

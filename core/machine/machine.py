@@ -31,6 +31,7 @@ from ..engine_commands import (
     Hold,
     Move,
     Place,
+    PlaceCandidates,
     PlaceMany,
     Release,
     RemoveAggregate,
@@ -81,6 +82,7 @@ from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, SnapshotChange, VolumeChange
 from .long_commands import LOOKED_AT, in_pieces, in_steps
+from .offered_candidates import place_candidates
 from .order_policies import PolicyValues, service_policy, storage_policy, without_bad_storage
 from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
@@ -202,6 +204,8 @@ class ServiceMachine:
                 return finished(guests.hold(state, command.command, command.now))
             case PlaceMany(requests=requests):
                 return finished(placing.place_many(state, requests, command.now))
+            case PlaceCandidates():
+                return place_candidates(state, command.command, command.now)
             case ConfirmHold(uuids=uuids):
                 return guests.confirm_hold(state, uuids)
             case Release(uuids=uuids, claim=claim):

@@ -23,6 +23,7 @@ from ..engine_commands import (
     Hold,
     Move,
     Place,
+    PlaceCandidates,
     PlaceMany,
     Release,
     ReportHosts,
@@ -82,6 +83,8 @@ NAME_COST: Final = 2
 """Microseconds per name or uuid in other commands."""
 VOLUME_COST: Final = 300
 """Microseconds per volume that is placed, or judged again."""
+CANDIDATE_COST: Final = 10
+"""Microseconds per allocation candidate that comes with a request."""
 HOST_COST: Final = 50
 """Microseconds per host that is added, or put into a pool."""
 _SPEC, _UUIDS, _ALTERNATES = attrgetter("spec"), attrgetter("instance_uuids"), attrgetter("alternates")
@@ -243,6 +246,9 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     match command:
         case CreateGuest(request=request, volumes=volumes) if volumes:
             return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
+        case PlaceCandidates(request=request, candidates=candidates):
+            offers = sum(map(len, candidates.values()))
+            return _cost_of_requests((request,), specs, hosts) + CANDIDATE_COST * offers
         case MoveGuest() | ResizeGuest():
             return SHAPE_COST + int(SHAPE_COST_PER_HOST * hosts)
         case (

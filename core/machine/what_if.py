@@ -71,6 +71,8 @@ class Trial:
         match command:
             case p.Place(request=request):
                 return engine.place(state.request(request, None))
+            case p.PlaceCandidates(request=request, candidates=candidates):
+                return engine.place_candidates(state.request(request, None), msgspec.to_builtins(candidates))
             case p.Hold(request=request, expires_in=seconds):
                 decision = engine.place(state.request(request, None))
                 self._holds.add((each.instance_uuid for each in decision.selections), self._now + seconds)

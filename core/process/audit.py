@@ -307,7 +307,9 @@ def _project(request: p.Asked) -> str:
 def _on(command: Any) -> list[str]:
     """What a command is about, with nothing secret in it."""
     match command:
-        case p.Place(request=request) | p.Hold(request=request) | f.CreateGuest(request=request):
+        case p.Place(request=request) | p.PlaceCandidates(request=request) | p.Hold(request=request):
+            return _asked_for(request)
+        case f.CreateGuest(request=request):
             return _asked_for(request)
         case f.AdoptGuest(request=request, backend=backend, key=key):
             return [*_asked_for(request), backend, key]

@@ -18,7 +18,7 @@ from ...placement.fleet.fleet import Fleet
 from ...placement.types.decision import Decision, PackedDecision
 from ...placement.types.errors import HostlerError
 from ..cluster_status import Cluster
-from ..engine_commands import Hold, Move, Place, PlaceMany, Resize
+from ..engine_commands import Hold, Move, Place, PlaceCandidates, PlaceMany, Resize
 from ..engine_commands import Placed as PlacedMany
 from ..failures import Failures
 from ..journal.journal import Recovery
@@ -128,7 +128,7 @@ class Metrics:
         command = order.command
         if isinstance(outcome, HostlerError):
             self.commands[type(command), outcome.code] += 1
-            if isinstance(command, (Place, Hold, Move, Resize)):
+            if isinstance(command, (Place, PlaceCandidates, Hold, Move, Resize)):
                 self.placements[outcome.code] += 1
             return
         self.commands[type(command), "ok"] += 1

@@ -200,6 +200,7 @@ _COMMANDS: Final[dict[type[Any], Any]] = {
     p.Hold: Decision,
     p.ConfirmHold: int,
     p.PlaceMany: p.Placed,
+    p.PlaceCandidates: Decision,
     p.Move: Decision,
     p.Resize: Decision,
     p.BeginMove: Decision,

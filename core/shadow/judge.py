@@ -13,7 +13,7 @@ from ...placement.decide.engine import Engine
 from ...placement.decide.explain.explanation import Explanation
 from ...placement.types.decision import Decision
 from ...placement.types.errors import HostlerError, NoValidHost
-from ..engine_commands import Asked, BeginMove, Hold, Move, Place, Placed, PlaceMany, Resize
+from ..engine_commands import Asked, BeginMove, Hold, Move, Place, PlaceCandidates, Placed, PlaceMany, Resize
 from ..lifecycle_commands import CreateGuest
 from ..machine.machine import ServiceMachine
 from ..machine.order_policies import PolicyValues, service_policy
@@ -24,7 +24,7 @@ from .status import ShadowCounts, ShadowDifference
 
 Hosts = tuple[str, ...] | None
 """Of the instances of one request, empty if it was refused; None: no policy was asked, or it could not answer."""
-PLACING: Final = (Place, PlaceMany, Hold, CreateGuest, Move, Resize, BeginMove)
+PLACING: Final = (Place, PlaceCandidates, PlaceMany, Hold, CreateGuest, Move, Resize, BeginMove)
 EXPLAINED: Final = 3
 """Hosts whose points are in an explanation."""
 REFUSING: Final = 20
@@ -94,7 +94,7 @@ class ShadowJudge:
     def _decided(self, engine: Engine, order: Order) -> list[Hosts]:
         """What the shadow policy decides about the requests of an order, on an engine that is thrown away."""
         state, command = self._machine.state, order.command
-        if isinstance(command, Move | Resize | BeginMove):
+        if isinstance(command, PlaceCandidates | Move | Resize | BeginMove):
             trial = Trial(state, engine, self._values)
             return [_hosts(partial(trial.carry_out, command))]
         found = []
@@ -115,7 +115,8 @@ class ShadowJudge:
 
 
 def requests_of(order: Order) -> Sequence[Asked | None]:
-    """The requests that an order has decided; None for one that is kept with its guest."""
+    """The requests that an order has decided; None for one that is kept with its guest, or has its candidates
+    beside it, and is not explained."""
     match order.command:
         case PlaceMany(requests=requests):
             return requests
@@ -123,7 +124,7 @@ def requests_of(order: Order) -> Sequence[Asked | None]:
             return ()  # where it goes depends on the policy for volumes too
         case Place(request=request) | Hold(request=request) | CreateGuest(request=request):
             return (request,)
-        case Move() | Resize() | BeginMove():
+        case PlaceCandidates() | Move() | Resize() | BeginMove():
             return (None,)
     return ()
 

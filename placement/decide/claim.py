@@ -124,6 +124,32 @@ def _supplied(fleet: Fleet, signature: Signature, row: int, candidate: Mapping[s
     return Allocations(row, amounts, shape, mappings_of(candidate), said)
 
 
+def offered(fleet: Fleet, signature: Signature, row: int, candidate: object) -> Allocations | None:
+    """What a candidate says that was made for this fleet before; None if there is no room for it now, or it names a
+    provider or resource class that there is none of. InvalidValue for one that is malformed. O(allocations)."""
+    given = candidate.get("allocations") if isinstance(candidate, Mapping) else None
+    if not isinstance(given, Mapping) or not given:
+        raise InvalidValue(f"a candidate must have allocations, got {shown(candidate)}", field="candidates")
+    amounts: Amounts = {row: {}}
+    try:
+        for uuid, part in given.items():
+            resources = part.get("resources") if isinstance(part, Mapping) else None
+            if not isinstance(resources, Mapping) or not resources:
+                raise InvalidValue(f"an allocation must name resources, got {shown(part)}", field="candidates")
+            known = amounts.setdefault(fleet.row_of_uuid(uuid, field="candidates"), {})
+            for name, amount in resources.items():
+                index = fleet.resource_class(name)
+                known[index] = known.get(index, 0) + whole_number(amount, f"candidates.{name}", least=1)
+    except UnknownName:
+        return None
+    if not all(fleet._fits_row(each, resources) for each, resources in amounts.items()):
+        return None
+    flavor = signature.request.flavor
+    disk_mb = flavor.local_disk_mb(is_bfv=signature.request.spec.is_bfv)
+    shape = fleet._shape(amounts[row], flavor.vcpus, flavor.memory_mb, disk_mb)
+    return Allocations(row, amounts, shape, mappings_of(candidate))
+
+
 def mappings_of(candidate: object) -> dict[str, tuple[str, ...]]:
     """The providers by request group that a candidate from outside names; empty if it names none."""
     given = candidate.get("mappings") if isinstance(candidate, Mapping) else None

@@ -28,6 +28,7 @@ from .explain.explanation import Explanation, explain
 from .explain.refusals import advised
 from .fits import Fit, SharedFit, fits, fits_many
 from .in_steps import place_alone
+from .offered import place_offered
 from .placement import place, ruled_out
 from .scan import Ranked, Scan
 from .scan_placement import ClaimHook
@@ -149,6 +150,21 @@ class Engine:
             return decision
         with self._context.looking(request) as given:
             return advised(Scan(self._context, given), decision)
+
+    def place_candidates(self, request: Request, candidates: Mapping[str, Sequence[Any]]) -> Decision:
+        """``place`` among allocation candidates that this fleet gave before, such as the answer to the Placement API's
+        GET /allocation_candidates, by uuid of the host's provider.
+
+        Of each host the first is claimed that the filters leave and that there is room for now. Hosts without one,
+        providers that are no hosts, and candidates that name unknown providers are left out. Traits and aggregates
+        were judged when the candidates were made. A refusal is a Decision too. O(hosts + candidates).
+        """
+        now = self.fleet.now
+        try:
+            return place_offered(self._context, self._context.begin(request), candidates)
+        except BaseException:
+            self.fleet._rewind(now)
+            raise
 
     def choose(
         self,

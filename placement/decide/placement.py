@@ -49,7 +49,7 @@ def _decided(
     if leave is not None and (candidates is not None or claim is not None or context.compiled.custom):
         # A rule that is not ours may read the ignored hosts.
         request, leave = request.with_changes(spec=ignoring(request.spec, leave)), None
-    _check_new(context.fleet, request.instance_uuids)
+    check_new(context.fleet, request.instance_uuids)
     try:
         if candidates is None and claim is None:
             decision = _place_ranked(context, request) if leave is None else None
@@ -79,7 +79,7 @@ def ruled_out(context: DecisionContext, request: Request, error: NoValidHost) ->
     )
 
 
-def _check_new(fleet: Fleet, uuids: Sequence[str]) -> None:
+def check_new(fleet: Fleet, uuids: Sequence[str]) -> None:
     consumers = fleet._kernel.consumers
     if len(uuids) > 1:
         try:

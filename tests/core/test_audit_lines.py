@@ -29,6 +29,7 @@ from .orders import NOW, asked, hosts, uuid_of
 ONE, TWO = uuid_of(1), uuid_of(2)
 COMMANDS: list[tuple[Any, list[str]]] = [
     (p.Place(request=asked(1, project="p")), [ONE, "project:p"]),
+    (p.PlaceCandidates(request=asked(1, project="p"), candidates={}), [ONE, "project:p"]),
     (p.Hold(request=asked(1, project="p"), expires_in=1.0), [ONE, "project:p"]),
     (p.ConfirmHold(uuids=(ONE,)), [ONE]),
     (p.PlaceMany(requests=(asked(1, project="p"),)), ["project:p"]),

@@ -406,3 +406,23 @@ def test_every_command_has_help(run: Run, command: str) -> None:
     code, said = run(command, "--help")
     assert code == 0
     assert "Usage" in said
+
+
+def test_a_guest_is_placed_with_one_of_placements_candidates(run: Run, daemon: Daemon, fleet: Path) -> None:
+    with daemon.client() as client:
+        providers = {each.name: each.uuid for each in client.call("providers", {})}
+    full, fitting = ({"allocations": {providers["node-1"]: {"resources": {"VCPU": n}}}} for n in (999, 3))
+    answer = daemon.folder / "candidates.json"
+    answer.write_text(json.dumps({"allocation_requests": [full, fitting], "provider_summaries": {}}))
+    code, said = run("place", "--uuid", uuid_of(880), "--candidates", str(answer))
+    assert (code, "node-1" in said) == (0, True), said
+    with daemon.client() as client:
+        assert client.call("instance", {"uuid": uuid_of(880)}).resources == {"VCPU": 3}
+    assert run("release", uuid_of(880))[0] == 0
+    answer.write_text('{"error": 1}')
+    code, said = run("place", "--candidates", str(answer))
+    assert code == 1
+    assert "no allocation candidates" in said
+    code, said = run("place", "--candidates", str(answer), "--volume", "1")
+    assert code == 1
+    assert "without volumes" in said

@@ -246,6 +246,7 @@ about them for cloud readers, unless a role is one of the cloud anyway."""
 
 OF_THE_CLOUD: Final[dict[str, tuple[Any, set[str]]]] = {
     "move": (p.Move(uuid=uuid_of(1), request=asked()), CLOUD),
+    "place_candidates": (p.PlaceCandidates(request=asked(9), candidates={}), CLOUD),
     "begin_move of a migration": (p.BeginMove(uuid=uuid_of(1)), CLOUD),
     "report_hosts": (columns_of([HostReport(host=hosts(1)[0], at=1e9)]), CLOUD),
     "moves": (q.ShowMoves(), CLOUD_READERS),
