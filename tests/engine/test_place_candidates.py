@@ -22,7 +22,12 @@ QUERY = PlacementQuery(groups=(RequestGroup(resources=(("VCPU", 2), ("MEMORY_MB"
 def fleet(cards: int = 2) -> Fleet:
     """Three hosts, each with so many network cards that are providers below it, of one port."""
     made = Fleet()
-    sizes = {"vcpus_total": 8, "cpu_allocation_ratio": 1.0, "total_usable_ram_mb": 8_192, "total_usable_disk_gb": 40}
+    sizes: dict[str, Any] = {
+        "vcpus_total": 8,
+        "cpu_allocation_ratio": 1.0,
+        "total_usable_ram_mb": 8_192,
+        "total_usable_disk_gb": 40,
+    }
     add(made, [Host(host=name, **sizes) for name in "abc"])
     for host in "abc":
         for number in range(cards):
