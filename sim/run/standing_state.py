@@ -17,7 +17,7 @@ from ...placement.decide.moves import confirm
 from ...placement.fleet.columns import COLUMN
 from ...placement.fleet.fleet import Fleet
 from ...placement.fleet.host_view import HostView
-from ...placement.gpu.providers import GpuTable
+from ...placement.gpu.providers import GPU_MILLI, GpuTable
 from ...placement.persist.file import load, load_requests
 from ...placement.plan.guests import Guests
 from ...placement.types.errors import InvalidValue
@@ -35,8 +35,8 @@ _RESOURCES: Final = ("VCPU", PCPU, "MEMORY_MB", "DISK_GB")
 
 def with_state(plan: FleetPlan | None, path: Path) -> FleetPlan:
     """The plan on the fleet of a state's file: its hosts are named hosts beside those of the plan (None: none). They
-    are of kinds by size, ratios and GPUs. SnapshotError for a file that is not a fleet; InvalidValue for one without
-    hosts."""
+    are of kinds by size, ratios, GPUs and custom resource classes. SnapshotError for a file that is not a fleet;
+    InvalidValue for one without hosts."""
     hosts = _hosts(_settled(path))
     if not hosts:
         raise InvalidValue(f"{path}: no hosts with CPUs and memory", field="state")
@@ -108,6 +108,7 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
                 gpus=count,
                 gpu_model=models[0].removeprefix("CUSTOM_GPU_") if len(models) == 1 else "",
                 traits=tuple(traits) or None,
+                resources=_custom(fleet, row) or None,
                 cpu_allocation_ratio=vcpu.allocation_ratio if vcpu is not None else 1.0,
                 ram_allocation_ratio=memory.allocation_ratio,
                 disk_allocation_ratio=disk.allocation_ratio if disk is not None else 1.0,
@@ -120,6 +121,17 @@ def _hosts(fleet: Fleet) -> list[NamedHost]:
             )
         )
     return found
+
+
+def _custom(fleet: Fleet, row: int) -> dict[str, int]:
+    """What a host and the providers below it give of custom resource classes, but for GPUs, which are counted.
+    O(tree)."""
+    total = Counter[str]()
+    for each in fleet.tree(row):
+        for name, (inventory, _) in fleet.inventory(fleet.name(each)).items():
+            if name.startswith("CUSTOM_") and name != GPU_MILLI:
+                total[name] += int((inventory.total - inventory.reserved) * inventory.allocation_ratio)
+    return {name: amount for name, amount in sorted(total.items()) if amount > 0}
 
 
 def _cells(topology: NumaTopology | None, memory_mb: int) -> dict[str, Any]:

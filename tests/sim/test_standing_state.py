@@ -13,10 +13,11 @@ import pytest
 
 from hostler.core.cli import main
 from hostler.placement.decide.engine import Engine
-from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.fleet.fleet import Fleet, Inventory
 from hostler.placement.load.bulk import add_hosts
 from hostler.placement.load.reports import report_hosts
-from hostler.placement.persist.file import save
+from hostler.placement.persist.file import load, save
+from hostler.placement.types.errors import InvalidValue
 from hostler.placement.types.host import Aggregate, Host, RunningInstance, Service
 from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.request import Destination, Flavor, Request, RequestSpec
@@ -221,3 +222,22 @@ def test_guests_that_move_or_stand_on_two_hosts_are_one_guest_each(tmp_path: Pat
     disrupted = execute(Task(plan=changed, source=Source(trace=longer))).disruption
     assert disrupted is not None
     assert (disrupted.stopped, disrupted.evacuated, disrupted.lost) == (2, 2, 0)  # n1's, and the trace's on n3
+
+
+def test_devices_of_custom_classes_below_the_hosts_are_taken_and_given_back(tmp_path: Path) -> None:
+    """Three hosts with a mediated device each: of four guests one is refused, and a later one takes one that is free
+    again. A guest that asks for more than a host has fits none."""
+    path = state(tmp_path)
+    fleet = Engine(load(path)).fleet
+    for at in (1, 2, 3):
+        fleet.add_provider(f"card-{at}", parent=f"n{at}")
+        fleet.set_inventory(f"card-{at}", {"CUSTOM_MDEV": Inventory(total=1)})
+    save(fleet, path)
+    come = "0,3600,1,1,resources:CUSTOM_MDEV=1\n" * 3 + "600,,1,1,resources:CUSTOM_MDEV=1\n"
+    head, late = "arrival_s,departure_s,vcpus,memory_gb,extra_specs\n", "7200,,1,1,resources:CUSTOM_MDEV=1\n"
+    trace = written(tmp_path, head + come + late)
+    outcome = execute(Task(plan=with_state(None, path), source=Source(trace=trace)))
+    assert (outcome.placed, outcome.refused) == (4, 1)
+    more = written(tmp_path, "arrival_s,vcpus,memory_gb,extra_specs\n0,1,1,resources:CUSTOM_MDEV=2\n")
+    with pytest.raises(InvalidValue, match="fits no host"):
+        execute(Task(plan=with_state(None, path), source=Source(trace=more)))
