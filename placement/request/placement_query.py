@@ -103,6 +103,11 @@ class PlacementQuery:
         subtree = {suffix for suffixes in self.same_subtree for suffix in suffixes}
         if not self.groups:
             raise _refused("the request has no resources", "give the flavor some")
+        unknown = subtree - {group.suffix for group in suffixed}
+        if unknown:
+            groups = ", ".join(group.suffix for group in suffixed) or "none"
+            missing = ", ".join(map(repr, sorted(unknown)))
+            raise _refused(f"same_subtree names {missing}, which is no request group", f"the groups are: {groups}")
         for group in self.groups:
             if not group.resources and group.suffix not in subtree:
                 raise _refused(f"request group {group.suffix!r} has no resources", "give it a resource class")

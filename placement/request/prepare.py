@@ -106,8 +106,8 @@ def check_flavor(flavor: Flavor) -> None:
 
 
 def _image(image: Image | None) -> Image | None:
-    """The image with its properties under Nova's names and in Nova's types; ``trait:`` and numbered ones stay. (Nova
-    does not read a property ``traits_required``; it is what ImageMetaProps makes of ``trait:``.)"""
+    """The image with its properties under Nova's names and in Nova's types; ``trait:`` and numbered ones stay.
+    ``traits_required``, which is what ImageMetaProps makes of ``trait:``, is such ones again."""
     if image is None or not image.properties:
         return image
     check_names(image.properties)
@@ -115,9 +115,20 @@ def _image(image: Image | None) -> Image | None:
         if name.startswith("trait:"):
             check_trait(name.removeprefix("trait:"), name)
     properties: dict[str, Any] = canonical(image.properties)
+    properties |= _required_traits(properties.pop("traits_required", ()))
     properties |= {name: value for name, value in image.properties.items() if _is_kept(name)}
     same = properties == dict(image.properties)
     return image if same else replace(image, properties=properties)
+
+
+def _required_traits(traits: Any) -> dict[str, str]:
+    """Traits that an image requires, as properties. InvalidValue or UnknownName for what is no list of traits."""
+    if not isinstance(traits, (list, tuple)) or not all(isinstance(trait, str) for trait in traits):
+        problem = f"image property traits_required must be a list of traits, got {shown(traits)}"
+        raise InvalidValue(problem, field="traits_required")
+    for trait in traits:
+        check_trait(trait, "traits_required")
+    return {f"trait:{trait}": "required" for trait in traits}
 
 
 def _is_kept(name: str) -> bool:

@@ -50,6 +50,12 @@ def test_an_images_numa_nodes_are_fitted() -> None:
     assert made.place(asked({}, {"hw_numa_nodes": "2"})).host == "cells"
 
 
+def test_the_traits_of_an_images_list_are_required() -> None:
+    made = engine(host("a"), host("b", traits=frozenset({"HW_CPU_X86_AVX2"})), host("c"))
+    assert made.place(asked(properties={"traits_required": ["HW_CPU_X86_AVX2"]})).host == "b"
+    assert not made.place(asked(properties={"traits_required": ["CUSTOM_NOWHERE"]})).placed
+
+
 def test_dedicated_cpus_are_pinned() -> None:
     made = engine(host("cells", numa_topology=CELLS))
     made.place(asked({"hw:cpu_policy": "dedicated"}, instance_uuids=(uuid(1),)))
@@ -134,6 +140,9 @@ def test_extra_specs_that_no_rule_judges_are_refused(extra_specs: dict[str, str]
         ({"hw_mem_encryption": "perhaps"}, "hw_mem_encryption"),
         ({"trait:HW_CPU_X86_AVX2": "forbidden"}, "trait:HW_CPU_X86_AVX2"),
         ({"trait:AVX99": "required"}, "trait:AVX99"),
+        ({"traits_required": ["HW_CPU_X86_AVX2", "AVX99"]}, "traits_required"),
+        ({"traits_required": "HW_CPU_X86_AVX2"}, "traits_required"),
+        ({"traits_required": [3]}, "traits_required"),
     ],
 )
 def test_image_properties_that_make_no_sense_are_refused(properties: dict[str, Any], field: str) -> None:

@@ -182,6 +182,13 @@ def test_a_group_without_resources_passes_if_it_names_a_subtree() -> None:
     PlacementQuery(groups=(RequestGroup(resources=(("VCPU", 1),)), bare), same_subtree=(("1",),)).check()
 
 
+@pytest.mark.parametrize("suffixes", [("2",), ("1", "_A"), ("",)])
+def test_a_subtree_of_a_group_that_is_none_is_refused_by_its_suffix(suffixes: tuple[str, ...]) -> None:
+    groups = (RequestGroup(resources=(("VCPU", 1),)), RequestGroup(suffix="1", resources=(("VGPU", 1),)))
+    with pytest.raises(NoValidHost, match=f"same_subtree names {suffixes[-1]!r}, which is no request group"):
+        PlacementQuery(groups=groups, same_subtree=(suffixes,)).check()
+
+
 def test_without_an_unsuffixed_group_there_is_an_empty_one() -> None:
     assert PlacementQuery(groups=()).unsuffixed == RequestGroup()
 
