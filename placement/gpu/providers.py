@@ -22,7 +22,7 @@ from ..fleet.fleet import Fleet
 from ..fleet.inventories import INVENTORY_FIELDS, Inventory
 from ..types.errors import InvalidValue
 from ..types.host_classes import HostClass
-from ..types.validation import check_name, whole_number
+from ..types.validation import check_name, counted, whole_number
 
 GPU_MILLI: Final = "CUSTOM_GPU_MILLI"
 """Resource class of a GPU's thousandths."""
@@ -45,13 +45,14 @@ def gpu_wish(extra_specs: Mapping[str, str]) -> GpuWish:
     amounts = sorted(value for key, value in extra_specs.items() if _GROUP.fullmatch(key))
     if not amounts:
         return GpuWish()
-    if len(set(amounts)) > 1 or not amounts[0].isdecimal() or not 1 <= int(amounts[0]) <= WHOLE:
+    milli = counted(amounts[0], WHOLE)
+    if len(set(amounts)) > 1 or not milli:
         raise InvalidValue(
             f"{GPU_MILLI} is requested as {', '.join(amounts)[:200]}, but each GPU must give the same 1 to {WHOLE}",
             field=f"extra_specs.resources:{GPU_MILLI}",
         )
     models = tuple(sorted(filter(None, extra_specs.get(MODELS, "").split("|"))))
-    return GpuWish(int(amounts[0]), len(amounts), models)
+    return GpuWish(milli, len(amounts), models)
 
 
 def gpu_extra_specs(milli: int, count: int, models: str = "") -> dict[str, str]:

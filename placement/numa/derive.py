@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..types.errors import InvalidValue
 from ..types.request import Flavor, Image, InstanceNumaCell, InstanceNumaTopology
+from ..types.validation import counted
 from . import cpu_set
 from .cores import ISOLATE, PREFER, REQUIRE
 from .fit import ANY_PAGES, DEDICATED, LARGE_PAGES, MIXED, SHARED, SMALL_PAGES
@@ -23,6 +24,9 @@ _THREAD_POLICIES = (PREFER, ISOLATE, REQUIRE)
 _EMULATOR_POLICIES = (ISOLATE, "share")
 _PAGE_CLASSES = {"small": SMALL_PAGES, "large": LARGE_PAGES, "any": ANY_PAGES}
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+_MOST_KB = 2**63 - 1
+_LONGEST_SIZE = 100
+"""Of a page size: the time to match grows with the square of the length, and more digits are no number."""
 _SIZE = re.compile(r"(\d*\.?\d+)(?:([KMGTPEZYRQ])i?)?(b|bit|B)")
 _RESOURCE = re.compile(r"resources(?:[1-9][0-9]*)?:([VP]CPU)")
 _HYPERTHREADING = re.compile(r"trait(?:[1-9][0-9]*)?:HW_CPU_HYPERTHREADING")
@@ -316,9 +320,10 @@ def _pagesize(asked: _Asked) -> int | None:
 def _page_kb(text: str, field: str) -> int:
     if text in _PAGE_CLASSES:
         return _PAGE_CLASSES[text]
-    if text.isdigit():
-        return int(text)
-    match = _SIZE.fullmatch(text)
+    number = counted(text, _MOST_KB)
+    if number is not None:
+        return number
+    match = _SIZE.fullmatch(text) if len(text) <= _LONGEST_SIZE else None
     if match is None:
         raise InvalidValue(
             f"{text[:100]!r} is not a page size", field=field, hint="small, large, any, KiB, or like 2MB"

@@ -22,7 +22,7 @@ from ..types.image_properties import canonical, check_names
 from ..types.options import Options
 from ..types.pci_alias import check_aliases
 from ..types.request import Flavor, Image, PciRequest, RequestGroup, RequestSpec
-from ..types.validation import STANDARD_CLASSES, is_custom, shown, standard_traits, uuid_words, whole_number
+from ..types.validation import STANDARD_CLASSES, counted, is_custom, shown, standard_traits, uuid_words, whole_number
 from .extra_spec_names import check_extra_specs, is_known
 from .flavor_and_image import Wishes, pci_numa_policy
 from .resource_groups import check_trait
@@ -185,12 +185,13 @@ def alias_requests(wanted: str, numa_policy: str | None, options: Options) -> tu
         name = name.strip()
         if name not in aliases:
             raise UnknownName.among("PCI alias", name, aliases, field=field)
-        if not count.strip().isdecimal() or not 0 < int(count) <= MOST:
+        devices = counted(count.strip(), MOST)
+        if not devices:
             raise InvalidValue(f"{field}: {shown(part)} must ask for at least one device", field=field)
         alias = aliases[name]
         requests.append(
             PciRequest(
-                count=int(count),
+                count=devices,
                 spec=tuple(dict(spec) for spec in alias.specs),
                 alias_name=name,
                 request_id=str(uuid.uuid5(_IDS, f"{position}:{name}")),

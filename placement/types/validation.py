@@ -28,6 +28,7 @@ MAX_NESTING: Final = 32
 """Levels of lists and mappings in each other within a request or report: more than has a meaning, and few enough for
 the interpreter's limit wherever they are read or stored."""
 STANDARD_CLASSES: Final = frozenset(os_resource_classes.STANDARDS)
+_MOST_DIGITS: Final = 300
 _CUSTOM: Final = re.compile("CUSTOM_[A-Z0-9_]+")
 
 
@@ -63,6 +64,15 @@ def whole_number(value: object, field: str, *, least: int = 0, most: int = MAX_A
     if not least <= value <= most:
         raise InvalidValue(f"{field} must be between {least} and {most}, got {shown(value)}", field=field)
     return int(value)
+
+
+def counted(text: str, most: int) -> int | None:
+    """The number that decimal digits are, if it is at most ``most``; None otherwise, also for more digits than Python
+    converts."""
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        return None
+    number = int(text)
+    return number if number <= most else None
 
 
 def finite(value: object, field: str) -> float:

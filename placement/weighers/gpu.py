@@ -33,8 +33,9 @@ from ..gpu.guest_kinds import GuestKinds
 from ..gpu.providers import GPU_MILLI, GpuTable, GpuWish, gpu_wish, model_trait
 from ..types.errors import InvalidValue
 from ..types.host import HostState
+from ..types.limits import MAX_AMOUNT
 from ..types.request import Flavor, Request
-from ..types.validation import uuid_words
+from ..types.validation import counted, uuid_words
 from .base import Amounts, Weigher
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class TypicalMix:
 
 def _typical(name: str, share: float) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     parts = name.split(":")
-    if len(parts) not in (3, 4) or not all(part.isdecimal() for part in parts[:3]) or share <= 0:
+    whole = all(counted(part, MAX_AMOUNT) is not None for part in parts[:3])
+    if len(parts) not in (3, 4) or not whole or share <= 0:
         raise InvalidValue(
             f"gpu.typical has {name[:200]!r}={share}, but must be cpu_milli:gpu_milli:gpus[:A|B]=share",
             field="gpu.typical",

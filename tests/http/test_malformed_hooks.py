@@ -35,6 +35,10 @@ POD = {
 }
 NODES = {"Pod": POD, "NodeNames": ["node-0", "zz"]}
 POOLS = {"context": {}, "hosts": [{"host": "n@b#p"}], "weights": {"n@b#p": 1.0}}
+GROUP = (
+    "<VM_GROUP><ID>5</ID><ROLES><ROLE><NAME>a</NAME><POLICY>AFFINED</POLICY><HOST_AFFINED>1,2</HOST_AFFINED>"
+    "<HOST_ANTI_AFFINED>3</HOST_ANTI_AFFINED></ROLE></ROLES><TEMPLATE><AFFINED>a,b</AFFINED></TEMPLATE></VM_GROUP>"
+)
 KIND = {"name": "t", "extra_specs": {"a": "b"}}
 
 
@@ -100,12 +104,30 @@ async def test_no_value_of_a_request_makes_the_service_fail(name: str) -> None:
     assert set(await ask(path, bodies)) <= {200, 201, 400, 404, 409}
 
 
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_no_depth_of_a_value_makes_the_service_fail(name: str) -> None:
+    """Between what is decoded and what is too deep to be decoded are depths that a handler cannot walk."""
+    path, body = REQUESTS[name]
+    nested = [
+        (before * levels + "1" + after * levels).encode()
+        for levels in (40, 600, 50_000)
+        for before, after in (("[", "]"), ('{"a":', "}"), ('{"nova_object.data":', "}"))
+    ]
+    bodies = (
+        ((where, value[:20], len(value)), json.dumps(replaced(body, where, "@@")).encode().replace(b'"@@"', value))
+        for where in paths(body)
+        for value in nested
+    )
+    assert set(await ask(path, bodies)) <= {200, 201, 400, 404, 409}
+
+
 @pytest.mark.parametrize("plan", [opennebula._placement, opennebula._optimization])
 def test_no_text_or_element_of_a_snapshot_makes_the_service_fail(plan: Callable[[bytes], bytes]) -> None:
     """Both are worked out in a child process, here without one."""
-    whole = snapshot(host(1) + host(2, used=100), vm(7) + vm(8, on=1), needs(7, 1, 2, nics={0: (3,)}))
+    machines = vm(7, role="a") + vm(8, on=1)
+    whole = snapshot(host(1) + host(2, used=100), machines, needs(7, 1, 2, nics={0: (3,)}), groups=GROUP)
     for number, element in enumerate(ElementTree.fromstring(whole).iter()):
-        for text in ("", "x", "-1", "0", "1e300", "nan", "inf", "1" * 30, "\u0663"):
+        for text in ("", "x", "-1", "0", "1e300", "nan", "inf", "1" * 30, "1" * 5_000, "\u0663", "\u00b2"):
             tree = ElementTree.fromstring(whole)
             each = list(tree.iter())[number]
             for inner in list(each):

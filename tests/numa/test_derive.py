@@ -114,6 +114,15 @@ def test_page_sizes_are_classes_or_amounts(text: str, size: int) -> None:
     assert cells({"hw:mem_page_size": text})[0].pagesize == size
 
 
+@pytest.mark.parametrize(
+    "text", ["1" * 5_000, "1" * 5_000 + "MB", "\u00b2"], ids=["digits", "with a unit", "superscript"]
+)
+def test_page_sizes_of_more_digits_than_can_be_converted_are_refused(text: str) -> None:
+    for specs, image in (({"hw:mem_page_size": text}, None), ({"hw:mem_page_size": "any"}, {"hw_mem_page_size": text})):
+        with pytest.raises(InvalidValue, match="is not a page size"):
+            derive(specs, image)
+
+
 def test_an_image_chooses_pages_only_where_the_flavor_leaves_the_choice() -> None:
     assert cells({"hw:mem_page_size": "any"}, {"hw_mem_page_size": "2048"})[0].pagesize == 2048
     assert cells({"hw:mem_page_size": "large"}, {"hw_mem_page_size": "1GB"})[0].pagesize == 1048576

@@ -189,7 +189,7 @@ def _machine(each: ElementTree.Element) -> Machine:
     state = _number(each, "STATE", PENDING)
     records = each.findall("HISTORY_RECORDS/HISTORY")
     group = _text(each, "TEMPLATE/VMGROUP/VMGROUP_ID")
-    role = (int(group), _text(each, "TEMPLATE/VMGROUP/ROLE")) if group.isdigit() else None
+    role = (_number(each, "TEMPLATE/VMGROUP/VMGROUP_ID"), _text(each, "TEMPLATE/VMGROUP/ROLE")) if group else None
     return Machine(
         id=_number(each, "ID"),
         state=state,

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ....placement.types.validation import MAX_NESTING, is_deeper
 from ..errors import HttpError
 from .calling import Call
 
@@ -33,8 +34,10 @@ class Sorted(msgspec.Struct, frozen=True):
 
 
 def names_of(body: Body) -> list[str]:
-    """The names in their order. HttpError 400 for a name that is there twice, a host without a weight, or a weight
-    without a host."""
+    """The names in their order. HttpError 400 for a name that is there twice, a host without a weight, a weight without
+    a host, or a spec that is nested too deeply."""
+    if is_deeper(body.spec, MAX_NESTING):
+        raise HttpError(400, f"the spec has values in more than {MAX_NESTING} levels")
     names = [each.host for each in body.hosts]
     if len(set(names)) != len(names):
         raise HttpError(400, "a host is named twice")
