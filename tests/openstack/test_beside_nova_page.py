@@ -1,0 +1,138 @@
+"""docs/how-to/beside-nova.md and docs/inside-openstack.md: what they tell an operator to run is run, on databases of
+Nova's tables and on the in-memory bus, in their order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import httpx
+import pytest
+from oslo_config import cfg
+
+from hostler.drivers.openstack.options import register
+from tests.daemon.processes import HOSTLER
+
+from ..patience import HANG_SECONDS
+from .clouds import Cloud
+
+DOCS = Path(__file__).parents[2] / "docs"
+FENCED = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+TOKEN = "a-token"
+TOKENS = f"""auth = "static"
+[[placement.tokens]]
+sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+user = "admin"
+project = "admin"
+roles = ["service", "admin"]"""
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    """Two hosts in an aggregate, each with a guest."""
+    cloud = Cloud(tmp_path)
+    for number in (1, 2):
+        provider = cloud.host(number, seen=time.time())
+        cloud.instance(number, number, provider)
+    return cloud
+
+
+@pytest.fixture
+def folder(cloud: Cloud) -> Iterator[Path]:
+    """Where the page is run: what it names in /etc and /var is here."""
+    with tempfile.TemporaryDirectory(prefix="hostler-page-") as name:  # the path of a socket is short
+        folder = Path(name)
+        (folder / "placement.url").write_text(cloud.url("placement"))
+        (folder / "nova_api.url").write_text(cloud.url("api"))
+        (folder / "transport.url").write_text("fake://")
+        (folder / "nova.conf").write_text("[filter_scheduler]\ncpu_weight_multiplier = 0.5\n")
+        yield folder
+
+
+def section(page: str, title: str) -> list[tuple[str, str]]:
+    """The language and text of the blocks of a page below a heading."""
+    _, _, after = (DOCS / page).read_text(encoding="utf-8").partition(f"\n{title}\n")
+    text = after.partition("\n## ")[0]
+    return [(kind, dedent(block)) for _, kind, block in FENCED.findall(text)]
+
+
+def here(text: str, folder: Path) -> str:
+    """A command or a configuration of the page with its paths in the folder, and a free port."""
+    for named in ("/var/lib/hostler", "/run/hostler"):
+        text = text.replace(named, f"{folder}{'' if named.startswith('/run') else '/data'}")
+    text = re.sub(r"/etc/(?:hostler|nova)/", f"{folder}/", text)
+    return text.replace("0.0.0.0:8778", "127.0.0.1:0").replace('auth = "keystone"', TOKENS)
+
+
+def command(text: str, folder: Path) -> list[str]:
+    program, *words = shlex.split(here(text, folder))
+    assert program == "hostler"
+    return [str(HOSTLER), *words]
+
+
+def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+
+
+def test_nova_s_databases_are_imported_as_the_page_says(folder: Path) -> None:
+    ((_, text),) = section("how-to/beside-nova.md", "## Import a cloud")
+    done = run(command(text, folder), folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "cloud.hostler").stat().st_size
+    assert (folder / "report.json").exists()
+
+
+def test_nova_scheduler_and_placement_are_replaced_as_the_page_says(folder: Path) -> None:
+    page = (DOCS / "how-to" / "beside-nova.md").read_text(encoding="utf-8")
+    made = re.search(r"`(hostler import openstack [^`]*--data [^`]*)`", page)
+    assert made is not None
+    done = run(command(made[1], folder), folder)
+    assert done.returncode == 0, done.stderr
+    (_, config), (_, serve) = section("how-to/beside-nova.md", "## Replace nova-scheduler and Placement")
+    ((_, compare),) = section("how-to/beside-nova.md", "## Compare a service with the cloud")
+    (folder / "hostler.toml").write_text(here(config, folder))
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command(serve, folder), "--rpc", f"unix:{folder}/hostler.sock"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        assert "nova:nova/scheduler/" in ready, (folder / "log").read_text()[-3000:]
+        url = next(word for word in ready.split() if word.startswith("http://"))
+        answer = httpx.get(f"{url}/resource_providers", headers={"x-auth-token": TOKEN})
+        assert {each["name"] for each in answer.json()["resource_providers"]} == {"cmp1", "cmp2"}
+        done = run(command(compare, folder), folder)
+        assert (done.returncode, done.stdout) == (0, "2 providers and 2 consumers compared: no difference\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(HANG_SECONDS) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("title", ["## Try it beside your Nova in ten minutes", "## Go live", "## Cinder"])
+def test_the_options_of_a_page_are_read_by_oslo_config(title: str, tmp_path: Path) -> None:
+    (text,) = (text for kind, text in section("inside-openstack.md", title) if kind == "ini")
+    (tmp_path / "nova.conf").write_text(text)
+    conf = cfg.ConfigOpts()
+    register(conf)
+    conf([], default_config_files=[str(tmp_path / "nova.conf")])
+    named = re.findall(r"^(\w+) = (.*)$", text.partition("[hostler]")[2], re.MULTILINE)
+    assert named
+    read = {name: getattr(conf.hostler, name) for name, _ in named}
+    assert dict(named) == {
+        name: ",".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in read.items()
+    }
