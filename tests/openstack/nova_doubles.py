@@ -259,6 +259,8 @@ def modules(nova: Nova) -> dict[str, dict[str, Any]]:
         "nova.scheduler": {},
         "nova.scheduler.manager": {"SchedulerManager": stock_manager(nova)},
         "nova.scheduler.utils": {"claim_resources": nova.placement.claim},
+        "nova.scheduler.client": {},
+        "nova.scheduler.client.report": {"PLACEMENTCLIENT": None},
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -31,6 +33,9 @@ class StockManager:
     def __init__(self) -> None:
         self.host_manager = SimpleNamespace(weighers=[], enabled_cells=[])
 
+    def init_host(self) -> None:
+        """The process of a worker begins."""
+
     def _schedule(self, *arguments: Any) -> Any:
         return [[SimpleNamespace(compute_node_uuid="stock")]]
 
@@ -54,6 +59,8 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "nova.scheduler": {},
         "nova.scheduler.manager": {"SchedulerManager": StockManager},
         "nova.scheduler.utils": {},
+        "nova.scheduler.client": {},
+        "nova.scheduler.client.report": {"PLACEMENTCLIENT": None},
     }
     made = {name: ModuleType(name) for name in modules}
     for name, values in modules.items():
@@ -98,6 +105,24 @@ def test_stock_decides_in_shadow_mode(manager: Any, monkeypatch: pytest.MonkeyPa
 def test_hostler_decides_in_live_mode(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     live(manager, monkeypatch)
     assert schedule(manager, mode="live") == "hostler"
+
+
+def test_a_worker_has_connections_of_its_own_to_placement(
+    manager: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = sys.modules["nova.scheduler.client.report"]
+    monkeypatch.setattr(report, "PLACEMENTCLIENT", "of the process that made the manager")
+    worker = os.fork()
+    if not worker:
+        manager.init_host()
+        drawn = manager._choices.random()
+        (tmp_path / "worker").write_text(f"{report.PLACEMENTCLIENT} {drawn}")  # type: ignore[attr-defined]  # a double
+        os._exit(0)
+    os.waitpid(worker, 0)
+    assert (tmp_path / "worker").read_text().startswith("None ")
+    assert float((tmp_path / "worker").read_text().split()[1]) != manager._choices.random()
+    manager.init_host()
+    assert report.PLACEMENTCLIENT == "of the process that made the manager"  # type: ignore[attr-defined]  # a double
 
 
 def test_a_canary_takes_its_projects_and_its_share(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:

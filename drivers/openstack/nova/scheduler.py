@@ -18,6 +18,7 @@ import nova.conf
 from nova import exception, version
 from nova.scheduler import manager
 from nova.scheduler import utils as scheduler_utils
+from nova.scheduler.client import report
 from oslo_utils import timeutils
 
 from ....placement.types.decision import Decision
@@ -83,7 +84,7 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
         self._failures = Failures(self.metrics)
         self._shadow = Shadow(self._lock, self.metrics, self._failures, log_differences=CONF[GROUP].log_differences)
         self._choices = random.Random()
-        self._served_by = -1
+        self._made_by, self._served_by = os.getpid(), -1
         self._observing = threading.local()
         self._release = version.version_string().partition(".")[0]
         self._weighers = tuple(type(each).__name__ for each in self.host_manager.weighers)
@@ -91,7 +92,11 @@ class SchedulerManager(manager.SchedulerManager):  # type: ignore[misc]  # Nova 
     # what Nova tells of
 
     def init_host(self, *args: Any, **kwargs: Any) -> None:
-        """As Nova's; the process of the worker serves its metrics from here on."""
+        """As Nova's; the process of the worker serves its metrics from here on, and has connections of its own to
+        Placement: workers that share those of their parent read each other's answers. Nor do they draw alike."""
+        if self._made_by != os.getpid():
+            report.PLACEMENTCLIENT = None
+            self._choices = random.Random()
         super().init_host(*args, **kwargs)
         self._serve_metrics()
 
