@@ -89,8 +89,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         digest = hashlib.sha256(msgspec.json.encode(self))
         for name in (self.source.trace, self.source.flavors, self.source.usage, self.policy, self.plan.state):
             for path in _files(Path(name)) if name else ():
-                status = path.stat()
-                digest.update(_content(path, status.st_size, status.st_mtime_ns, status.st_ino))
+                digest.update(_content(path, _stamp(path)))
         return digest.hexdigest()
 
 
@@ -99,8 +98,19 @@ def _files(path: Path) -> list[Path]:
     return sorted(each for each in (path.iterdir() if path.is_dir() else [path]) if each.is_file())
 
 
+Stamp = tuple[str, int, int, int, int]
+Stamps = tuple[Stamp, ...]
+
+
+def _stamp(path: Path) -> Stamp:
+    """What tells a file from a changed one: its name, size, times and inode. A copy that keeps the time of modification
+    changes that of the inode."""
+    state = path.stat()
+    return (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+
+
 @functools.lru_cache(maxsize=64)
-def _content(path: Path, size: int, modified_ns: int, inode: int) -> bytes:
+def _content(path: Path, stamp: Stamp) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
@@ -112,14 +122,10 @@ def workload_of(source: Source, seed: int) -> Guests:
     return _workload(msgspec.json.encode(source), seed if made else 0, _stamps(source))
 
 
-Stamps = tuple[tuple[str, int, int, int], ...]
-
-
 def _stamps(source: Source) -> Stamps:
-    """What tells the files of a source from changed ones: their names, sizes, times of change and inodes."""
-    found = [path for name in (source.trace, source.flavors, source.usage) if name for path in _files(Path(name))]
-    states = [(str(path), path.stat()) for path in found]
-    return tuple((path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in states)
+    """The stamps of the files of a source."""
+    names = (source.trace, source.flavors, source.usage)
+    return tuple(_stamp(path) for name in names if name for path in _files(Path(name)))
 
 
 @functools.lru_cache(maxsize=4)

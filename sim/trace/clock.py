@@ -21,6 +21,8 @@ from .csv_columns import Wrong
 
 UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "hours": 3_600.0, "days": 86_400.0}
 WORDS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_COARSE: Final = ("hours", "days")
+"""Units of which exports write few decimals (46082.02083 for half past midnight): whole seconds are meant."""
 EXCEL: Final = datetime(1899, 12, 30)
 """Day 0 of Excel's days."""
 _YEARS: Final = (946_684_800.0, 2_208_988_800.0)
@@ -75,8 +77,10 @@ class Clock(NamedTuple):
         if name == "lifetime_s" and np.any(found < 0):
             raise Wrong(name, f"is {texts[0][:40]!r}")
         found = found * UNITS.get(self.unit, 1.0)
+        if self.unit in _COARSE:
+            found = np.round(found)
         if self.unit == "days" and self.dated and name != "lifetime_s":
-            found = self._unix(np.round(found, 3))
+            found = self._unix(found)
         return found
 
     def _lifetimes(self, texts: Sequence[str]) -> Real:

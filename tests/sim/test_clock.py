@@ -53,6 +53,20 @@ def test_fractions_of_small_times_are_said_to_count_in_hours_or_days_perhaps(tmp
     assert not read(tmp_path, "0.5,4000,1,1\n300.25,,1,1\n4000,,1,1\n").notes
 
 
+@pytest.mark.parametrize("decimals", [5, 6, 7, 9, 12])
+def test_days_and_hours_of_few_decimals_mean_whole_seconds(tmp_path: Path, decimals: int) -> None:
+    """Excel writes five decimals where a cell has no format: 12:30 is 46082.52083, 0.29 s before."""
+    steps = [3, 50, 51, 143, 150, 287]
+    days = "".join(f"{46082 + at / 288:.{decimals}f},{46082 + (at + 1) / 288:.{decimals}f},1,1\n" for at in steps)
+    trace = read(tmp_path, days)
+    assert times(trace) == [(at * 300, (at + 1) * 300) for at in steps]
+    lives = "".join(f"{at / 12:.{decimals}f},{1 / 12:.{decimals}f},1,1\n" for at in steps)
+    trace = read(tmp_path, lives, "arrival_s,lifetime_s,vcpus,memory_gb", time_unit="hours")
+    assert [(start - 900, end - 900) for start, end in times(trace)] == [
+        ((at - 3) * 300, (at - 2) * 300) for at in steps
+    ]
+
+
 def test_dates_without_an_offset_are_of_the_time_zone(tmp_path: Path) -> None:
     rows = "2026-03-01T02:00:00,2026-03-01T03:00:00,1,1\n2026-03-01T03:00:00,,1,1\n"
     assert times(read(tmp_path, rows, tz="Europe/Berlin")) == HOURS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from hostler.core.cli import main
 from hostler.placement.types.errors import HostlerError
-from hostler.sim.questions.tasks import outcomes, start
+from hostler.sim.questions.tasks import outcomes, start, workload_of
 from hostler.sim.run import checkpoint
 from hostler.sim.run.fleet_plan import FleetPlan, Hardware, Maintenance, Outage
 from hostler.sim.run.headroom import Busiest
@@ -152,6 +153,19 @@ def test_a_changed_trace_is_another_task(tmp_path: Path) -> None:
     assert task(written(tmp_path)).digest == before
     assert task(written(tmp_path, "arrival_s,vcpus,memory_gb\n0,1,1\n")).digest != before
     assert plan().name == "fleet"
+
+
+def test_a_trace_that_was_copied_over_with_its_time_is_read_again(tmp_path: Path) -> None:
+    head = "arrival_s,lifetime_s,vcpus,memory_gb\n"
+    asked = task(written(tmp_path, head + "0,3600,1,1\n"))
+    path, before = Path(asked.source.trace), asked.digest
+    assert workload_of(asked.source, 0).specs[0].flavor.vcpus == 1
+    then = path.stat()
+    while path.stat().st_ctime_ns == then.st_ctime_ns:  # the clock of a file system goes in ticks
+        path.write_text(head + "0,3600,2,1\n")
+        os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert workload_of(asked.source, 0).specs[0].flavor.vcpus == 2
+    assert asked.digest != before
 
 
 @pytest.mark.parametrize("question", ["sweep", "size"])
