@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...placement.types.errors import InvalidValue, UnknownName
 from ..run.fleet_plan import FleetPlan, checked
-from ..run.hardware import Hardware, cost_of
+from ..run.hardware import HOURS_PER_YEAR, Hardware, cost_of
 from ..run.headroom import AtSteps
 from ..run.holding import asked, classes_of
 from ..run.outcome import Outcome
@@ -137,6 +137,10 @@ class _Search:
         self.best: dict[str, int] | None = None
         self.outcome: Outcome | None = None
         self._last: Outcome | None = None
+        self.priced = wish.objective == "cost" and self.plan.burst_above_percent is not None
+        """Guests in a public cloud are served at a price, which is a part of the sum."""
+        self.elsewhere: dict[tuple[int, ...], float] = {}
+        """What guests in a public cloud cost over the years, by mix that holds."""
         self.steps_of: dict[int, list[int]] = {}
         self.allowed: dict[int, int] = {}
         covers = [(self._covering(seed), seed) for seed in wish.seeds]
@@ -144,8 +148,8 @@ class _Search:
             ((covering.least(self.unit), covering) for covering, _ in covers), key=lambda each: each[0].bound
         )
         first, self.covering = least[self.needed - 1]
-        # A guest that waits is not there when most is asked for.
-        self.bound = None if task.wait_hours else first.bound
+        # A guest that waits, or runs elsewhere, is not there when most is asked for.
+        self.bound = None if task.wait_hours or self.priced else first.bound
         self.first: Cover = first
 
     def _covering(self, seed: int) -> Covering:
@@ -171,7 +175,8 @@ class _Search:
 
     def value(self, counts: Mapping[str, int]) -> float:
         """The sum of the objective."""
-        return sum(self.unit[name] * count for name, count in counts.items())
+        hosts = sum(self.unit[name] * count for name, count in counts.items())
+        return hosts + self.elsewhere.get(tuple(counts[kind.name] for kind in self.kinds), 0.0)
 
     def _rank(self, counts: Mapping[str, int]) -> tuple[float, ...]:
         """Mixes of the same sum: the one of fewest hosts, then of least cost, then of least power."""
@@ -192,6 +197,8 @@ class _Search:
         while improved and not self._done():
             before = self._rank(self.best)
             yield from self._fewer()
+            if self.priced:
+                yield from self._more()
             yield from self._exchanged()
             improved = self._rank(self.best) < before
 
@@ -231,6 +238,15 @@ class _Search:
                 stride = stride * 2 if self._try({**self.best, kind.name: count}) else stride // 2
                 yield
 
+    def _more(self) -> Iterator[None]:
+        """Add hosts as long as what they save in a public cloud is more than they cost."""
+        for kind in sorted(self.kinds, key=lambda kind: -self.unit[kind.name]):
+            stride = 1
+            while self.best is not None and stride and not self._done():
+                better = self._try({**self.best, kind.name: self.best[kind.name] + stride})
+                stride = stride * 2 if better else stride // 2
+                yield
+
     def _exchanged(self) -> Iterator[None]:
         """Exchange hosts of one kind for fewer or cheaper ones of another."""
         for one in sorted(self.kinds, key=lambda kind: -self.unit[kind.name]):
@@ -247,7 +263,8 @@ class _Search:
                             break
 
     def _try(self, counts: Mapping[str, int]) -> bool:
-        """True if a mix holds; what was tried is known. The best that holds is kept."""
+        """True if a mix holds, and is the best where guests elsewhere have a price; what was tried is known. The best
+        that holds is kept."""
         counts = {kind.name: counts[kind.name] for kind in self.kinds}
         key = tuple(counts.values())
         if key not in self.known:
@@ -256,28 +273,36 @@ class _Search:
             self.trials.append(MixTrial(counts=counts, value=round(self.value(counts), 4), held=not why, why=why))
             if not why and (self.best is None or self._rank(counts) < self._rank(self.best)):
                 self.best, self.outcome = counts, self._last
-        return self.known[key]
+                return True
+        return self.known[key] and not self.priced
 
     def _played(self, counts: Mapping[str, int]) -> str:
         """Why a mix does not hold in enough of the seeds; empty if it does."""
-        held, failed, why = 0, 0, ""
+        held, failed, why, elsewhere = 0, 0, "", 0.0
         for seed in self.wish.seeds:
             found, outcome = self._seed(counts, seed)
             held, failed = held + (not found), failed + bool(found)
             why = why or found
             if not found and held == 1:
                 self._last = outcome
+            if not found and outcome is not None:
+                elsewhere += self._burst_cost(outcome)
             if failed > len(self.wish.seeds) - self.needed:
                 return why if len(self.wish.seeds) == 1 else f"{failed} of {held + failed} seeds: {why}"
             if held == self.needed:
                 break
+        self.elsewhere[tuple(counts.values())] = elsewhere / held
         return ""
+
+    def _burst_cost(self, outcome: Outcome) -> float:
+        """What guests in a public cloud cost over the years, if they go on as in the run."""
+        hours = self.wish.years * HOURS_PER_YEAR
+        return outcome.burst_cost * hours / outcome.hours if self.priced and outcome.hours else 0.0
 
     def _seed(self, counts: Mapping[str, int], seed: int) -> tuple[str, Outcome | None]:
         allowed = self.allowed[seed]
-        task = msgspec.structs.replace(
-            self.task, counts={**self.task.counts, **counts}, most_unserved=allowed, seed=seed
-        )
+        most = -1 if self.priced else allowed
+        task = msgspec.structs.replace(self.task, counts={**self.task.counts, **counts}, most_unserved=most, seed=seed)
         if not planned(task).hosts and not planned(task).growth:
             return "no hosts", None
         run = start(task)
@@ -289,9 +314,10 @@ class _Search:
                 return moments.look() if moments is not None else True
 
             try:
-                outcome = run.play(step, until_unserved=allowed)
-                if outcome.unserved > allowed:
-                    return f"{outcome.unserved:,} not served", outcome
+                outcome = run.play(step, until_unserved=None if self.priced else allowed)
+                unserved = outcome.unserved - (outcome.burst if self.priced else 0)
+                if unserved > allowed:
+                    return f"{unserved:,} not served", outcome
                 failing = moments.failing(self.wish.reserve) if moments is not None else None
             finally:
                 if moments is not None:

@@ -57,6 +57,56 @@ def test_a_mix_is_best_by_its_objective(tmp_path: Path, objective: Any, counts: 
     assert (found.counts, found.value, found.lower_bound, found.gap_percent) == (counts, value, value, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("price", "burst", "hosts", "value"),
+    [
+        # Four guests of 16 vCPUs for an hour, on hosts of 64 that may be half full: two of them fit a host. Beyond, 32
+        # vCPUs cost 16 an hour, which are 140,160 in a year of such hours.
+        (1_000_000, 0.5, 1, 1_140_160),
+        (140_000, 0.5, 2, 280_000),
+        (141_000, 0.5, 1, 281_160),
+        (300_000, 2.0, 2, 600_000),
+        (300_000, 0.0, 1, 300_000),
+    ],
+)
+def test_guests_in_a_public_cloud_are_weighed_by_their_price(
+    tmp_path: Path, price: float, burst: float, hosts: int, value: float
+) -> None:
+    kind = Hardware(name="h", vcpus=64, memory_gb=256, price=price, watts=100)
+    plan = FleetPlan(hardware=(kind,), burst_above_percent=50, burst_price_per_vcpu_hour=burst)
+    guests = Source(trace=written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n" + "0,3600,16,1\n" * 4))
+    asked = Task(plan=plan, source=guests, policy="best-fit")
+    found = purchase(asked, Wish(objective="cost", years=1))
+    assert (found.counts, found.value, found.lower_bound) == ({"h": hosts}, value, None)
+    assert found.cost == hosts * price
+    for objective in ("hosts", "power"):  # no price there: all guests are to be served on the hosts
+        assert purchase(asked, Wish(objective=objective)).counts == {"h": 2}
+
+
+@pytest.mark.parametrize(("burst", "prices"), [(0.01, (900, 1_500)), (0.3, (2_000, 3_000)), (5.0, (2_000, 5_000))])
+def test_the_mix_beside_a_public_cloud_is_the_cheapest_of_all(
+    tmp_path: Path, burst: float, prices: tuple[int, int]
+) -> None:
+    kinds = tuple(
+        Hardware(name=name, vcpus=vcpus, memory_gb=256, price=price)
+        for name, vcpus, price in zip(("small", "big"), (8, 16), prices, strict=True)
+    )
+    plan = FleetPlan(hardware=kinds, burst_above_percent=75, burst_price_per_vcpu_hour=burst)
+    rows = "".join(f"{hour * 3600},{3600 * 3},{2 + hour % 3},1\n" for hour in range(8))
+    guests = Source(trace=written(tmp_path, "arrival_s,lifetime_s,vcpus,memory_gb\n" + rows))
+    asked = Task(plan=plan, source=guests, policy="best-fit")
+    found = purchase(asked, Wish(objective="cost", years=2))
+    costs = []
+    for counts in itertools.product(range(5), repeat=2):
+        if any(counts):
+            mix = dict(zip(("small", "big"), counts, strict=True))
+            outcome, _ = run(msgspec.structs.replace(asked, counts=mix))
+            if outcome.unserved == outcome.burst:
+                there = sum(price * count for price, count in zip(prices, counts, strict=True))
+                costs.append(there + outcome.burst_cost * 2 * 8_760 / outcome.hours)
+    assert found.value == pytest.approx(min(costs), rel=1e-9)
+
+
 def test_a_reserve_lets_any_one_host_fail(tmp_path: Path) -> None:
     """Two guests that fill a small host each: without one of two big hosts the other takes both."""
     found = purchase(task(fours(tmp_path, 2)), Wish(objective="hosts", reserve="host"))
