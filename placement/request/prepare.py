@@ -122,7 +122,7 @@ def _image(image: Image | None) -> Image | None:
 
 
 def _required_traits(traits: Any) -> dict[str, str]:
-    """Traits that an image requires, as properties. InvalidValue or UnknownName for what is no list of traits."""
+    """Traits that an image requires, as properties. InvalidValue or UnknownName for anything but a list of traits."""
     if not isinstance(traits, (list, tuple)) or not all(isinstance(trait, str) for trait in traits):
         problem = f"image property traits_required must be a list of traits, got {shown(traits)}"
         raise InvalidValue(problem, field="traits_required")
