@@ -116,13 +116,13 @@ def test_a_worker_has_connections_of_its_own_to_placement(
     if not worker:
         manager.init_host()
         drawn = manager._choices.random()
-        (tmp_path / "worker").write_text(f"{report.PLACEMENTCLIENT} {drawn}")  # type: ignore[attr-defined]  # a double
+        (tmp_path / "worker").write_text(f"{report.PLACEMENTCLIENT} {drawn}")
         os._exit(0)
     os.waitpid(worker, 0)
     assert (tmp_path / "worker").read_text().startswith("None ")
     assert float((tmp_path / "worker").read_text().split()[1]) != manager._choices.random()
     manager.init_host()
-    assert report.PLACEMENTCLIENT == "of the process that made the manager"  # type: ignore[attr-defined]  # a double
+    assert report.PLACEMENTCLIENT == "of the process that made the manager"
 
 
 def test_a_canary_takes_its_projects_and_its_share(manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
