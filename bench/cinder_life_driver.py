@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -88,14 +89,16 @@ class VolumeService:
         """Extend it."""
         self.holds(volume.host.partition("#")[2], new_size - volume.size)
         volume.update({"size": new_size, "status": "available"})
-        volume.save()
-        self._tell("extend_volume", volume.id, host=volume.host)
+        with self._world.carrying:
+            volume.save()
+            self._tell("extend_volume", volume.id, host=volume.host)
 
     def retype(self, context: Any, volume: Any, new_type_id: str, host: Any, **_: Any) -> None:
         """Change its type, or have it moved."""
         volume.update({"volume_type_id": new_type_id, "status": "available"})
-        volume.save()
-        self._tell("retype", volume.id, host=host["host"])
+        with self._world.carrying:
+            volume.save()
+            self._tell("retype", volume.id, host=host["host"])
 
     def migrate_volume(self, context: Any, volume: Any, host: Any, force_host_copy: bool = False, **_: Any) -> None:
         """Move it."""
@@ -124,6 +127,8 @@ class World:
 
     def __init__(self) -> None:
         self.sent: queue.Queue[tuple[str, Value]] = queue.Queue()
+        self.carrying = threading.Lock()
+        """Held while a volume service writes a state that a refusal leaves too, and tells that it was sent something."""
         self.serial = 0
         self.volumes: list[Any] = []
         self.types: dict[str, Any] = {}
@@ -368,9 +373,10 @@ class World:
             try:
                 id, found = self.sent.get(timeout=0.25)
             except queue.Empty:
-                made.refresh()
-                if failed():
-                    return {"sent": None, "status": made.status}
+                with self.carrying:
+                    made.refresh()
+                    if failed() and self.sent.empty():
+                        return {"sent": None, "status": made.status}
                 continue
             if id == made.id:
                 made.refresh()
