@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import cyclopts
 import msgspec
@@ -14,14 +14,17 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ...placement.types.counting import counted
-from ...placement.types.errors import InvalidValue
+from ...placement.types.errors import DuplicateName, InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
 from ..engine_commands import AddHosts
 from ..machine.host_detail import CellDetail
 from ..machine.report_columns import columns_of, read_reports
 from .remote import LOCAL, Remote
+from .state_hosts import read_hosts
 
+_AT_A_TIME: Final = 500
+"""Hosts of a state's file in one command, which is as long as a message may be."""
 host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")
 pool = cyclopts.App(name="pool", help="Resource pools: sets of hosts, granted to domains and projects.")
 usage = cyclopts.App(name="usage", help="What is used: of everything, or by a domain or project.")
@@ -103,14 +106,43 @@ def cpu_ranges(cpus: Sequence[int]) -> str:
 
 
 @host.command(name="add")
-def add(file: Path, *, remote: Remote = LOCAL) -> int:
+def add(
+    file: Path | None = None,
+    *,
+    state: Annotated[
+        Path | None, Parameter(help="in place of it, a fleet's file of `hostler import`: its hosts and their guests")
+    ] = None,
+    remote: Remote = LOCAL,
+) -> int:
     """Add the hosts of a JSON file: a list of objects with the fields of hostler.Host."""
+    if (file is None) == (state is None):
+        raise InvalidValue("give either a JSON file of hosts or --state", field="file")
+    if state is not None:
+        return _add_state(state, remote)
+    assert file is not None
     try:
         values = msgspec.json.decode(file.read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidValue(f"{file} cannot be read: {error}", field="file") from None
     hosts = from_plain(values, tuple[Host, ...], "hosts")
     return remote.do("add_hosts", AddHosts(hosts=hosts, negative_free=True), f"{counted(len(hosts), 'host')} added")
+
+
+def _add_state(path: Path, remote: Remote) -> int:
+    """Server groups that are there already stay as they are: they are of the same uuid."""
+    found = read_hosts(path)
+    for group in found.groups:
+        with suppress(DuplicateName):
+            remote.ask("add_server_group", group)
+    answers = [
+        remote.ask("add_hosts", AddHosts(hosts=found.hosts[first : first + _AT_A_TIME], negative_free=True))
+        for first in range(0, len(found.hosts), _AT_A_TIME)
+    ]
+    if remote.as_json:
+        remote.show([each for answer in answers for each in answer] if len(answers) > 1 else answers[0])
+    else:
+        print(f"{counted(len(found.hosts), 'host')} with {counted(found.guests, 'guest')} added")
+    return 0
 
 
 @host.command(name="report")
