@@ -128,7 +128,7 @@ class World:
     def __init__(self) -> None:
         self.sent: queue.Queue[tuple[str, Value]] = queue.Queue()
         self.carrying = threading.Lock()
-        """Held while a volume service writes a state that a refusal leaves too, and tells that it was sent something."""
+        """Held while a volume service writes a state that a refusal leaves too, and tells that it was sent one."""
         self.serial = 0
         self.volumes: list[Any] = []
         self.types: dict[str, Any] = {}
