@@ -84,10 +84,13 @@ class ColumnStore:
         self.classes = classes
         self.rows = 0
         self.host: NDArray[np.float64] = _zeros((len(HOST_COLUMNS), capacity), np.float64)
-        self.inventory: dict[str, NDArray[np.int64]] = {
+        self._blocks: dict[str, NDArray[np.int64]] = {
             name: _zeros((classes, capacity), np.int64) for name in INVENTORY_BLOCKS
         }
-        self.ratio: NDArray[np.float64] = _zeros((classes, capacity), np.float64)
+        self._ratios: NDArray[np.float64] = _zeros((classes, capacity), np.float64)
+        """With lines for classes that are yet to come, all zero, which use no memory; the views are without them."""
+        self.inventory: dict[str, NDArray[np.int64]] = dict(self._blocks)
+        self.ratio: NDArray[np.float64] = self._ratios
         self.row: dict[str, NDArray[Any]] = {name: _zeros((capacity,), dtype) for name, dtype in ROW_COLUMNS.items()}
         self.row["first"][:] = -1
         self.kernel = Columns()
@@ -118,8 +121,7 @@ class ColumnStore:
         capacity = max(rows, 2 * self.capacity)
         capacity = -(-capacity // 64) * 64
         self.host = self._larger(self.host, len(self.host), capacity)
-        self.inventory = {name: self._larger(block, self.classes, capacity) for name, block in self.inventory.items()}
-        self.ratio = self._larger(self.ratio, self.classes, capacity)
+        self._enlarge(len(self._ratios), capacity)
         self.row = {name: self._larger(column[None], 1, capacity)[0] for name, column in self.row.items()}
         self.row["first"][self.rows :] = -1
         self.capacity = capacity
@@ -127,13 +129,12 @@ class ColumnStore:
         return True
 
     def add_class(self) -> int:
-        """Add a resource class; returns its index."""
+        """Add a resource class; returns its index. O(1), but O(capacity * classes) when there are twice as many."""
         index = self.classes
         self.classes += 1
-        self.inventory = {
-            name: self._larger(block, self.classes, self.capacity) for name, block in self.inventory.items()
-        }
-        self.ratio = self._larger(self.ratio, self.classes, self.capacity)
+        if self.classes > len(self._ratios):
+            self._enlarge(2 * self.classes, self.capacity)
+        self._view()
         self.attach()
         return index
 
@@ -208,6 +209,15 @@ class ColumnStore:
         """Bytes of all column arrays."""
         arrays = (self.host, self.ratio, *self.inventory.values(), *self.row.values())
         return sum(array.nbytes for array in arrays)
+
+    def _enlarge(self, lines: int, capacity: int) -> None:
+        self._blocks = {name: self._larger(block, lines, capacity) for name, block in self.inventory.items()}
+        self._ratios = self._larger(self.ratio, lines, capacity)
+        self._view()
+
+    def _view(self) -> None:
+        self.inventory = {name: block[: self.classes] for name, block in self._blocks.items()}
+        self.ratio = self._ratios[: self.classes]
 
     def _larger(self, block: NDArray[Any], lines: int, capacity: int) -> NDArray[Any]:
         """A copy with more capacity. All-zero lines are not written, so they use no memory yet."""

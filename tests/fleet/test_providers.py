@@ -267,6 +267,25 @@ def test_an_inventory_is_there_as_it_was_set(fleet: Fleet) -> None:
     assert not fleet._fits_row(0, {fleet.resource_class("MEMORY_MB"): 1})
 
 
+def test_columns_are_copied_seldom_however_many_resource_classes_come(fleet: Fleet) -> None:
+    """A copy for each new class makes a thousand of them take minutes on a large fleet."""
+    store = fleet._store
+    copies, last = 0, store.ratio.base
+    inventories = {f"CUSTOM_CLASS_{number}": Inventory(total=number) for number in range(1, 501)}
+    for name in inventories:
+        index = fleet.resource_class(name, create=True)
+        assert index + 1 == store.classes == len(store.ratio) == len(store.inventory["total"])
+        copies, last = copies + (store.ratio.base is not last), store.ratio.base
+    assert copies < 10
+    fleet.set_inventory("n1", inventories)
+    expected = {name: (value, 0) for name, value in inventories.items()}
+    assert fleet.inventory("n1") == expected
+    add_hosts(fleet, [host(f"m{number}", 4) for number in range(100)])  # more rows: all columns move
+    assert fleet.inventory("n1") == expected
+    assert not fleet.inventory("m1").keys() & expected
+    fleet.check()
+
+
 def test_an_inventory_may_be_set_below_what_is_used_but_not_removed() -> None:
     fleet = Fleet()
     add_hosts(fleet, [host("a", vcpus_used=0)])
