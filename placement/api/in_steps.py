@@ -14,10 +14,11 @@ import msgspec
 from ..fleet.change_log import rows_array
 from ..fleet.fleet import Fleet
 from . import commands as c
-from .allocations import Held, find_consumer, held_by, write
+from .allocations import Held, find_consumer, held_by, inspect, write
 from .errors import BadRequest
+from .inventories import check_classes
 from .providers import find, normal_uuid
-from .reshaper import reshape
+from .reshaper import checked, reshape
 
 FEW: Final = 12
 """Consumers that are written in about a millisecond."""
@@ -127,20 +128,26 @@ def _move_back(fleet: Fleet, rows: set[int]) -> None:
 
 def _reshape(fleet: Fleet, command: c.Reshape) -> Steps:
     yield from _check_uuids(command.consumers)
-    sets = _Sets()
     rows: dict[str, int] = {}
     for number, (uuid, one) in enumerate(command.providers.items(), 1):
-        rows[uuid] = find(fleet, uuid)
-        for name in one.inventories:
-            fleet.resource_class(name, create=True)  # in the order in which they come
+        rows[uuid] = checked(fleet, uuid, one)
+        check_classes(fleet, uuid, one.inventories)
         if number % LOOKED_AT == 0:
             yield
+    sets = _Sets()
     first: dict[str, int] = {}
     for number, (uuid, given) in enumerate(command.consumers.items(), 1):
+        inspect(fleet, {uuid: given})
         near = [*_held(fleet, uuid), *(find(fleet, provider) for provider in given.allocations)]
         first[uuid] = near[0] if near else -1
         for row in near:
             sets.join(first[uuid], row)
+        if number % LOOKED_AT == 0:
+            yield
+    # Not before all that is looked at first: classes stay where the write is refused. They come in this order.
+    for number, one in enumerate(command.providers.values(), 1):
+        for name in one.inventories:
+            fleet.resource_class(name, create=True)
         if number % LOOKED_AT == 0:
             yield
     parts: dict[int, c.Reshape] = {}

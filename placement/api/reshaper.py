@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..fleet.fleet import Fleet
-from ..fleet.inventories import Inventory
 from . import commands as c
 from .allocations import inspect
 from .allocations import write as write_allocations
@@ -14,16 +13,7 @@ from .providers import check_generation, find
 
 def reshape(fleet: Fleet, command: c.Reshape) -> None:
     """See `commands.Reshape`. Within a transaction of the caller's."""
-    final: dict[int, dict[str, Inventory]] = {}
-    for uuid, asked in command.providers.items():
-        row = find(fleet, uuid)
-        if row < 0:
-            what = f"Resource provider {uuid} that is to get inventories does not exist: {uuid}"
-            raise BadRequest(what, field="inventories", placement_code=PROVIDER_NOT_FOUND)
-        check_generation(fleet, row, asked.generation)
-        # Unlike the other operations, Placement 16's reshaper accepts that more is reserved than there is.
-        check_inventories(uuid, asked.inventories)
-        final[row] = asked.inventories
+    final = {checked(fleet, uuid, asked): asked.inventories for uuid, asked in command.providers.items()}
     inspect(fleet, command.consumers)
     for row, inventories in final.items():
         check_classes(fleet, fleet.uuid(row), inventories)
@@ -36,3 +26,16 @@ def reshape(fleet: Fleet, command: c.Reshape) -> None:
     write_allocations(fleet, command.consumers, command.now, infer_types=command.infer_types)
     for row, inventories in final.items():
         replace_all(fleet, row, inventories, command.now)
+
+
+def checked(fleet: Fleet, uuid: str, asked: c.ReshapedProvider) -> int:
+    """The row of a provider that may get other inventories; BadRequest, or Conflict for another generation of it.
+    O(classes)."""
+    row = find(fleet, uuid)
+    if row < 0:
+        what = f"Resource provider {uuid} that is to get inventories does not exist: {uuid}"
+        raise BadRequest(what, field="inventories", placement_code=PROVIDER_NOT_FOUND)
+    check_generation(fleet, row, asked.generation)
+    # Unlike the other operations, Placement 16's reshaper accepts that more is reserved than there is.
+    check_inventories(uuid, asked.inventories)
+    return row

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
@@ -189,3 +190,30 @@ def test_writes_that_are_given_up_leave_the_state_as_it_was() -> None:
         assert seen(made) == shown
         made.state.fleet.check()
     assert given_up > 5
+
+
+@pytest.mark.parametrize("wrong", ["CUSTOM_UNKNOWN", "no class", "generation", "provider", "consumer"])
+def test_a_reshape_that_is_refused_makes_no_resource_classes_known(wrong: str) -> None:
+    made = world()
+    model = ServiceModel(made.state)
+    names = ("PGPU", "VGPU", wrong if wrong in ("CUSTOM_UNKNOWN", "no class") else "PCPU")
+    providers = {
+        uuid: api.ReshapedProvider(
+            generation=model.provider(uuid).generation,
+            inventories={name: Inventory(total=4), "VCPU": Inventory(total=9)},
+        )
+        for uuid, name in zip(PROVIDERS, names, strict=False)
+    }
+    if wrong == "generation":
+        providers[PROVIDERS[2]] = msgspec.structs.replace(providers[PROVIDERS[2]], generation=99)
+    if wrong == "provider":
+        providers[uid(999)] = providers.pop(PROVIDERS[2])
+    generation = 7 if wrong == "consumer" else None
+    claim = api.ConsumerAllocations(
+        allocations={PROVIDERS[0]: {"VCPU": 1}}, project_id="p", user_id="u", generation=generation
+    )
+    known = list(made.state.fleet.resource_classes)
+    with a_step(1):
+        write = api.Reshape(providers=providers, consumers={USERS[0]: claim}, now=NOW)
+        assert outcome_of(made, PlacementWrite(command=write))[0] in ("BadRequest", "Conflict")
+    assert list(made.state.fleet.resource_classes) == known
