@@ -52,6 +52,7 @@ def carry_out(
         command = _taking_over(state, command)
     consumers = consumers_of(command)
     before = yield from _held(state, consumers)
+    state.fleet._reclaim.if_due()  # below, a version is held
     with state.fleet._history.undoing():
         try:
             result = yield from PlacementModel(state.engine.fleet).apply_in_steps(command)

@@ -20,6 +20,7 @@ from hostler.core.machine.placement_writes import ServiceModel
 from hostler.placement.api import commands as api
 from hostler.placement.api import in_steps
 from hostler.placement.fleet.inventories import Inventory
+from hostler.placement.fleet.reclaim import SLACK
 from tests.core.orders import NOW, machine, order
 from tests.core.test_several_in_steps import outcome_of
 from tests.seeds import seeds
@@ -217,3 +218,15 @@ def test_a_reshape_that_is_refused_makes_no_resource_classes_known(wrong: str) -
         write = api.Reshape(providers=providers, consumers={USERS[0]: claim}, now=NOW)
         assert outcome_of(made, PlacementWrite(command=write))[0] in ("BadRequest", "Conflict")
     assert list(made.state.fleet.resource_classes) == known
+
+
+def test_writes_give_back_what_nothing_refers_to_any_more() -> None:
+    made = world()
+    for turn in range(3 * SLACK):
+        claim = api.ConsumerAllocations(
+            allocations={PROVIDERS[0]: {"VCPU": 1}}, project_id=f"project-{turn}", user_id=f"user-{turn}"
+        )
+        write = api.SetAllocations(consumers={USERS[0]: claim}, now=NOW + turn)
+        made.apply(order(PlacementWrite(command=write), now=NOW + turn))
+    assert len(made.state.fleet._projects) < 2 * SLACK
+    assert len(made.state.fleet._users) < 2 * SLACK
