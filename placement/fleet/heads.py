@@ -44,6 +44,8 @@ class Heads:
         """Number of the latest decision at the current head."""
         self.volume_sequence = 0
         """Number of the latest volume decision at the current head."""
+        self.turns = 0
+        """Number of times that a version was made, or the state went to one."""
 
     def adopt(self, head: Head) -> Head:
         """Take the first head; the state is there. O(1)."""
@@ -52,6 +54,7 @@ class Heads:
 
     def share(self, head: Head) -> None:
         """Start ``head`` at the current state. O(1)."""
+        self.turns += 1
         head.version, head.now = self._history.hold(), self._services.now
         head.sequence, head.volume_sequence = self.sequence, self.volume_sequence
         head.tell(False)
@@ -79,6 +82,7 @@ class Heads:
             return
         if head.version is None:
             raise RuntimeError("a head of another fleet")
+        self.turns += 1
         self._history.before_leaving()
         if present is not None and present.handle() is not None:
             self.share(present)

@@ -56,7 +56,8 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
 
 @contextmanager
 def all_or_nothing(fleet: Fleet) -> Iterator[None]:
-    """What the body has changed is undone if it raises, also what it has made known for good."""
+    """What the body has changed is undone if it raises, also what it has made known for good, unless others have used
+    other versions meanwhile: these may name it."""
     fleet._reclaim.if_due()
     tables: tuple[Interned[Any] | PciStates, ...] = (
         fleet._stats,
@@ -67,6 +68,7 @@ def all_or_nothing(fleet: Fleet) -> Iterator[None]:
     )
     counts = [len(table) for table in tables]
     classes, aggregates, addresses = len(fleet._classes), len(fleet.aggregates), fleet._host_ips.span
+    turns = fleet._heads.turns
     try:
         with fleet._history.undoing():
             try:
@@ -74,11 +76,12 @@ def all_or_nothing(fleet: Fleet) -> Iterator[None]:
             finally:
                 fleet._entered()  # others may have used other versions since
     except BaseException:
-        for table, count in zip(tables, counts, strict=True):
-            table.truncate(count)
-        fleet._host_ips.truncate(addresses)
-        fleet._change_log.truncate_classes(classes)
-        fleet._aggregate_table.truncate(aggregates)
+        if fleet._heads.turns == turns:
+            for table, count in zip(tables, counts, strict=True):
+                table.truncate(count)
+            fleet._host_ips.truncate(addresses)
+            fleet._change_log.truncate_classes(classes)
+            fleet._aggregate_table.truncate(aggregates)
         raise
 
 

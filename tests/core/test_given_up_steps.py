@@ -18,17 +18,19 @@ from hostler.core.machine import backend_changes, storage_backends
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
 from hostler.placement.load import adding_in_steps
+from hostler.placement.load.adding import add_hosts
 from hostler.placement.storage import groups
 from hostler.placement.storage.pools import pools as pools_of_backends
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.host import Host
 from hostler.placement.types.host_report import HostReport
+from hostler.placement.types.steps import finished
 from tests.core.orders import NOW, order, uuid_of
 from tests.core.test_reports_in_steps import reports_a_step
 from tests.core.test_reports_in_steps import world as with_hosts
 from tests.core.test_several_in_steps import GROUPS, look, steps_of, wish
 from tests.core.test_several_in_steps import world as with_groups
-from tests.fleet.values import host
+from tests.fleet.values import aggregate, host
 from tests.volumes.values import do, storage_machine
 from tests.volumes.values import report as of_backend
 from tests.volumes.values import reports as reports_of
@@ -151,3 +153,27 @@ def test_steps_that_are_given_up_leave_the_state_as_it_was(kind: str, monkeypatc
         assert made.state.storage.pools.columns["free"].tolist() == pools
         made.state.fleet.check()
     assert given_up > 2
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_versions_of_others_outlive_hosts_that_are_given_up(refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adding_in_steps, "FEW", 2)
+    made = with_hosts()
+    coming = [host(f"new-{number}", number, aggregates=(aggregate(number),)) for number in range(6)]
+    before = state_digest(made.state)
+    steps = made.carry_out([order(p.AddHosts(hosts=(*coming, coming[0]) if refused else tuple(coming)))])
+    while made.state.fleet._names.find("new-1") < 0:
+        next(steps)
+    half, fork = made.state.engine.what_if(), made.state.engine.what_if()
+    add_hosts(fork.fleet, [host("forked", 9, aggregates=(aggregate(9),))])
+    if refused:
+        finished(steps)
+    else:
+        steps.close()
+    assert state_digest(made.state) == before
+    add_hosts(made.state.fleet, [host("other", 8, aggregates=(aggregate(8),))])
+    for engine, name, number in ((half, "new-1", 1), (fork, "forked", 9), (made.state.engine, "other", 8)):
+        engine.fleet.check()
+        fleet = engine.fleet
+        shown = [fleet.aggregates[index] for index in fleet._host_class(fleet.row(name)).aggregates]
+        assert shown == [aggregate(number)]
