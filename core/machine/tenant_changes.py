@@ -7,6 +7,7 @@ from typing import Any
 from ...placement.types.errors import InUse
 from ..tenancy import commands as c
 from ..tenancy.tenants import name_taken
+from .orders import REPORTS_BY_UUID
 from .state import ServiceState
 
 
@@ -65,7 +66,10 @@ def _create_project(state: ServiceState, command: c.CreateProject, rules: int) -
         raise name_taken(command.id)
     state.tenants.create_project(command, rules)
     if rules and held:
-        state.usage.adopt(state.tenants, command.id)
+        if rules < REPORTS_BY_UUID:
+            state.sum_up()  # usage, of other projects too, may still have what has expired
+        else:
+            state.usage.adopt(state.tenants, command.id)
 
 
 def _change_catalog(state: ServiceState, command: c.CatalogCommand) -> None:

@@ -15,12 +15,14 @@ from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
 from hostler.core.machine import host_reports, storage_backends
 from hostler.core.machine.machine import ServiceMachine
+from hostler.core.machine.orders import REPORTS_BY_UUID, Order
 from hostler.core.machine.report_columns import columns_of
+from hostler.core.tenancy import commands as c
 from hostler.placement.load import reports, reports_in_steps
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.host import Host, Service
 from hostler.placement.types.host_report import HostReport
-from tests.core.orders import NOW, hosts, machine, order, place, uuid_of
+from tests.core.orders import LOCAL, NOW, hosts, machine, order, place, uuid_of
 from tests.seeds import seeds
 from tests.volumes.values import do, storage_machine
 from tests.volumes.values import place as place_volume
@@ -114,6 +116,33 @@ def test_a_claim_that_the_report_of_a_renamed_host_lets_expire_is_given_back() -
     assert expired == (uuid_of(1),)
     assert len(made.state.requests) == 0
     assert not made.state.usage.of("project:")
+
+
+@pytest.mark.parametrize("rules", [REPORTS_BY_UUID - 1, REPORTS_BY_UUID])
+def test_who_adopts_guests_is_charged_as_the_rules_of_its_time_say(rules: int) -> None:
+    """Before, all usage was summed up again, without claims that the report of a renamed host had let expire."""
+    made = ServiceMachine()
+
+    def do_so(command: Any, now: float = NOW) -> Any:
+        return made.apply(Order(now, LOCAL, command, rules))
+
+    do_so(p.AddHosts(hosts=hosts(3)))
+    decided = do_so(place(1, project="other", vcpus=2, memory_mb=512))
+    do_so(place(2, project="mine", vcpus=1, memory_mb=512))
+    (before,) = hosts(1)
+    figures = {name: getattr(before, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
+    uuid = made.state.fleet.uuid(made.state.fleet._names.find(decided.host))
+    for name, now in ((decided.host, NOW + 1), ("renamed", NOW + 1_000)):
+        there = {uuid_of(2): {}}
+        given = columns_of([HostReport(host=Host(host=name, uuid=uuid, instances=there, **figures), at=now)])
+        do_so(p.ReportHosts(each=given.each, same=given.same, claim_timeout=60.0), now)
+    assert made.state.usage.of("project:other") == (
+        {"instances": 1, "VCPU": 2, "MEMORY_MB": 512} if rules < REPORTS_BY_UUID else {}
+    )
+    do_so(c.CreateDomain(id="d"), NOW + 1_000)
+    do_so(c.CreateProject(id="mine", domain="d", adopt=True), NOW + 1_000)
+    assert not made.state.usage.of("project:other")
+    assert made.state.usage.of("domain:d") == made.state.usage.of("project:mine") != {}
 
 
 def test_a_malformed_uuid_is_refused_where_reports_have_left_out_claims_too() -> None:
