@@ -236,7 +236,10 @@ def chunk_of(fleet: Fleet, reports: Sequence[HostReport], rows: Rows) -> Chunk:
     named = [_included(report) for report in reports]
     positions = np.repeat(np.arange(len(reports), dtype=np.int32), [len(uuids) for uuids in named])
     uuids = list(itertools.chain.from_iterable(named))
-    words = np.ascontiguousarray(parse_many(uuids)) if uuids else np.zeros((0, 2), np.uint64)
+    try:
+        words = np.ascontiguousarray(parse_many(uuids)) if uuids else np.zeros((0, 2), np.uint64)
+    except ValueError as error:  # of reports whose hosts were not read yet
+        raise InvalidValue(f"a guest of a report has a malformed uuid: {error}", field="reports") from None
     return Chunk(reports, rows, find_uuids(fleet._kernel.consumers, words), positions, words, uuids)
 
 

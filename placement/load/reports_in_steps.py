@@ -126,10 +126,13 @@ def _is_new(fleet: Fleet, report: HostReport, moving: set[str], named: Counter[s
     """True for a host of a name that is not known, whose guests are not known either, and named once."""
     name = node_of(report.host)
     known = fleet._nodes.names.find(name) >= 0 or name in moving or report.host.uuid
-    return not known and all(
-        named[uuid] == 1 and uuid not in fleet._consumers.moves and fleet._kernel.consumers.get(uuid) < 0
-        for uuid in report.host.instances
-    )
+    try:
+        return not known and all(
+            named[uuid] == 1 and uuid not in fleet._consumers.moves and fleet._kernel.consumers.get(uuid) < 0
+            for uuid in report.host.instances
+        )
+    except ValueError:  # of a malformed uuid, which is said where all are taken in together
+        return False
 
 
 def _are_others(fleet: Fleet, reports: Sequence[HostReport]) -> bool:

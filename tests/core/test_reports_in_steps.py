@@ -157,6 +157,25 @@ def test_a_malformed_uuid_is_refused_where_reports_have_left_out_claims_too() ->
     assert outcome_of(made, command, now=NOW + 2)[0] == "InvalidValue"
 
 
+@pytest.mark.parametrize("name", ["new", "node"])
+def test_a_malformed_uuid_of_a_guest_is_refused_among_those_of_many_hosts(name: str) -> None:
+    made = machine(5)
+    before = state_digest(made.state)
+    there: list[dict[str, dict[str, str]]] = [{uuid_of(500 + number): {}} for number in range(5)]
+    there[3] = {"no uuid": {}}
+    given = [
+        HostReport(
+            host=Host(host=f"{name}-{number}", vcpus_total=16, total_usable_ram_mb=4_096, instances=guests), at=NOW
+        )
+        for number, guests in enumerate(there)
+    ]
+    command: Any = columns_of(given)
+    with reports_a_step(2):
+        command = p.ReportHosts(each=command.each, same=command.same, claim_timeout=60.0)
+        assert outcome_of(made, command)[0] == "InvalidValue"
+    assert state_digest(made.state) == before
+
+
 def pools_of(made: ServiceMachine) -> Any:
     pools = made.state.storage.pools
     return pools.services, pools.reports, pools.row_of, pools.columns["free"].tolist(), made.state.volumes
