@@ -133,7 +133,7 @@ def test_who_adopts_guests_is_charged_as_the_rules_of_its_time_say(rules: int) -
     figures = {name: getattr(before, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
     uuid = made.state.fleet.uuid(made.state.fleet._names.find(decided.host))
     for name, now in ((decided.host, NOW + 1), ("renamed", NOW + 1_000)):
-        there = {uuid_of(2): {}}
+        there: dict[str, dict[str, str]] = {uuid_of(2): {}}
         given = columns_of([HostReport(host=Host(host=name, uuid=uuid, instances=there, **figures), at=now)])
         do_so(p.ReportHosts(each=given.each, same=given.same, claim_timeout=60.0), now)
     assert made.state.usage.of("project:other") == (
