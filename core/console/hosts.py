@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import cyclopts
 import msgspec
@@ -14,17 +14,15 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from ...placement.types.counting import counted
-from ...placement.types.errors import DuplicateName, InvalidValue
+from ...placement.types.errors import InvalidValue
 from ...placement.types.from_builtins import from_plain
 from ...placement.types.host import Host
 from ..engine_commands import AddHosts
 from ..machine.host_detail import CellDetail
 from ..machine.report_columns import columns_of, read_reports
 from .remote import LOCAL, Remote
-from .state_hosts import read_hosts
+from .state_hosts import add_to, read_hosts
 
-_AT_A_TIME: Final = 500
-"""Hosts of a state's file in one command, which is as long as a message may be."""
 host = cyclopts.App(name="host", help="List, show, add, remove, enable and disable hosts.")
 pool = cyclopts.App(name="pool", help="Resource pools: sets of hosts, granted to domains and projects.")
 usage = cyclopts.App(name="usage", help="What is used: of everything, or by a domain or project.")
@@ -129,19 +127,15 @@ def add(
 
 
 def _add_state(path: Path, remote: Remote) -> int:
-    """Server groups that are there already stay as they are: they are of the same uuid."""
     found = read_hosts(path)
-    for group in found.groups:
-        with suppress(DuplicateName):
-            remote.ask("add_server_group", group)
-    answers = [
-        remote.ask("add_hosts", AddHosts(hosts=found.hosts[first : first + _AT_A_TIME], negative_free=True))
-        for first in range(0, len(found.hosts), _AT_A_TIME)
-    ]
+    with remote.client() as client:
+        added = add_to(client, found)
     if remote.as_json:
-        remote.show([each for answer in answers for each in answer] if len(answers) > 1 else answers[0])
-    else:
-        print(f"{counted(len(found.hosts), 'host')} with {counted(found.guests, 'guest')} added")
+        remote.show([each for answer in added.answers for each in answer])
+        return 0
+    print(f"{counted(added.hosts, 'host')} with {counted(added.guests, 'guest')} added")
+    if added.there:
+        print(f"{counted(added.there, 'host')} of the file {'was' if added.there == 1 else 'were'} there already")
     return 0
 
 

@@ -27,6 +27,8 @@ from hostler import (
     add_hosts,
     save_fleet,
 )
+from hostler.core.console import state_hosts
+from hostler.core.rpc.client import BlockingClient
 from hostler.placement.types.host import MemoryPages
 from tests.core.orders import uuid_of
 
@@ -141,3 +143,93 @@ def test_one_source_of_hosts_is_named(run: Run, daemon: Daemon, arguments: tuple
     code, said = run("host", "add", *arguments)
     assert code == 1
     assert "either a JSON file of hosts or --state" in said
+
+
+def saved(path: Path, *names: str, first: int = 1, policy: str = "anti-affinity") -> str:
+    """A file with hosts of 8 vCPUs, a guest on each, numbered from ``first``, all in one server group."""
+    made, asked = Fleet(), {}
+    add_hosts(made, [Host(host=name, vcpus_total=8, total_usable_ram_mb=65_536) for name in names])
+    made.add_server_group(APART, policy)
+    engine, spec = Engine(made), RequestSpec(flavor=Flavor(name="m", vcpus=4, memory_mb=8_192))
+    for number in range(first, first + len(names)):
+        engine.place(Request(spec=spec, instance_uuids=(uuid_of(number),), server_group=APART))
+        asked[uuid_of(number)] = spec
+    save_fleet(made, path, requests=asked)
+    return str(path)
+
+
+def listed(run: Run) -> dict[str, int]:
+    lines = json.loads(run("host", "list", "--json")[1])
+    assert len({each["uuid"] for each in lines}) == len(lines)
+    return {each["node"]: each["num_instances"] for each in lines}
+
+
+def test_files_are_added_one_after_another_beside_hosts_of_a_service(run: Run, daemon: Daemon, tmp_path: Path) -> None:
+    """Each of the fleets has made the same uuids for its hosts."""
+    with daemon.client() as client:
+        client.call("add_hosts", {"hosts": [{"host": "old", "vcpus_total": 8, "total_usable_ram_mb": 65_536}]})
+    for number, names in enumerate((("a", "b"), ("c", "d"))):
+        path = saved(tmp_path / f"{number}.hostler", *names, first=1 + 10 * number)
+        assert run("host", "add", "--state", path) == (0, "2 hosts with 2 guests added\n")
+    assert listed(run) == {"old": 0, "a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_what_an_interrupted_call_has_added_is_not_added_again(
+    run: Run, daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service is killed after the first of three commands."""
+    path = saved(tmp_path / "state.hostler", "a", "b", "c")
+    monkeypatch.setattr(state_hosts, "AT_A_TIME", 1)
+    asked, call = [], BlockingClient.call
+
+    def interrupted(client: BlockingClient, method: str, *rest: Any) -> Any:
+        asked.append(method)
+        if asked.count("add_hosts") == 2:
+            daemon.restart()
+            raise KeyboardInterrupt
+        return call(client, method, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockingClient, "call", interrupted)
+        with pytest.raises(KeyboardInterrupt), daemon.client() as client:
+            state_hosts.add_to(client, state_hosts.read_hosts(Path(path)))
+    assert listed(run) == {"a": 1}
+    said = "2 hosts with 2 guests added\n1 host of the file was there already\n"
+    assert run("host", "add", "--state", path) == (0, said)
+    assert run("host", "add", "--state", path)[1].startswith("0 hosts with 0 guests added\n3 hosts")
+    assert listed(run) == {"a": 1, "b": 1, "c": 1}
+    assert json.loads(run("server-group", "list", "--json")[1])[0]["members"] == 3
+
+
+def test_nothing_is_added_where_the_service_has_something_else(run: Run, daemon: Daemon, tmp_path: Path) -> None:
+    assert run("host", "add", "--state", saved(tmp_path / "1", "a", "b"))[0] == 0
+    for problem, path in (
+        ("b is there already, with other guests", saved(tmp_path / "2", "n", "b", first=11)),
+        ("a group", saved(tmp_path / "3", "n", first=21, policy="soft-anti-affinity")),
+        (f"{uuid_of(2)} of n is there already, on b", saved(tmp_path / "4", "n", first=2)),
+    ):
+        code, said = run("host", "add", "--state", path)
+        assert code == 1
+        assert (f"{APART} is there already, as anti-affinity" if problem == "a group" else problem) in said
+        assert listed(run) == {"a": 1, "b": 1}
+    larger = {"host": "c", "vcpus_total": 16, "total_usable_ram_mb": 65_536}
+    with daemon.client() as client:
+        client.call("add_hosts", {"hosts": [larger]})
+    code, said = run("host", "add", "--state", saved(tmp_path / "5", "n", "c", first=31))
+    assert (code, "c is there already, with another inventory" in said) == (1, True)
+    assert listed(run) == {"a": 1, "b": 1, "c": 0}
+
+
+def test_members_and_readers_add_no_hosts(run: Run, daemon: Daemon, tmp_path: Path) -> None:
+    """Not the server groups either."""
+    with daemon.client() as client:
+        client.call("create_domain", {"id": "d"})
+        client.call("create_project", {"id": "p", "domain": "d"})
+        client.call("create_user", {"id": "u", "domain": "d"})
+        for role, scope in (("member", "project:p"), ("reader", "cloud")):
+            client.call("grant", {"user": "u", "role": role, "scope": scope})
+            token = client.call("create_token", {"user": "u"}).token
+            code, said = run("host", "add", "--state", saved(tmp_path / role, "a"), "--token", token)
+            assert (code, "in cloud" in said or "of cloud" in said) == (5, True), said
+    assert listed(run) == {}
+    assert json.loads(run("server-group", "list", "--json")[1]) == []
