@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ...placement.types.errors import HostlerError, UnknownName
+from ...placement.types.moves import PendingMove
 from ...placement.types.plans import Plan, PlannedMove
 from ..rpc.client import BlockingClient
 
@@ -31,17 +32,43 @@ class PlanRun:
     within: float
     _under_way: list[PlannedMove] = field(default_factory=list)
     """Moves in two phases that are neither confirmed nor reverted."""
+    _moved: set[str] = field(default_factory=set)
+    """Instances among these whose command has succeeded: they are not reverted, whatever happens."""
     _running: list[tuple[PlannedMove, subprocess.Popen[bytes]]] = field(default_factory=list)
 
+    def left_under_way(self, made: Plan) -> tuple[PlannedMove, ...]:
+        """Moves of the plan that a run before has begun and neither confirmed nor reverted, as it was killed."""
+        begun = self._begun()
+        found = []
+        for move in made.moves:
+            there = begun.get(move.instance)
+            if there is not None and (there.kind, there.source, there.target) == (move.kind, move.source, move.target):
+                found.append(move)
+                del begun[move.instance]
+        return tuple(found)
+
+    def take_up(self, moves: Iterable[PlannedMove]) -> str | None:
+        """Go on with moves that were left under way, as with those of a wave: their commands run again."""
+        asked: list[PlannedMove] = []
+        with self._settled():
+            for move in moves:
+                (asked if self._guest(move.instance) is not None else self._under_way).append(move)
+            return self._finished(asked)
+
+    def _begun(self) -> dict[str, PendingMove]:
+        return {move.instance: move for move in self.client.call("moves", {})}
+
     def remaining(self, made: Plan) -> Plan:
-        """The plan without what has run: each guest goes on where it is. Waves keep their numbers."""
+        """The plan without what has run: each guest goes on where it is; one that moves has not moved yet. Waves keep
+        their numbers."""
+        begun = self._begun()
         chains: dict[str, list[tuple[int, PlannedMove]]] = {}
         for number, wave in enumerate(made.waves):
             for move in wave.moves:
                 chains.setdefault(move.instance, []).append((number, move))
         done: set[tuple[int, str]] = set()
         for instance, chain in chains.items():
-            node = self._node(instance)
+            node = begun[instance].source if instance in begun else self._node(instance)
             if node in (None, chain[0][1].source):
                 continue
             reached = [at for at, (_, move) in enumerate(chain) if move.target == node]
@@ -65,10 +92,16 @@ class PlanRun:
                 if problem is not None:
                     break
             if problem is None:
-                for move in self._under_way:
-                    self._start(move)
-                problem = self._wait_for_commands()
-            found = self._wait_for_back_ends(asked)
+                return self._finished(asked)
+            self._wait_for_back_ends(asked)
+        return problem
+
+    def _finished(self, asked: list[PlannedMove]) -> str | None:
+        """Have the moves that are begun carried out; what went wrong with the first."""
+        for move in self._under_way:
+            self._start(move)
+        problem = self._wait_for_commands()
+        found = self._wait_for_back_ends(asked)
         return problem or found
 
     def _begin(self, move: PlannedMove, asked: list[PlannedMove]) -> str | None:
@@ -120,12 +153,14 @@ class PlanRun:
             if code:
                 problem = problem or f"the command for {move.instance} ended with {code}"
             else:
+                self._moved.add(move.instance)
                 self._confirm(move)
         return problem
 
     def _confirm(self, move: PlannedMove) -> None:
         self.client.call("confirm_move", {"uuid": move.instance})
         self._under_way.remove(move)
+        self._moved.discard(move.instance)
         self.client.call("spawned", {"uuids": [move.instance]})
 
     @contextmanager
@@ -139,8 +174,11 @@ class PlanRun:
                 self._wait_for_commands()
             finally:
                 for move in list(self._under_way):
-                    self.client.call("revert_move", {"uuid": move.instance})
-                    self._under_way.remove(move)
+                    if move.instance in self._moved:
+                        self._confirm(move)
+                    else:
+                        self.client.call("revert_move", {"uuid": move.instance})
+                        self._under_way.remove(move)
 
     # by back ends
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -20,7 +21,7 @@ from ...placement.policy.policy import Policy
 from ...placement.types.counting import counted
 from ...placement.types.errors import InvalidValue
 from ...placement.types.moves import MoveKind
-from ...placement.types.plans import Plan, PlanCheck, PlanOptions
+from ...placement.types.plans import Plan, PlanCheck, PlannedMove, PlanOptions
 from .guests import read_policy
 from .plan_pages import page
 from .plan_runs import PlanRun
@@ -287,6 +288,8 @@ def run_plan(
     made = _read(document)
     with remote.client() as client:
         run = PlanRun(client, execute, remote.within)
+        if (begun := run.left_under_way(made)) and (code := _taken_up(run, begun, yes=yes)) is not None:
+            return code
         whole = run.remaining(msgspec.structs.replace(made, waves=made.waves[first - 1 :]))
         left = msgspec.structs.replace(whole, waves=tuple(wave for wave in whole.waves if wave.moves))
         found = client.call("check_plan", {"plan": left})
@@ -297,6 +300,24 @@ def run_plan(
                 print(f"{moves} in {waves} would run: add --yes")
             return 0 if found.valid else REFUSED
         return _carried_out(run, whole, first)
+
+
+def _taken_up(run: PlanRun, begun: Sequence[PlannedMove], *, yes: bool) -> int | None:
+    """Go on with moves that were left under way; the exit code, or None if all have moved."""
+    moves = counted(len(begun), "move")
+    if not yes:
+        print(f"{moves} of a run that was killed would go on, and the rest would be checked then: add --yes")
+        return 0
+    try:
+        problem = run.take_up(begun)
+    except KeyboardInterrupt:
+        print("interrupted: run it again to go on", file=sys.stderr)
+        return INTERRUPTED
+    if problem is not None:
+        print(f"stopped in moves that were under way: {problem}", file=sys.stderr)
+        return STOPPED
+    print(f"{moves} of a run that was killed: moved", flush=True)
+    return None
 
 
 def _carried_out(run: PlanRun, made: Plan, first: int) -> int:

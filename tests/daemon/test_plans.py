@@ -213,6 +213,56 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_done_and_goes_on(
     assert on(run, "node-0") == []
 
 
+@pytest.mark.parametrize("victim", ["client", "service"])
+def test_moves_that_a_killed_run_has_left_under_way_are_gone_on_with(
+    run: Run, daemon: Daemon, tmp_path: Path, victim: str
+) -> None:
+    """Both ends are held after the kill: the guests count as not moved, and the command runs again for each."""
+    plan, log, free = str(tmp_path / "plan.json"), tmp_path / "ran", tmp_path / "free"
+    run("plan", "drain", "node-0", "--per-host", "2", "-o", plan)
+    script = tmp_path / "move.py"
+    script.write_text(
+        "import pathlib, sys, time\nlog, free, instance = sys.argv[1:]\n"
+        "with open(log, 'a') as lines: print(instance, file=lines)\n"
+        "while not pathlib.Path(free).exists(): time.sleep(0.05)\n"
+    )
+    execute = f"{sys.executable} {script} {log} {free} {{instance}}"
+    command = [str(HOSTLER), "plan", "run", plan, "--yes", "--server", daemon.address, "--execute", execute]
+    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + HANG_SECONDS
+        while not log.exists() or len(log.read_text().splitlines()) < 2:
+            assert time.monotonic() < end, "the commands are never run"
+            time.sleep(0.05)
+        if victim == "service":
+            daemon.restart()
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+    assert len(json.loads(run("move", "list", "--json")[1])) == 2
+    free.touch()
+    assert "2 moves of a run that was killed would go on" in run("plan", "run", plan)[1]
+    code, said = run("plan", "run", plan, "--yes", "--execute", execute)
+    assert code == 0, said
+    assert said.startswith("2 moves of a run that was killed: moved\nwave 1: has run before\nwave 2: 1 moved")
+    assert sorted(log.read_text().split()) == sorted(uuid_of(each) for each in (0, 0, 1, 1, 2))
+    assert run("move", "list")[1] == "none\n"
+    assert on(run, "node-0") == []
+
+
+def test_a_move_of_others_is_no_move_of_the_plan(run: Run, daemon: Daemon, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    run("plan", "drain", "node-0", "-o", str(plan))
+    moves = {move["instance"]: move["target"] for move in json.loads(plan.read_text())["waves"][0]["moves"]}
+    other = {"node-1": "node-2", "node-2": "node-1"}[moves[uuid_of(1)]]
+    with daemon.client() as client:
+        client.call("begin_move", {"uuid": uuid_of(1), "kind": "live_migrate", "target": other})
+    code, said = run("plan", "run", str(plan), "--yes")
+    assert (code, "a move of it is under way" in said or f"is on {other}" in said) == (3, True), said
+
+
 MODEL = """
 [backends.lab]
 driver = "model"
