@@ -188,10 +188,17 @@ def commands(it: Machine) -> dict[str, Callable[[], Any]]:
         f"place 100, {policy}": partial(lambda group: p.Place(request=asked(100, server_group=group)), group)
         for policy, group in groups.items()
     }
+    fleet = it.machine.state.fleet
+    own = [fleet.uuid(fleet.row(name)) for name in names]
+    offers: dict[str, tuple[p.AllocationCandidate, ...]] = {
+        each: (p.AllocationCandidate(allocations={each: p.ProviderResources({"VCPU": 1, "MEMORY_MB": 64})}),)
+        for each in own
+    }
     return {
         "place 100": lambda: p.Place(request=asked(100)),
         "place 100, 9 alternates": lambda: p.Place(request=asked(100, alternates=9)),
         **in_groups,
+        "place_candidates": lambda: p.PlaceCandidates(request=asked(1), candidates=offers),
         "hold 100": lambda: p.Hold(request=asked(100), expires_in=1e6),
         "select_destinations 100": lambda: SelectDestinations(request=asked(100)),
         "place_many 5 x 100": lambda: p.PlaceMany(requests=tuple(asked(100) for _ in range(5))),

@@ -15,7 +15,17 @@ import numpy as np
 
 from ...placement.decide.in_steps import is_long
 from ...placement.types.errors import HostlerError, InvalidValue
-from ..engine_commands import AddHosts, ConfirmHold, Hold, Place, PlaceMany, Release, ReportHosts, Spawned
+from ..engine_commands import (
+    AddHosts,
+    ConfirmHold,
+    Hold,
+    Place,
+    PlaceCandidates,
+    PlaceMany,
+    Release,
+    ReportHosts,
+    Spawned,
+)
 from ..errors import StateUnknown
 from ..lifecycle_commands import ReportBackend, ReportPools, SetBackend
 from ..storage_commands import (
@@ -27,7 +37,7 @@ from ..storage_commands import (
     SetVolumeBackend,
 )
 from ..tenancy.commands import CreatePool, DeletePool, SetPoolHosts
-from . import added_hosts, backend_changes, guests, host_reports, placing, storage_backends, volumes
+from . import added_hosts, backend_changes, guests, host_reports, offered_candidates, placing, storage_backends, volumes
 from .destinations import are_new
 from .orders import INSTANCES_BY_TYPE, SelectDestinations
 from .state import ServiceState
@@ -68,6 +78,8 @@ def in_steps(state: ServiceState, command: object, now: float, rules: int) -> St
             return added_hosts.add_hosts(state, command, checked=rules > 0)
         case PlaceMany(requests=requests):
             return placing.place_many(state, requests, now)
+        case PlaceCandidates():
+            return offered_candidates.place_candidates(state, command, now)
         case Place(request=request) if is_long(request):
             return placing.place_one_in_steps(state, request, now)
         case Hold():

@@ -31,7 +31,6 @@ from ..engine_commands import (
     Hold,
     Move,
     Place,
-    PlaceCandidates,
     PlaceMany,
     Release,
     RemoveAggregate,
@@ -82,7 +81,6 @@ from .guest_claims import forget_gone
 from .guest_lives import change_lives, check_not_carried_out
 from .lives import GuestChange, SnapshotChange, VolumeChange
 from .long_commands import LOOKED_AT, in_pieces, in_steps
-from .offered_candidates import place_candidates
 from .order_policies import PolicyValues, service_policy, storage_policy, without_bad_storage
 from .orders import INSTANCES_BY_TYPE, RULES, UUIDS_APART, AnyCommand, Guests, Order, PlacementWrite, SelectDestinations
 from .placement_writes import carry_out, consumers_of
@@ -204,8 +202,6 @@ class ServiceMachine:
                 return finished(guests.hold(state, command.command, command.now))
             case PlaceMany(requests=requests):
                 return finished(placing.place_many(state, requests, command.now))
-            case PlaceCandidates():
-                return place_candidates(state, command.command, command.now)
             case ConfirmHold(uuids=uuids):
                 return guests.confirm_hold(state, uuids)
             case Release(uuids=uuids, claim=claim):

@@ -110,8 +110,8 @@ chosen backend.
 instance that holds allocations on two hosts, as an evacuation leaves it, stands on both. A guest may be unshelved to
 the host that it was on. Of what a guest was asked with, hosts that were named do not bind its moves. A claim that the
 report of a renamed host lets expire is given back in the usage, too. Whatever the revision, a weigher of Cinder's whose
-``weight_multiplier()`` is not finite fails the request, as does a name in ``same_subtree`` that is no request group's.
-Traits in an image's ``traits_required`` are required where requests are prepared, in all revisions.
+``weight_multiplier()`` is not finite fails the request, as does a name in ``same_subtree`` that is no request group's,
+and traits in an image's ``traits_required`` are required where requests are prepared.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

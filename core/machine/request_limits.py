@@ -83,7 +83,7 @@ NAME_COST: Final = 2
 """Microseconds per name or uuid in other commands."""
 VOLUME_COST: Final = 300
 """Microseconds per volume that is placed, or judged again."""
-CANDIDATE_COST: Final = 10
+CANDIDATE_COST: Final = 25
 """Microseconds per allocation candidate that comes with a request."""
 HOST_COST: Final = 50
 """Microseconds per host that is added, or put into a pool."""
@@ -117,6 +117,8 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of a server group that a request brings along."""
     uuids: int = 10_000
     """Of one command on several guests, volumes, snapshots or backups, such as ``release`` or ``delete_volumes``."""
+    candidates: int = 10_000
+    """Allocation candidates that come with one request, of all its hosts."""
     question_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 10.0
     """Of processor time, rounded up, of a question that is answered by a child process, unless its asker has a role in
     the cloud: others' wait behind it."""
@@ -144,6 +146,9 @@ class RequestLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 self.check_count(command)
         if isinstance(command, ON_MANY) and len(command.uuids) > self.uuids:
             raise too_much("uuids", len(command.uuids), self.uuids)
+        for inner in (command, *getattr(command, "commands", ())):
+            if isinstance(inner, PlaceCandidates) and (offers := offers_of(inner)) > self.candidates:
+                raise too_much("candidates", offers, self.candidates)
         _check_texts(command, "", LONGEST_TEXT)
         requests = requests_of(command)
         if not isinstance(requests, tuple) or not self._take_all(requests):
@@ -228,6 +233,11 @@ def requests_of(command: Any) -> Iterable[Asked]:
     return [each for inner in commands for each in requests_of(inner)]
 
 
+def offers_of(command: PlaceCandidates) -> int:
+    """How many candidates a command has; a provider without any counts too. O(providers)."""
+    return sum(max(1, len(each)) for each in command.candidates.values())
+
+
 def volumes_of(command: Any) -> Iterable[AskedVolume]:
     """The volumes that a command or question asks for."""
     request = getattr(command, "request", None)
@@ -246,9 +256,8 @@ def cost_of(command: Any, specs: Specs, hosts: int) -> int:
     match command:
         case CreateGuest(request=request, volumes=volumes) if volumes:
             return _cost_of_requests((request,), specs, hosts) + VOLUME_COST * (1 + len(volumes))
-        case PlaceCandidates(request=request, candidates=candidates):
-            offers = sum(map(len, candidates.values()))
-            return _cost_of_requests((request,), specs, hosts) + CANDIDATE_COST * offers
+        case PlaceCandidates(request=request):
+            return _cost_of_requests((request,), specs, hosts) + CANDIDATE_COST * offers_of(command)
         case MoveGuest() | ResizeGuest():
             return SHAPE_COST + int(SHAPE_COST_PER_HOST * hosts)
         case (

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 import msgspec
 
-from ..engine_commands import Command, PlaceMany
+from ..engine_commands import Command, PlaceCandidates, PlaceMany
 from ..lifecycle_commands import CreateGuest
 from ..machine.queries import FOR_CLOUD_READERS
 from ..machine.request_limits import ON_MANY, RequestLimits, too_much
@@ -52,6 +52,8 @@ def _own_limits(limits: RequestLimits, kind: type[Any]) -> dict[str, int]:
         return {"uuids": limits.uuids}
     if kind is PlaceMany:
         return {"requests": limits.requests}
+    if kind is PlaceCandidates:
+        return {"candidates": limits.candidates}
     return {"volumes": limits.volumes} if kind in (PlaceTogether, PlaceVolumeGroup, CreateGuest) else {}
 
 

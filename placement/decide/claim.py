@@ -125,8 +125,19 @@ def _supplied(fleet: Fleet, signature: Signature, row: int, candidate: Mapping[s
 
 
 def offered(fleet: Fleet, signature: Signature, row: int, candidate: object) -> Allocations | None:
-    """What a candidate says that was made for this fleet before; None if there is no room for it now, or it names a
-    provider or resource class that there is none of. InvalidValue for one that is malformed. O(allocations)."""
+    """What a candidate says that was made for this fleet before; None as for ``room_for``. O(allocations)."""
+    amounts = room_for(fleet, row, candidate)
+    if amounts is None:
+        return None
+    flavor = signature.request.flavor
+    disk_mb = flavor.local_disk_mb(is_bfv=signature.request.spec.is_bfv)
+    shape = fleet._shape(amounts[row], flavor.vcpus, flavor.memory_mb, disk_mb)
+    return Allocations(row, amounts, shape, mappings_of(candidate))
+
+
+def room_for(fleet: Fleet, row: int, candidate: object) -> Amounts | None:
+    """What a candidate takes of each provider; None if there is no room for it now, or it names a provider or resource
+    class that there is none of. InvalidValue for one that is malformed. O(allocations)."""
     given = candidate.get("allocations") if isinstance(candidate, Mapping) else None
     if not isinstance(given, Mapping) or not given:
         raise InvalidValue(f"a candidate must have allocations, got {shown(candidate)}", field="candidates")
@@ -142,12 +153,7 @@ def offered(fleet: Fleet, signature: Signature, row: int, candidate: object) -> 
                 known[index] = known.get(index, 0) + whole_number(amount, f"candidates.{name}", least=1)
     except UnknownName:
         return None
-    if not all(fleet._fits_row(each, resources) for each, resources in amounts.items()):
-        return None
-    flavor = signature.request.flavor
-    disk_mb = flavor.local_disk_mb(is_bfv=signature.request.spec.is_bfv)
-    shape = fleet._shape(amounts[row], flavor.vcpus, flavor.memory_mb, disk_mb)
-    return Allocations(row, amounts, shape, mappings_of(candidate))
+    return amounts if all(fleet._fits_row(each, resources) for each, resources in amounts.items()) else None
 
 
 def mappings_of(candidate: object) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,7 @@ decisions."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -28,7 +28,7 @@ from .explain.explanation import Explanation, explain
 from .explain.refusals import advised
 from .fits import Fit, SharedFit, fits, fits_many
 from .in_steps import place_alone
-from .offered import place_offered
+from .offered import place_offered, place_offered_in_steps
 from .placement import place, ruled_out
 from .scan import Ranked, Scan
 from .scan_placement import ClaimHook
@@ -165,6 +165,23 @@ class Engine:
         except BaseException:
             self.fleet._rewind(now)
             raise
+
+    def place_candidates_in_steps(
+        self, request: Request, candidates: Mapping[str, Sequence[Any]], check: Callable[[Decision], object]
+    ) -> Generator[None, None, Decision]:
+        """``place_candidates`` in steps, as for ``place_in_steps``. ``check`` sees the decision before it is kept: what
+        it raises leaves the fleet as it was."""
+        context, fleet = self._context, self.fleet
+        fleet._reclaim.if_due()
+        aside = context.fork(None)
+        try:
+            decision = yield from place_offered_in_steps(aside, aside.begin(request), candidates)
+            check(decision)
+        except BaseException:
+            Fleet._drop(fleet, aside._fleet)
+            raise
+        Fleet._replace(fleet, aside._fleet)
+        return decision
 
     def choose(
         self,

@@ -84,10 +84,14 @@ class ScanPlacement(Scan):
                     steps.close()
                     fleet._history.go(start)
                     fleet._heads.sequence = sequence
-                    return ScanPlacement(self.context, self._given).place()
+                    return self._anew().place()
         finally:
             self.context.fleet  # noqa: B018  # where steps that are given up are undone
             steps.close()
+
+    def _anew(self) -> ScanPlacement:
+        """The scan of the same request, from its beginning."""
+        return ScanPlacement(self.context, self._given)
 
     def _placing(self) -> Generator[None, None, Decision]:
         context, request = self.context, self.request
@@ -329,6 +333,8 @@ class ScanPlacement(Scan):
             if self.candidates is not None and not self.candidates[row]:
                 continue
             taken = self._allocations(claimed.uuid, row)
+            if taken is None and self.candidates is not None:
+                continue  # the claims took what its candidates need
             alternates.append(self.context.alternate(self.signature, self.request, row, float(weight), taken))
         limits = self.context.numa_limits(self.signature, self.request, claimed.row)
         return self.context.selection(claimed, tuple(alternates), limits)

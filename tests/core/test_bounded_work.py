@@ -15,7 +15,17 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.core.engine_commands import AddHosts, Asked, Hold, Place, PlaceMany, Release, SetService
+from hostler.core.engine_commands import (
+    AddHosts,
+    AllocationCandidate,
+    Asked,
+    Hold,
+    Place,
+    PlaceCandidates,
+    PlaceMany,
+    Release,
+    SetService,
+)
 from hostler.core.errors import KeyReused, Overloaded
 from hostler.core.forks import Children
 from hostler.core.machine import queries
@@ -56,14 +66,16 @@ from ..patience import HANG_SECONDS
 from ..seeds import seeds
 from .orders import LOCAL, NOW, asked, hosts, machine, order, uuid_of
 
-LIMITS = RequestLimits(instances=3, requests=5, alternates=2, spec_bytes=200, group_members=2, uuids=4)
+LIMITS = RequestLimits(instances=3, requests=5, alternates=2, spec_bytes=200, group_members=2, uuids=4, candidates=3)
 GROUP = ServerGroup(uuid=uuid_of(9), policy="anti-affinity", members=frozenset(map(uuid_of, range(3))))
+OFFERS = {uuid_of(1): (AllocationCandidate(allocations={}),) * 3, uuid_of(2): ()}
 TOO_MUCH: dict[str, Any] = {
     "request.instance_uuids": Place(request=asked(1, 2, 3, 4)),
     "requests": PlaceMany(requests=(asked(),) * 6),
     "request.alternates": Place(request=msgspec.structs.replace(asked(), alternates=3)),
     "request.spec": Fits(request=asked(scheduler_hints={"x": "y" * 200})),
     "request.server_group.members": Place(request=msgspec.structs.replace(asked(), server_group=GROUP)),
+    "candidates": PlaceCandidates(request=asked(), candidates=OFFERS),
     "uuids": Release(uuids=tuple(uuid_of(each) for each in range(5))),
 }
 

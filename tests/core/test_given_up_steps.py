@@ -28,7 +28,7 @@ from hostler.placement.types.steps import finished
 from tests.core.orders import NOW, order, uuid_of
 from tests.core.test_reports_in_steps import reports_a_step
 from tests.core.test_reports_in_steps import world as with_hosts
-from tests.core.test_several_in_steps import GROUPS, look, steps_of, wish
+from tests.core.test_several_in_steps import GROUPS, look, providers, steps_of, wish
 from tests.core.test_several_in_steps import world as with_groups
 from tests.fleet.values import aggregate, host
 from tests.volumes.values import do, storage_machine
@@ -43,6 +43,15 @@ def _several(group: str | None) -> Made:
     chance = random.Random(1)
     request = msgspec.structs.replace(wish(chance), instance_uuids=tuple(map(uuid_of, range(1, 10))))
     return with_groups(chance), p.Place(request=msgspec.structs.replace(request, server_group=group))
+
+
+def _candidates() -> Made:
+    chance = random.Random(1)
+    offers: dict[str, tuple[p.AllocationCandidate, ...]] = {
+        each: (p.AllocationCandidate(allocations={each: p.ProviderResources({"VCPU": 1})}),) * 4 for each in providers()
+    }
+    request = msgspec.structs.replace(wish(chance), instance_uuids=(uuid_of(1),))
+    return with_groups(chance), p.PlaceCandidates(request=request, candidates=offers)
 
 
 def _reports() -> Made:
@@ -102,6 +111,7 @@ def _hosts() -> Made:
 KINDS: dict[str, Callable[[], Made]] = {
     "instances": lambda: _several(None),
     "instances of a group": lambda: _several(GROUPS["soft-anti-affinity"]),
+    "candidates": _candidates,
     "reports of hosts": _reports,
     "hosts that are added": _hosts,
     "volume group": _volume_group,

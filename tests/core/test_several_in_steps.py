@@ -3,6 +3,7 @@ others ask between two steps, and who then looks sees the state before the reque
 
 from __future__ import annotations
 
+import functools
 import gc
 import random
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ import pytest
 from hostler.core import engine_commands as p
 from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
+from hostler.core.machine import offered_candidates
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import SelectDestinations
 from hostler.core.tenancy import commands as c
 from hostler.ext.tables import format_uuid
-from hostler.placement.decide import in_steps, scan_placement
+from hostler.placement.decide import in_steps, offered, scan_placement
 from hostler.placement.storage import groups
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.decision import PackedDecision
@@ -79,14 +81,35 @@ def wish(chance: random.Random, most: int = 20) -> p.Asked:
     )
 
 
+@functools.cache
+def providers() -> tuple[str, ...]:
+    """Uuids of the hosts, which are made from their names."""
+    fleet = world(random.Random(0)).state.fleet
+    return tuple(map(fleet.uuid, range(HOSTS)))
+
+
+def among(chance: random.Random) -> p.PlaceCandidates:
+    """A request with some candidates of some hosts, not all of which fit."""
+
+    def candidate(provider: str) -> p.AllocationCandidate:
+        resources = {"VCPU": chance.choice([1, 3, 60, 300]), "MEMORY_MB": 64}
+        return p.AllocationCandidate(allocations={provider: p.ProviderResources(resources)})
+
+    some = chance.sample(providers(), chance.randrange(HOSTS))
+    offers = {each: tuple(candidate(each) for _ in range(chance.randrange(6))) for each in some}
+    return p.PlaceCandidates(request=wish(chance, 6), candidates=offers)
+
+
 def command_of(chance: random.Random) -> Any:
-    match chance.randrange(5):
+    match chance.randrange(6):
         case 0:
             return p.Hold(request=wish(chance), expires_in=1e6)
         case 1:
             return p.PlaceMany(requests=tuple(wish(chance) for _ in range(4)))
         case 2:
             return SelectDestinations(request=wish(chance))
+        case 3:
+            return among(chance)
     return p.Place(request=wish(chance))
 
 
@@ -98,6 +121,8 @@ def steps_of(instances: float) -> Iterator[None]:
         patch.setattr(in_steps, "ALTERNATES", instances)
         patch.setattr(scan_placement, "STEP", instances)
         patch.setattr(scan_placement, "ALTERNATES", instances)
+        for module in (offered, offered_candidates):
+            patch.setattr(module, "LOOKED_AT", int(min(instances, 1e6)))
         yield
 
 

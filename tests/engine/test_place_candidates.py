@@ -146,6 +146,20 @@ def test_alternates_have_a_candidate_that_fits() -> None:
     assert other.allocation_request in offered[other.provider_uuid]
 
 
+def test_hosts_whose_candidates_the_claim_has_used_up_are_no_alternates() -> None:
+    made = fleet(cards=0)
+    made.add_provider("pool")
+    made.set_inventory("pool", {"CUSTOM_NIC": Inventory(total=1)})
+    shared = {made.uuid(made.row("pool")): {"resources": {"CUSTOM_NIC": 1}}}
+    own = [made.uuid(made.row(name)) for name in "abc"]
+    offered: dict[str, Any] = {each: [{"allocations": {each: {"resources": {"VCPU": 1}}, **shared}}] for each in own}
+    offered[own[2]].append({"allocations": {own[2]: {"resources": {"VCPU": 5}}}})
+    decision = Engine(made).place_candidates(request(alternates=5), offered)
+    assert decision.host == "a"
+    assert [each.host for each in decision.selected.alternates] == ["c"]
+    assert decision.selected.alternates[0].allocations == {own[2]: {"VCPU": 5}}
+
+
 def test_the_filters_judge_the_devices_of_each_candidate() -> None:
     tags = {"vendor_id": "10de", "product_id": "1"}
     made = Fleet()

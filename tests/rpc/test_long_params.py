@@ -24,7 +24,7 @@ from hostler.placement.types.errors import InvalidValue
 from .serving import serving
 from .test_adversity import peer, send_all_it_takes
 
-LIMITS = RequestLimits(instances=10, requests=20, uuids=30, group_members=5)
+LIMITS = RequestLimits(instances=10, requests=20, uuids=30, candidates=30, group_members=5)
 SPEC = {"flavor": {"name": "small", "vcpus": 1, "memory_mb": 1}}
 PADDED = {"image": {"properties": {"os_distro": "x" * long_params.LONG_BYTES}}}
 """A spec that makes a request long."""
@@ -51,6 +51,7 @@ LONG: list[tuple[type[Any], Any, str]] = [
     (s.DeleteVolumes, b"\x91\x81\xa5uuids" + claims(31), "uuids"),
     (s.DeleteVolumeBackups, [{"uuids": [""] * 31}], "uuids"),
     (p.PlaceMany, b"\x91\x81\xa8requests" + claims(21), "requests"),
+    (p.PlaceCandidates, b"\x91\x81\xaacandidates\xdf" + (31).to_bytes(4, "big"), "candidates"),
     (p.Place, b"\x91\x81\xa7request\x82\xa4spec\x80\xaeinstance_uuids" + claims(11), "request.instance_uuids"),
     (p.Place, [{"request": {"server_group": {"policy": "affinity", "members": [""] * 6}}}], "server_group.members"),
     (p.PlaceMany, [{"requests": [{"spec": SPEC}, {"spec": PADDED, "instance_uuids": [1] * 11}]}], "instance_uuids"),
@@ -64,7 +65,7 @@ LONG: list[tuple[type[Any], Any, str]] = [
 def test_a_list_that_is_too_long_is_refused_whatever_is_in_it(number: int) -> None:
     kind, params, field = LONG[number]
     with pytest.raises(InvalidValue, match="are taken") as refused:
-        check(kind, params)
+        check(kind, params, "admin" if kind is p.PlaceCandidates else "member")
     assert str(refused.value.field).endswith(field)
 
 
