@@ -11,6 +11,7 @@ from ...placement.load.adding_in_steps import add_hosts_in_steps
 from ...placement.types.host import DERIVED, Host
 from ...placement.types.steps import in_pieces
 from ..engine_commands import AddHosts
+from . import arrivals
 from .state import ServiceState
 
 READ: Final = 500
@@ -23,7 +24,13 @@ def add_hosts(state: ServiceState, command: AddHosts, *, checked: bool) -> Gener
     for some in in_pieces(command.hosts, READ) if checked and state.pools.pools else ():
         state.check_no_pools(aggregate.uuid for host in some for aggregate in host.aggregates)
         yield
-    return (yield from added(state.fleet, command))
+    come: list[str] = []
+    for some in in_pieces(command.hosts, READ):
+        come += arrivals.unknown(state, some)
+        yield
+    count = yield from added(state.fleet, command)
+    arrivals.charge(state, come)
+    return count
 
 
 def added(fleet: Fleet, command: AddHosts) -> Generator[None, None, int]:

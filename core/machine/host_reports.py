@@ -13,6 +13,7 @@ from ...placement.types.errors import HostlerError
 from ...placement.types.host_report import HostReport, Reported
 from ...placement.types.steps import in_pieces
 from ..engine_commands import ReportHosts
+from . import arrivals
 from .doubled import arrived
 from .orders import REPORTS_BY_UUID
 from .report_columns import reports_of
@@ -30,12 +31,15 @@ def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Gener
     late = yield from expiring_in_steps(state.fleet, reports, claim_timeout=timeout, by_uuid=by_uuid)
     held = [state.holding(uuid) for uuid in late]
     given: list[HostReport] = []
+    come: list[str] = []
     for some in in_pieces(reports, READ):
+        come += arrivals.unknown(state, [report.host for report in some])
         given += map(state.with_pools, some)
         yield
     reported = yield from report_hosts_in_steps(state.fleet, given, claim_timeout=timeout)
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
+    arrivals.charge(state, come)
     state.requests.forget(late)
     if state.holds:
         # A host that has a guest shows that the hold was taken up.

@@ -71,7 +71,7 @@ Guests = dict[str, dict[str, None]]
 """Uuids by project, in order."""
 
 
-RULES: Final = 10
+RULES: Final = 11
 """Revision of the rules of tenancy, as orders are given under them; those of journals before there were revisions have
 0. A replay carries each out under the rules of its time.
 
@@ -112,6 +112,8 @@ the host that it was on. Of what a guest was asked with, hosts that were named d
 report of a renamed host lets expire is given back in the usage, too. Whatever the revision, a weigher of Cinder's whose
 ``weight_multiplier()`` is not finite fails the request, as does a name in ``same_subtree`` that is no request group's,
 and traits in an image's ``traits_required`` are required where requests are prepared.
+
+11: guests that come with hosts that are added, or with reports of hosts, are charged to their projects.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""
@@ -133,6 +135,8 @@ KEEPING_AS_NOVA: Final = 10
 """The revision since which guests are moved without the hosts that they were asked for with."""
 REPORTS_BY_UUID: Final = 10
 """The revision since which claims expire in the usage also by reports of renamed hosts."""
+CHARGING_REPORTED: Final = 11
+"""The revision since which guests that come with hosts are charged to their projects."""
 UUIDS_APART: Final = 5
 """The revision since which volumes, snapshots, backups and groups have no uuid of each other."""
 
