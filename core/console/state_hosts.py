@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ...ext.tables import format_uuid, make_many
@@ -25,7 +26,9 @@ from ..machine.queries import HostDetail
 from ..rpc.client import BlockingClient
 
 AT_A_TIME: Final = 500
-"""Hosts in one command, which is as long as a message may be."""
+"""Hosts in one command."""
+BYTES: Final = 4 << 20
+"""Bytes of the hosts of one command, which fit into a message."""
 _PAGE: Final = 1_000
 _FOLDER: Final = "hostler import KIND FILES --data FOLDER writes a data folder that has all of it"
 _RESERVED: Final = {"VCPU": "reserved_vcpus", "MEMORY_MB": "reserved_ram_mb", "DISK_GB": "reserved_disk_gb"}
@@ -72,11 +75,22 @@ def add_to(client: BlockingClient, found: StateHosts) -> Added:
     groups = _new_groups(client, found.groups)
     for group in groups:
         client.call("add_server_group", group)
-    answers = [
-        client.call("add_hosts", AddHosts(hosts=tuple(new[first : first + AT_A_TIME]), negative_free=True))
-        for first in range(0, len(new), AT_A_TIME)
-    ]
+    answers = [client.call("add_hosts", AddHosts(hosts=some, negative_free=True)) for some in in_messages(new)]
     return Added(len(new), sum(len(host.instances) for host in new), len(kept), answers)
+
+
+def in_messages(hosts: Sequence[Host]) -> Iterator[tuple[Host, ...]]:
+    """Hosts in the order given, as many at a time as a message holds; one that is longer by itself."""
+    some, size = list[Host](), 0
+    for each in hosts:
+        own = len(msgspec.msgpack.encode(each))
+        if some and (len(some) == AT_A_TIME or size + own > BYTES):
+            yield tuple(some)
+            some, size = [], 0
+        some.append(each)
+        size += own
+    if some:
+        yield tuple(some)
 
 
 def _node(host: Host) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler import (
@@ -22,6 +23,7 @@ from hostler import (
     Policy,
     Request,
     RequestSpec,
+    RunningInstance,
     Service,
     add_gpus,
     add_hosts,
@@ -29,6 +31,7 @@ from hostler import (
 )
 from hostler.core.console import state_hosts
 from hostler.core.rpc.client import BlockingClient
+from hostler.core.rpc.connection import Limits
 from hostler.placement.types.host import MemoryPages
 from tests.core.orders import uuid_of
 
@@ -136,6 +139,18 @@ def test_what_no_report_of_a_host_has_is_refused_with_what_helps(run: Run, daemo
         assert problem in said
         assert "--data FOLDER" in said
     assert json.loads(run("host", "list", "--json")[1]) == []
+
+
+def test_no_message_of_hosts_is_longer_than_a_service_takes() -> None:
+    guest = RunningInstance(resources={"VCPU": 1, "MEMORY_MB": 512}, project_id="p" * 32, user_id="u" * 32)
+    size = {"vcpus_total": 64, "total_usable_ram_mb": 1 << 20, "total_usable_disk_gb": 9}
+    guests = [{uuid_of(1_000 * number + each): guest for each in range(900)} for number in range(100)]
+    hosts = tuple(Host(host=f"h{number}", instances=each, **size) for number, each in enumerate(guests))
+    messages = list(state_hosts.in_messages(hosts))
+    assert [host for some in messages for host in some] == list(hosts)
+    assert len(msgspec.msgpack.encode(hosts)) > Limits().frame_bytes
+    assert max(len(msgspec.msgpack.encode(some)) for some in messages) < Limits().frame_bytes
+    assert [len(some) for some in state_hosts.in_messages([Host(host="h", **size)] * 1_001)] == [500, 500, 1]
 
 
 @pytest.mark.parametrize("arguments", [(), ("hosts.json", "--state", "state.hostler")])
