@@ -143,7 +143,7 @@ def test_what_no_report_of_a_host_has_is_refused_with_what_helps(run: Run, daemo
 
 def test_no_message_of_hosts_is_longer_than_a_service_takes() -> None:
     guest = RunningInstance(resources={"VCPU": 1, "MEMORY_MB": 512}, project_id="p" * 32, user_id="u" * 32)
-    size = {"vcpus_total": 64, "total_usable_ram_mb": 1 << 20, "total_usable_disk_gb": 9}
+    size: dict[str, Any] = {"vcpus_total": 64, "total_usable_ram_mb": 1 << 20, "total_usable_disk_gb": 9}
     guests = [{uuid_of(1_000 * number + each): guest for each in range(900)} for number in range(100)]
     hosts = tuple(Host(host=f"h{number}", instances=each, **size) for number, each in enumerate(guests))
     messages = list(state_hosts.in_messages(hosts))
