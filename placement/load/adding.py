@@ -31,7 +31,7 @@ def add_hosts(fleet: Fleet, hosts: Iterable[Host]) -> int:
     added, iterator = 0, iter(hosts)
     with bulk.all_or_nothing(fleet):
         while chunk := list(itertools.islice(iterator, bulk.CHUNK)):
-            known = [is_provider(fleet, host) for host in chunk]
+            known = [bool(providers_of(fleet, host)) for host in chunk]
             report_hosts(fleet, map(as_reported, itertools.compress(chunk, known)))
             bulk.add_hosts(fleet, itertools.compress(chunk, [not each for each in known]))
             added += len(chunk)
@@ -47,18 +47,18 @@ def as_reported(host: Host) -> HostReport:
     return HostReport(host=host, at=_BEFORE)
 
 
-def is_provider(fleet: Fleet, host: object) -> bool:
-    """True if a provider that is no host has the host's name or uuid."""
+def providers_of(fleet: Fleet, host: object) -> set[int]:
+    """Rows of the providers that are no hosts, and have the host's name or uuid. O(1)."""
     if not isinstance(host, Host):
         check_host(host)
-        return False
-    rows = []
+        return set()
+    rows = set[int]()
     if isinstance(host.nodename, str) and isinstance(host.host, str):
-        rows.append(fleet._names.find(host.nodename or host.host))
+        rows.add(fleet._names.find(host.nodename or host.host))
     if isinstance(host.uuid, str) and host.uuid:
         with suppress(HostlerError):  # unknown, or malformed: it is checked where hosts are read
-            rows.append(fleet.row_of_uuid(host.uuid))
-    return any(row >= 0 and not fleet._host_class(row).is_host for row in rows)
+            rows.add(fleet.row_of_uuid(host.uuid))
+    return {row for row in rows if row >= 0 and not fleet._host_class(row).is_host}
 
 
 __all__ = ["add_hosts"]

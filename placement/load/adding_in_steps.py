@@ -13,7 +13,7 @@ from ..types.errors import HostlerError
 from ..types.host import Host
 from ..types.steps import in_pieces
 from . import bulk
-from .adding import add_hosts, as_reported, is_provider
+from .adding import add_hosts, as_reported, providers_of
 from .reports import report_hosts
 
 FEW: Final = 64
@@ -40,10 +40,16 @@ def _in_steps(fleet: Fleet, hosts: Sequence[Host], adopts: bool) -> Generator[No
     with bulk.all_or_nothing(fleet):
         for chunk in in_pieces(hosts, bulk.CHUNK):
             known: list[bool] = []
+            taken, once = set[int](), True
             for some in in_pieces(chunk, FEW) if adopts else ():
-                known += [is_provider(fleet, host) for host in some]
+                for host in some:
+                    rows = providers_of(fleet, host)
+                    known.append(bool(rows))
+                    once = once and taken.isdisjoint(rows)
+                    taken |= rows
                 yield
-            for some in _pieces(list(compress(chunk, known))):
+            adopted = list(compress(chunk, known))
+            for some in _pieces(adopted) if once else [adopted]:  # together they end as they do at once
                 report_hosts(fleet, map(as_reported, some))
                 yield
             new = compress(chunk, [not each for each in known]) if known else chunk

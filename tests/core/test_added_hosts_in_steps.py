@@ -126,3 +126,12 @@ def test_hosts_that_were_added_so_far_take_guests_of_a_fork_and_are_gone_if_the_
     assert len(made.state.fleet) == 0
     with a_step(2):
         assert outcome_of(made, p.AddHosts(hosts=hosts)) == 8
+
+
+def test_a_provider_that_several_of_the_hosts_are_is_in_the_end_what_it_is_at_once() -> None:
+    made, at_once = world(), world()
+    given = p.AddHosts(hosts=(host("provider-0", 2), host("provider-0", 0)), negative_free=True)
+    with a_step(1):
+        found = outcome_of(made, given)
+    assert found == outcome_of(at_once, given) == 2
+    assert state_digest(made.state) == state_digest(at_once.state)
