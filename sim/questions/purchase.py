@@ -130,7 +130,7 @@ class _Search:
         self.plan = checked(planned(task))
         self.kinds = _kinds(self.plan, wish)
         self.unit = {kind.name: unit_of(kind, wish) for kind in self.kinds}
-        self.needed = math.ceil(wish.confidence * len(wish.seeds) - 1e-9)
+        self.needed = max(1, math.ceil(wish.confidence * len(wish.seeds) - 1e-9))
         """Seeds in which a mix must hold."""
         self.trials: list[MixTrial] = []
         self.known: dict[tuple[int, ...], bool] = {}

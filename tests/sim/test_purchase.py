@@ -245,9 +245,11 @@ def test_a_mix_holds_in_the_part_of_the_seeds_that_is_asked(tmp_path: Path) -> N
     )
     some = purchase(task(source, SMALL), Wish(seeds=tuple(range(5)), confidence=0.4))
     every = purchase(task(source, SMALL), Wish(seeds=tuple(range(5)), confidence=1.0))
+    least = purchase(task(source, SMALL), Wish(seeds=tuple(range(5)), confidence=1e-12))
     assert some.value is not None
     assert every.value is not None
-    assert some.value <= every.value
+    assert least.value is not None
+    assert least.value <= some.value <= every.value
 
 
 @pytest.mark.parametrize(
