@@ -28,9 +28,7 @@ def add_hosts(state: ServiceState, command: AddHosts, *, checked: bool) -> Gener
     for some in in_pieces(command.hosts, READ):
         come += arrivals.unknown(state, some)
         yield
-    count = yield from added(state.fleet, command)
-    arrivals.charge(state, come)
-    return count
+    return (yield from arrivals.charged(state, added(state.fleet, command), come))
 
 
 def added(fleet: Fleet, command: AddHosts) -> Generator[None, None, int]:

@@ -36,10 +36,10 @@ def report_hosts(state: ServiceState, command: ReportHosts, now: float) -> Gener
         come += arrivals.unknown(state, [report.host for report in some])
         given += map(state.with_pools, some)
         yield
-    reported = yield from report_hosts_in_steps(state.fleet, given, claim_timeout=timeout)
+    taken_in = report_hosts_in_steps(state.fleet, given, claim_timeout=timeout)
+    reported = yield from arrivals.charged(state, taken_in, come)
     for project, amounts in held:
         state.usage.add(state.tenants, project, amounts, -1)
-    arrivals.charge(state, come)
     state.requests.forget(late)
     if state.holds:
         # A host that has a guest shows that the hold was taken up.

@@ -10,16 +10,19 @@ import numpy as np
 
 from ..fleet.fleet import Fleet
 from ..types.errors import HostlerError
-from ..types.host import Host
+from ..types.host import Host, RunningInstance
 from ..types.steps import in_pieces
 from . import bulk
 from .adding import add_hosts, as_reported, providers_of
+from .checks import is_running
 from .reports import report_hosts
 
 FEW: Final = 64
 """Weight of the hosts that are added in about a millisecond."""
 GUESTS: Final = 4
-"""Guests that a host comes with that weigh as much as a host."""
+"""Guests that a host comes with that weigh as much as a host, where only their properties are known."""
+RUNNING: Final = 1
+"""Weight of a guest of which is known what it takes."""
 DEVICES: Final = 4
 """Weight of a host's NUMA cells or PCI devices."""
 
@@ -61,7 +64,8 @@ def _in_steps(fleet: Fleet, hosts: Sequence[Host], adopts: bool) -> Generator[No
 
 def _weight(host: Host) -> int:
     devices = DEVICES if host.numa_topology is not None or host.pci_pools else 0
-    return 1 + devices + len(host.instances) // GUESTS
+    running = sum(isinstance(guest, RunningInstance) or is_running(guest) for guest in host.instances.values())
+    return 1 + devices + (len(host.instances) - running) // GUESTS + RUNNING * running
 
 
 def _pieces(hosts: Sequence[Host]) -> Iterator[Sequence[Host]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from hostler.core.engine_commands import AddHosts, Release
+from hostler.core.machine import arrivals
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import RULES, Order
 from hostler.core.machine.report_columns import columns_of
@@ -79,3 +82,15 @@ def test_a_journal_of_the_rules_before_counts_as_it_did_until_those_of_now_are_f
     assert made.state.usage.of("project:p") == {}
     made.apply(order(msgspec.structs.replace(place(2, project="q"))))
     assert made.state.usage.of("project:p") == HELD
+
+
+def test_a_guest_that_two_hosts_report_counts_once_however_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "COUNTED", 1)
+    made, there = with_project(), uuid_of(0xAB)
+    reports = [
+        HostReport(host=replace(host(name), instances={uuid: GUEST}), at=NOW + at)
+        for at, (name, uuid) in enumerate([("new-0", there), ("new-1", there.upper())])
+    ]
+    made.apply(order(columns_of(reports), now=NOW + 1))
+    assert made.state.usage.of("project:p") == HELD
+    summed(made)

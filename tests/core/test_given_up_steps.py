@@ -14,7 +14,7 @@ from hostler.core import engine_commands as p
 from hostler.core import lifecycle_commands as l
 from hostler.core import storage_commands as s
 from hostler.core.cluster.state_digest import state_digest
-from hostler.core.machine import backend_changes, storage_backends
+from hostler.core.machine import arrivals, backend_changes, storage_backends
 from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.report_columns import columns_of
 from hostler.placement.load import adding_in_steps
@@ -22,7 +22,7 @@ from hostler.placement.load.adding import add_hosts
 from hostler.placement.storage import groups
 from hostler.placement.storage.pools import pools as pools_of_backends
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
-from hostler.placement.types.host import Host
+from hostler.placement.types.host import Host, RunningInstance
 from hostler.placement.types.host_report import HostReport
 from hostler.placement.types.steps import finished
 from tests.core.orders import NOW, order, uuid_of
@@ -108,12 +108,20 @@ def _hosts() -> Made:
     return with_hosts(), p.AddHosts(hosts=tuple(host(f"new-{number}", number) for number in range(12)))
 
 
+def _hosts_with_guests() -> Made:
+    """They are counted in the last steps."""
+    guest = RunningInstance(resources={"VCPU": 1}, project_id="p")
+    coming = (host(f"new-{at}", at, instances={uuid_of(900 + at): guest}) for at in range(9))
+    return with_hosts(), p.AddHosts(hosts=tuple(coming))
+
+
 KINDS: dict[str, Callable[[], Made]] = {
     "instances": lambda: _several(None),
     "instances of a group": lambda: _several(GROUPS["soft-anti-affinity"]),
     "candidates": _candidates,
     "reports of hosts": _reports,
     "hosts that are added": _hosts,
+    "hosts with guests": _hosts_with_guests,
     "volume group": _volume_group,
     "reports of volume backends": _backends,
     "nodes of a back end": _nodes_of_a_backend,
@@ -142,6 +150,7 @@ def test_steps_that_are_given_up_leave_the_state_as_it_was(kind: str, monkeypatc
     monkeypatch.setattr(storage_backends, "POOLS", 0)
     monkeypatch.setattr(pools_of_backends, "POOLS", 2)
     monkeypatch.setattr(adding_in_steps, "FEW", 2)
+    monkeypatch.setattr(arrivals, "COUNTED", 1)
     for name in ("LOOKED_AT", "READ", "FEW_POOLS", "SERVICES"):
         monkeypatch.setattr(backend_changes, name, 2)
     for end in (1, 2, 3, 4, 5, 8, 13):
