@@ -115,23 +115,14 @@ class Pools(PoolRows):
     ) -> None:
         """Change the settings of a service; None keeps a setting. Pools of a backend without a service that is up,
         enabled and not frozen are no candidates, and come back at the end of the order. UnknownName. O(pools of it)."""
-        settings: dict[str, Any] = {"up": up, "disabled": disabled, "frozen": frozen}
-        finished(self.set_service_in_steps(host, availability_zone=availability_zone, **settings))
+        settings = {"up": up, "disabled": disabled, "frozen": frozen, "availability_zone": availability_zone}
+        finished(self.set_service_in_steps(host, **settings))
 
-    def set_service_in_steps(
-        self,
-        host: str,
-        *,
-        up: bool | None = None,
-        disabled: bool | None = None,
-        frozen: bool | None = None,
-        availability_zone: str | None = None,
-    ) -> Generator[None, None, None]:
-        """The same in steps, as ``report_in_steps``."""
+    def set_service_in_steps(self, host: str, **settings: bool | str | None) -> Generator[None, None, None]:
+        """``set_service``, with its settings, in steps as those of ``report_in_steps``."""
         if host not in self.services:
             raise UnknownName.among("volume service", str(host), self.services, field="host")
-        given = {"up": up, "disabled": disabled, "frozen": frozen, "availability_zone": availability_zone}
-        changes = {name: value for name, value in given.items() if value is not None}
+        changes = {name: value for name, value in settings.items() if value is not None}
         service = _check_service(replace(self.services[host], **changes))  # type: ignore[arg-type]  # checked there
         yield from self._put_service(service)
 
