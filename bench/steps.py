@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Annotated, Any, Final
@@ -176,6 +177,15 @@ def new_hosts(name: str, hosts: int) -> tuple[Host, ...]:
     return tuple(Host(host=f"{name}-{number}", instances={str(uuid.uuid4()): {}}, **SIZE) for number in range(hosts))
 
 
+def other_guests(it: Machine, turns: count[int]) -> p.ReportHosts:
+    """Reports in which the guest of each host has gone, and another has come."""
+    if next(turns) == 0:
+        it.give(other_guests(it, turns))
+    return columns_of(
+        [HostReport(host=replace(host, instances={str(uuid.uuid4()): {}}), at=it.now) for host in it.hosts]
+    )
+
+
 def commands(it: Machine) -> dict[str, Callable[[], Any]]:
     """What is given, by name."""
     names = tuple(host.host for host in it.hosts)
@@ -214,6 +224,7 @@ def commands(it: Machine) -> dict[str, Callable[[], Any]]:
         "add_hosts": lambda: p.AddHosts(hosts=new_hosts(f"new-{next(serial)}", len(names)), negative_free=True),
         "place_volume_group 100": lambda: volumes(*[10] * 100),
         "place_volume_group 100 sizes": lambda: volumes(*range(1, 101)),
+        "report_hosts, other guests": partial(other_guests, it, turns=count()),
     }
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ..fleet.change_log import rows_array
 from ..fleet.fleet import Fleet
+from ..types.disjoint_sets import DisjointSets
 from . import commands as c
 from .allocations import Held, find_consumer, held_by, inspect, write
 from .errors import BadRequest
@@ -134,7 +135,7 @@ def _reshape(fleet: Fleet, command: c.Reshape) -> Steps:
         check_classes(fleet, uuid, one.inventories)
         if number % LOOKED_AT == 0:
             yield
-    sets = _Sets()
+    sets = DisjointSets()
     first: dict[str, int] = {}
     for number, (uuid, given) in enumerate(command.consumers.items(), 1):
         inspect(fleet, {uuid: given})
@@ -166,27 +167,6 @@ def _part(parts: dict[int, c.Reshape], command: c.Reshape, key: int) -> c.Reshap
     if known is None:
         known = parts[key] = msgspec.structs.replace(command, providers={}, consumers={})
     return known
-
-
-class _Sets:
-    """Disjoint sets of rows."""
-
-    def __init__(self) -> None:
-        self._above: dict[int, int] = {}
-
-    def of(self, row: int) -> int:
-        """The row that stands for the set of a row."""
-        above = self._above
-        while (higher := above.get(row, row)) != row:
-            above[row] = above.get(higher, higher)
-            row = higher
-        return row
-
-    def join(self, one: int, other: int) -> None:
-        """Make one set of those of two rows."""
-        one, other = self.of(one), self.of(other)
-        if one != other:
-            self._above[other] = one
 
 
 __all__ = ["write_in_steps"]

@@ -1,21 +1,25 @@
 """Reports of thousands of hosts taken in some at a time, with the outcome that they have together.
 
 A report that says of its host what is known of it already, as to its guests, and of no other host, can be taken in by
-itself; so can those of new hosts, and of guests that nothing else knows. Those of guests that go, or come from
-elsewhere, and of hosts that have left out a claim for too long, are taken in together.
+itself; so can those of new hosts, and of guests that nothing else knows. Where guests go or come from elsewhere, the
+reports of the hosts that they concern are taken in together. So are all those of hosts at whose guests more than that
+is to be looked at: with moves under way, or with claims that were left out for too long.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...ext.constants import REPORTED
 from ...ext.fleet_state import consumers_on_rows, find_uuids
+from ...ext.tables import format_uuid
 from ..fleet.fleet import Fleet
+from ..types.disjoint_sets import DisjointSets
 from ..types.errors import HostlerError
 from ..types.host_report import HostReport, Reported
 from ..types.steps import in_pieces
@@ -83,7 +87,9 @@ def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Gener
         alone = yield from _with_newcomers(fleet, reports, alone, moving, timeout)
     found = list[tuple[Sequence[int], Taken]]()
     parts = list(in_pieces([at for at, itself in enumerate(alone) if itself], FEW))
-    for positions in (*parts, [at for at, itself in enumerate(alone) if not itself]):
+    rest = [at for at, itself in enumerate(alone) if not itself]
+    parts += (yield from _related(fleet, reports, rest, moving, timeout)) if len(rest) > FEW else [rest]
+    for positions in parts:
         if positions:
             found.append((positions, take_in(fleet, [reports[at] for at in positions], timeout)))
             yield
@@ -94,6 +100,86 @@ def _block(fleet: Fleet, reports: Sequence[HostReport], timeout: float) -> Gener
         [uuid for _, taken in found for uuid in taken.expired],
         sorted((positions[at], name) for positions, taken in found for at, name in taken.drift),
     )
+
+
+def _related(
+    fleet: Fleet, reports: Sequence[HostReport], positions: Sequence[int], moving: set[str], timeout: float
+) -> Generator[None, None, list[Sequence[int]]]:
+    """Positions in parts that can be taken in one after the other: reports of hosts that a guest concerns in common are
+    in one part, and all those to which more than their guests applies in the last."""
+    links = _Links(fleet, moving, timeout)
+    for some in in_pieces(positions, FEW):
+        links.add([reports[at] for at in some])
+        yield
+    sets: dict[int, list[int]] = {}
+    for number, at in enumerate(positions):
+        sets.setdefault(links.set_of(reports[at]), []).append(at)
+        if number % LOOKED_AT == 0:
+            yield
+    last, parts = sets.pop(links.set_of(None), []), list[Sequence[int]]()
+    part: list[int] = []
+    for some in sets.values():
+        if part and len(part) + len(some) > FEW:
+            parts.append(sorted(part))
+            part = []
+        part += some
+    return [*parts, sorted(part), last]
+
+
+class _Links:
+    """Sets of rows that guests of reports concern in common: where they are, stand as well, or are reported."""
+
+    _OTHERS: Final = -1
+    """In the set of the rows to whose reports more applies than the guests that they name."""
+
+    def __init__(self, fleet: Fleet, moving: set[str], timeout: float) -> None:
+        self._fleet, self._moving, self._timeout = fleet, moving, timeout
+        self._sets, self._named = DisjointSets(), dict[str, int]()
+        self._standing: dict[str, list[int]] = {}
+        for row, held in fleet._consumers.also_on.items():
+            for uuid in held:
+                self._standing.setdefault(uuid, []).append(row)
+
+    def set_of(self, report: HostReport | None) -> int:
+        """What stands for the set of a report's host, or, for None, of the others."""
+        return self._sets.of(self._OTHERS if report is None else self._fleet._names.find(node_of(report.host)))
+
+    def add(self, reports: Sequence[HostReport]) -> None:
+        """Join the hosts of some reports with those that their guests concern. O(guests)."""
+        fleet, join = self._fleet, self._sets.join
+        rows = np.array([fleet._names.find(node_of(report.host)) for report in reports], np.int32)
+        for row, report in zip(rows.tolist(), reports, strict=True):
+            plain = row >= 0 and node_of(report.host) not in self._moving
+            if not plain or fleet._shared_service_hosts or fleet._service_host(row) != report.host.host:
+                join(self._OTHERS, row)
+        chunk = chunk_of(fleet, reports, rows)
+        for words, consumer, at in zip(chunk.words.tolist(), chunk.ids.tolist(), chunk.positions.tolist(), strict=True):
+            uuid = format_uuid(*words)
+            self._concerns(uuid, int(rows[at]))
+            join(self._named.setdefault(uuid, int(rows[at])), int(rows[at]))
+            if consumer >= 0:
+                join(int(fleet._kernel.consumer(consumer)[2]), int(rows[at]))
+        given = np.flatnonzero(rows >= 0)
+        found = consumers_on_rows(fleet._kernel, np.ascontiguousarray(rows[given]))
+        at_row = given[found[1]]
+        left_out = ~np.isin(keys_of(found[0], at_row), keys_of(chunk.ids, chunk.positions))
+        for consumer, at in zip(found[0, left_out].tolist(), at_row[left_out].tolist(), strict=True):
+            self._is_left_out(consumer, int(rows[at]), reports[at].at)
+
+    def _concerns(self, uuid: str, row: int) -> None:
+        if uuid in self._fleet._consumers.moves:
+            self._sets.join(self._OTHERS, row)
+        for other in self._standing.get(uuid, ()):
+            self._sets.join(other, row)
+
+    def _is_left_out(self, consumer: int, row: int, at: float) -> None:
+        """A consumer on a row is not in its report of a time."""
+        fleet = self._fleet
+        line, extras = fleet._kernel.consumer(consumer), fleet._extras.get(consumer)
+        since = fleet._consumers.missing.get(consumer)
+        if (extras is not None and extras.elsewhere) or (since is not None and at - since >= self._timeout):
+            self._sets.join(self._OTHERS, row)
+        self._concerns(format_uuid(*line[:2]), row)
 
 
 def _with_newcomers(

@@ -31,7 +31,7 @@ from tests.volumes.values import reports as reports_of
 
 from .test_several_in_steps import look, outcome_of
 
-HOSTS = 7
+HOSTS, MANY = 7, 30
 
 
 @contextmanager
@@ -252,3 +252,86 @@ def test_reports_of_new_hosts_and_guests_end_as_at_once(seed: int) -> None:
         assert state_digest(made.state) == state_digest(at_once.state)
     made.state.fleet.check()
     assert pauses
+
+
+class Guests:
+    """Guests of a cloud that come, go and change their hosts, and reports of these that mostly say so."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance, self.where = chance, {uuid_of(number): "node-0" for number in range(600, 620)}
+
+    def live(self) -> None:
+        chance = self.chance
+        for uuid in chance.sample(sorted(self.where), min(len(self.where), 4)):
+            self.where[uuid] = f"node-{chance.randrange(MANY)}"
+        for uuid in chance.sample(sorted(self.where), min(len(self.where), 2)):
+            del self.where[uuid]
+        for number in chance.sample(range(600, 660), 3):
+            self.where.setdefault(uuid_of(number), f"node-{chance.randrange(MANY)}")
+
+    def report(self, name: str, claims: list[str], now: float) -> HostReport:
+        chance = self.chance
+        named = [uuid for uuid, node in self.where.items() if node == name]
+        named += [uuid for uuid in claims if chance.random() < 0.7]
+        if self.where and chance.random() < 0.1:
+            named.append(chance.choice(sorted(self.where)))
+        there: dict[str, dict[str, str]] = {uuid: {} for uuid in named}
+        includes = frozenset(uuid.upper() for uuid in there) if chance.random() < 0.2 else None
+        (host,) = hosts(1, vcpus_total=64)
+        figures = {name: getattr(host, name) for name in ("vcpus_total", "total_usable_ram_mb", "total_usable_disk_gb")}
+        return HostReport(
+            host=Host(host=name, instances=there, **figures),
+            at=now - chance.choice([0.0, 0.0, 0.0, 50.0]),
+            includes=includes,
+        )
+
+
+def lives_on(made: ServiceMachine, chance: random.Random, turn: int, now: float) -> None:
+    """Guests are placed, and moved in two phases."""
+    found: list[Any] = [place(700 + 3 * turn + each, vcpus=1, memory_mb=512) for each in range(3)]
+    guests = [uuid_of(700 + each) for each in range(3 * turn)]
+    for uuid in chance.sample(guests, min(len(guests), 3)):
+        ends: list[Any] = [p.BeginMove(uuid=uuid), p.ConfirmMove(uuid=uuid), p.RevertMove(uuid=uuid)]
+        found.append(chance.choice([*ends, p.Release(uuids=(uuid,))]))
+    for command in found:
+        outcome_of(made, command, now=now)
+
+
+def claims_on(made: ServiceMachine, name: str) -> list[str]:
+    fleet = made.state.fleet
+    found = [fleet._kernel.consumers.get(uuid_of(700 + each)) for each in range(60)]
+    given = [fleet.consumer(uuid_of(700 + each)) for each, consumer in enumerate(found) if consumer >= 0]
+    return [each.uuid for each in given if each.provider == name]
+
+
+@pytest.mark.parametrize("seed", seeds(5, "guests that change hosts"))
+def test_reports_of_guests_that_come_and_go_end_as_at_once(seed: int) -> None:
+    chance = random.Random(seed)
+    made, at_once = machine(MANY), machine(MANY)
+    cloud, pauses, most = Guests(chance), 0, 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+        if pauses % 10 == 0:
+            made.state.fleet.check()
+
+    for turn in range(15):
+        now = NOW + 20.0 * turn
+        choice = chance.random()
+        for each in (made, at_once):
+            lives_on(each, random.Random(choice), turn, now)
+        cloud.live()
+        names = chance.sample(range(MANY), chance.randint(8, MANY))
+        given = [cloud.report(f"node-{number}", claims_on(made, f"node-{number}"), now) for number in names]
+        command: Any = columns_of(given)
+        command = p.ReportHosts(each=command.each, same=command.same, claim_timeout=60.0)
+        before = pauses
+        with reports_a_step(2):
+            found = outcome_of(made, command, pause, now=now)
+        most = max(most, pauses - before)
+        with reports_a_step(1_000):
+            assert found == outcome_of(at_once, command, now=now)
+        assert state_digest(made.state) == state_digest(at_once.state)
+    made.state.fleet.check()
+    assert most > MANY
