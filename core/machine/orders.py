@@ -113,7 +113,8 @@ report of a renamed host lets expire is given back in the usage, too. Whatever t
 ``weight_multiplier()`` is not finite fails the request, as does a name in ``same_subtree`` that is no request group's,
 and traits in an image's ``traits_required`` are required where requests are prepared.
 
-11: guests that come with hosts that are added, or with reports of hosts, are charged to their projects.
+11: guests that come with hosts that are added, or with reports of hosts, are charged to their projects. Whatever the
+revision, a reported guest that goes from one of three hosts or more is of the first of the others, as after a snapshot.
 """
 INSTANCES_BY_TYPE: Final = 3
 """The revision since which only consumers that are instances count as such."""

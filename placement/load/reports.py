@@ -356,7 +356,8 @@ def _leave(fleet: Fleet, chunk: Chunk) -> None:
     left = {_uuid(fleet, consumer) for consumer in gone}
     fleet.release(gone)
     reports = dict(zip(chunk.rows.tolist(), chunk.reports, strict=True)) if left else {}
-    for row, held in list(fleet._consumers.also_on.items()) if left else ():
+    # Of several the first row, whatever came first: a snapshot does not tell.
+    for row, held in sorted(fleet._consumers.also_on.items()) if left else ():
         report = reports.get(row)
         both = {
             uuid: known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,6 +214,16 @@ def test_an_instance_that_leaves_two_hosts_at_once_is_gone(*, also: bool) -> Non
     e.fleet.remove_provider("a")
     e.fleet.remove_provider("b")
     e.fleet.check()
+
+
+def test_an_instance_that_leaves_one_of_three_hosts_is_of_the_same_one_after_a_snapshot(tmp_path: Path) -> None:
+    e, mine = engine(*(host(name) for name in "abc")), {uuid(1): {"p": "1"}}
+    for at, name in enumerate("acb"):
+        report_hosts(e.fleet, [HostReport(host=host(name, instances=mine), at=10.0 + at)])
+    save_fleet(e.fleet, tmp_path / "fleet")
+    for fleet in (e.fleet, load_fleet(tmp_path / "fleet")):
+        report_hosts(fleet, [HostReport(host=host("a"), at=20.0)])
+        assert fleet.consumer(uuid(1)).provider == "b"
 
 
 def test_hosts_come_with_guests_that_take_what_they_take() -> None:
