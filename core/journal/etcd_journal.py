@@ -450,7 +450,7 @@ class EtcdJournal:
         self, sequence: int, write: Write, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         taken = self._bytes
-        if sequence not in self.snapshots.known():
+        if sequence not in await self._files(self.snapshots.known):
             await self.snapshots.take(sequence, write, task_status=task_status)
         else:
             task_status.started()

@@ -24,6 +24,7 @@ import msgspec
 import trio
 
 from ..errors import DataDamaged, DataInUse, StorageFailed
+from ..failures import Failures
 from ..tasks import Aside, at_once, in_threads_of
 from .progress import UnderWay
 from .snapshots import SnapshotFolder, Snapshots, Write, export
@@ -165,10 +166,11 @@ class Journal:
         keep_history: bool = False,
         committed: Callable[[float], None] = lambda seconds: None,
         aside: Aside = at_once,
+        failures: Failures | None = None,
     ) -> Journal:
         """Open the journal in a folder, which is created if missing and locked until ``close``. DataInUse if another
         process has it, StorageFailed if it cannot be opened, DataDamaged if it has but the begin of a copy.
-        ``committed`` is passed to ``SqliteStore``. ``aside`` runs the long steps of a recovery: loading, and replaying
+        ``committed`` and ``failures`` are passed to ``SqliteStore``. ``aside`` runs the long steps of a recovery: loading, and replaying
         a few megabytes at a time."""
         path = Path(folder)
         lock = locked_folder(path)
@@ -180,7 +182,7 @@ class Journal:
         except BaseException:
             os.close(lock)
             raise
-        store = SqliteStore(path, committed)
+        store = SqliteStore(path, committed, failures)
         return cls(
             store,
             snapshots,
@@ -367,8 +369,8 @@ class Journal:
             self.broken = True
             try:
                 await self._begin_segment()
-            except StorageFailed:
-                with suppress(StorageFailed):
+            except Exception:
+                with suppress(Exception):  # then it is still broken
                     await self.repair()
                 raise
             self.broken = False
@@ -379,7 +381,7 @@ class Journal:
     ) -> None:
         """Have ``write`` save the state as it is at the start of this task, which must be that of ``sequence``.
         StorageFailed leaves all as it was. ``compact`` afterwards."""
-        if sequence not in self._snapshots.known():
+        if sequence not in await self._files(self._snapshots.known):
             await self._snapshots.take(sequence, write, task_status=task_status)
         else:
             task_status.started()

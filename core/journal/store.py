@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import logging
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ import msgspec
 import trio
 
 from ..errors import DataDamaged, StorageFailed, UnreadableCommand
+from ..failures import Failures
 from ..tasks import in_threads_of
 from . import write_ahead_log as wal
 from .asyncio_thread import AsyncioThread
@@ -56,9 +56,6 @@ _DAMAGE: Final = (
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
     *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
 )
-
-
-log = logging.getLogger("hostler.store")
 
 
 class Block(NamedTuple):
@@ -109,8 +106,15 @@ class SqliteStore:
     for its own bytes.
     """
 
-    def __init__(self, folder: Path, committed: Callable[[float], None] = lambda seconds: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        committed: Callable[[float], None] = lambda seconds: None,
+        failures: Failures | None = None,
+    ) -> None:
+        """``failures`` counts those of what is done in the background."""
         self._folder, self._committed = folder, committed
+        self._failures = failures if failures is not None else Failures()
         self._asyncio = AsyncioThread("hostler-journal")
         self._aside = in_threads_of(trio.CapacityLimiter(1))
         self._closed = False
@@ -201,10 +205,15 @@ class SqliteStore:
         except OSError as error:
             raise _failed(verb, self.path(first), error) from error
 
+    async def _opened(self, first: int) -> aiosqlite.Connection:
+        where = f"{self.path(first).absolute().as_uri()}?mode=rw"
+        try:
+            return await aiosqlite.connect(where, uri=True, isolation_level=None)
+        except RuntimeError as error:  # each connection has a thread, and there can be no more
+            raise OSError(errno.EAGAIN, str(error)) from error
+
     async def _connect(self, first: int) -> aiosqlite.Connection:
-        database = await aiosqlite.connect(
-            f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
-        )
+        database = await self._opened(first)
         try:
             await database.executescript(_SETTINGS)
         except BaseException:
@@ -236,9 +245,7 @@ class SqliteStore:
     async def _connect_alone(self, first: int) -> aiosqlite.Connection:
         """Connect where nothing can be written: the index of the write-ahead log is kept in memory, and what the log
         lacks at its end is not looked for."""
-        database = await aiosqlite.connect(
-            f"{self.path(first).absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
-        )
+        database = await self._opened(first)
         try:
             await database.execute("PRAGMA locking_mode=EXCLUSIVE")
             await self._check_format(first, database)
@@ -296,17 +303,29 @@ class SqliteStore:
             raise
 
     async def _resume(self, first: int, last: int) -> None:
+        if (
+            self._writing is not None and self._current == first
+        ):  # no append has failed: there may be no thread for more
+            try:
+                await self._cut_behind(last, self._writing)
+            except BaseException:
+                await self._stop_writing()
+                raise
+            return
         await self._close()
         database = await self._connect(first)
         try:
-            # Even where nothing is to be removed: a transaction that reached the disk shows that the disk works, and
-            # overwrites the frames of one whose end is not known.
-            await database.execute("DELETE FROM blocks WHERE first > ?", (last,))
-            await database.execute(f"PRAGMA user_version={FORMAT}")
+            await self._cut_behind(last, database)
         except BaseException:
             await database.close()
             raise
         await self._take_up(first, database)
+
+    async def _cut_behind(self, last: int, database: aiosqlite.Connection) -> None:
+        """Remove records after ``last``. Something is written even where there are none: a transaction that reached the
+        disk shows that the disk works, and overwrites the frames of one whose end is not known."""
+        await database.execute("DELETE FROM blocks WHERE first > ?", (last,))
+        await database.execute(f"PRAGMA user_version={FORMAT}")
 
     async def _require(self, room: int) -> None:
         """OSError unless this many bytes are free: a small transaction can succeed on a disk that is almost full."""
@@ -355,8 +374,10 @@ class SqliteStore:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         error = task.exception()
-        if error is not None:
-            log.warning("the write-ahead log stays as it is for now: %s", error)
+        if error is None:
+            self._failures.works("write-ahead log")
+        else:
+            self._failures.failed("write-ahead log", error)
 
     async def _quiet(self) -> None:
         """Wait until nothing is done in the background."""

@@ -420,17 +420,16 @@ class Daemon:
             return None
         if self.config.placement.data not in ("", MEMORY, folder):
             log.warning("the Placement API is served from %s, not from %s", folder, self.config.placement.data)
-        committed = self.metrics.committed
         if data.store == "etcd":
             from .clustering import Clustered  # takes its time to import
 
-            self._clustered = Clustered(self.config, aside=in_thread, committed=committed)
+            self._clustered = Clustered(self.config, aside=in_thread, committed=self.metrics.committed)
             self.health.etcd = self.metrics.etcd = self._clustered.trouble
             self.health.journal, self.health.state = self._clustered.journal, "recovering"
             return self._clustered.journal
-        journal = Journal.in_folder(folder, keep_history=data.keep_history, committed=committed, aside=in_thread)
-        self.health.journal, self.health.expected = journal, about_last(Path(folder))
-        self.health.state = "recovering"
+        keep, committed, failures = data.keep_history, self.metrics.committed, self.failures
+        journal = Journal.in_folder(folder, keep_history=keep, committed=committed, aside=in_thread, failures=failures)
+        self.health.journal, self.health.expected, self.health.state = journal, about_last(Path(folder)), "recovering"
         return journal
 
     async def _tell_progress(self, scope: trio.CancelScope) -> None:

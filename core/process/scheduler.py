@@ -306,11 +306,12 @@ async def open_scheduler(
     """
     loaded = await trio.to_thread.run_sync(_loaded, config)
     settings, policy = loaded.config, await trio.to_thread.run_sync(loaded.policy_values)
-    journal = None
+    journal, failures = None, Failures()
     if settings.data.folder not in (None, MEMORY):
         assert settings.data.folder is not None
-        journal = Journal.in_folder(settings.data.folder, keep_history=settings.data.keep_history, aside=in_thread)
-    machine, failures = ServiceMachine(), Failures()
+        keep = settings.data.keep_history
+        journal = Journal.in_folder(settings.data.folder, keep_history=keep, aside=in_thread, failures=failures)
+    machine = ServiceMachine()
     data = settings.data
     limits = {"queue_limit": data.queue, "answers_kept": data.keys_kept, "snapshot_every": data.snapshot_every}
     async with open_writer(machine, journal, None, failures, **limits) as writer:

@@ -75,10 +75,9 @@ class Snapshotter:
         try:
             with trio.CancelScope(shield=True):
                 await self._journal.rotate()
-        except StorageFailed as error:
+        except Exception as error:
             self._under_way = False
-            self._failed(error, wanted)
-            return error
+            return self._failed(error, wanted)
         await nursery.start(self._take, wanted, sequence(), wake)
         return None
 
@@ -104,14 +103,15 @@ class Snapshotter:
             self._under_way = False
             wake()
 
-    def _failed(self, error: Exception, wanted: _Wanted) -> None:
-        """Tell those who asked; the journal stays as it is, and the next attempt comes after SNAPSHOT_RETRY_SECONDS."""
+    def _failed(self, error: Exception, wanted: _Wanted) -> StorageFailed:
+        """Tell those who asked, and return what they are told; the journal stays as it is, and the next attempt comes after SNAPSHOT_RETRY_SECONDS."""
         self._not_before = trio.current_time() + SNAPSHOT_RETRY_SECONDS
         self._counts.failed += 1
         self._failures.failed("snapshot", error)
         if not isinstance(error, StorageFailed):
             error = StorageFailed(f"no snapshot: {error or type(error).__name__}", field="data")
         _tell(wanted, error)
+        return error
 
     async def _compact(self) -> None:
         try:

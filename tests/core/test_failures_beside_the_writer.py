@@ -47,6 +47,7 @@ def failing(owner: Any, name: str, error: Exception, *, after: bool = False) -> 
         yield
 
 
+NO_THREADS = RuntimeError("can't start new thread")
 NO_FILES, NO_MEMORY, BAD_DISK = (OSError(code, os.strerror(code)) for code in (errno.EMFILE, errno.ENOMEM, errno.EIO))
 STEPS: dict[str, Callable[[], Any]] = {
     "no pipe": lambda: failing(os, "pipe", NO_FILES),
@@ -58,7 +59,10 @@ STEPS: dict[str, Callable[[], Any]] = {
     "no sync": lambda: failing(snapshots_module, "sync", BAD_DISK),
     "no waiting for the child": lambda: failing(forks, "_reap", RuntimeError("unexpected")),
     "no new segment": lambda: failing(SqliteStore, "_begin", BAD_DISK),
+    "no new segment, for another reason": lambda: failing(SqliteStore, "_begin", ZeroDivisionError()),
     "a new segment that is not taken up": lambda: failing(SqliteStore, "_write_to", BAD_DISK),
+    "no more threads": lambda: failing(threading.Thread, "start", NO_THREADS),
+    "no memory before there is a child": lambda: failing(Journal, "snapshot", MemoryError()),
     "no deletion": lambda: failing(SnapshotFolder, "remove", StorageFailed("EIO")),
     "no deletion of segments": lambda: failing(SqliteStore, "remove", StorageFailed("EIO")),
     "no list of segments": lambda: failing(SqliteStore, "segments", MemoryError()),
