@@ -178,6 +178,11 @@ class Service:
         """The time in seconds since the epoch, to the fraction, and without the order of commands."""
         return self._clock
 
+    @property
+    def expiry_clock(self) -> Callable[[], float]:
+        """The time by which it is judged whether a token has expired."""
+        return self._expiry_clock
+
     def not_before(self, now: float) -> None:
         """Have commands carry no earlier time than ``now``, that of a command of another member. O(1)."""
         self._now = max(self._now, now)

@@ -15,7 +15,8 @@ class Authenticator(Protocol):
     """A method of authenticating a request."""
 
     async def identify(self, headers: Mapping[str, str], now: float) -> Identity:
-        """The sender. Raises HttpError: 401, or 503 where that cannot be found out."""
+        """The sender, if its token has not expired by ``now``. Raises HttpError: 401, or 503 where that cannot be found
+        out."""
 
     async def aclose(self) -> None:
         """Give back what the way holds."""

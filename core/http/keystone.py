@@ -53,7 +53,8 @@ class KeystoneTokens:
         self._client = client or httpx.AsyncClient(timeout=config.timeout_seconds)
         self._url = config.auth_url.rstrip("/") + "/auth/tokens"
         self._challenge = f'Keystone uri="{config.www_authenticate_uri or config.auth_url}"'
-        self._cache: OrderedDict[tuple[str, bool], tuple[Identity | None, float]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, bool], tuple[Identity | None, float, float]] = OrderedDict()
+        """What a token, vouched for or not, is good for, and from when until when that may be believed."""
         self._own_token: str | None = None
         self._own_lock = trio.Lock()
 
@@ -78,10 +79,10 @@ class KeystoneTokens:
 
     async def _known(self, token: str, now: float, *, vouched: bool = False) -> Identity | None:
         """The identity of the token, or None. ``vouched``: accept an expired token."""
-        identity, until = self._cache.get((token, vouched), (None, -1.0))
-        if until <= now:
+        identity, since, until = self._cache.get((token, vouched), (None, 0.0, -1.0))
+        if not since <= now < until:  # a clock that was put back does not lengthen it
             identity, until = await self._validate(token, vouched, now)
-            self._cache[token, vouched] = identity, until
+            self._cache[token, vouched] = identity, now, until
             self._cache.move_to_end((token, vouched))
             if len(self._cache) > MOST_CACHED:
                 self._cache.popitem(last=False)

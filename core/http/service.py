@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import Signals
@@ -58,14 +59,21 @@ def with_auth(config: PlacementConfig, *, insecure: bool) -> PlacementConfig:
     return config
 
 
-async def run(config: PlacementConfig, *, signals: Sequence[Signals] = ()) -> None:
-    """Serve until one of the signals arrives or the task is cancelled. Prints a line on standard output when ready."""
+async def run(
+    config: PlacementConfig,
+    *,
+    signals: Sequence[Signals] = (),
+    clock: Callable[[], float] = time.time,
+    expiry_clock: Callable[[], float] | None = None,
+) -> None:
+    """Serve until one of the signals arrives or the task is cancelled. Prints a line on standard output when ready.
+    Clocks as of ``Service``."""
     host, port = address(config.listen)
     stop = trio.Event()
     with trio.open_signal_receiver(*signals) as arrived:
         log = AccessLog(requests=config.access_log)
-        async with _opened(config, log) as (model, writer):
-            api = Api(model, writer, config)
+        async with _opened(config, log, clock) as (model, writer):
+            api = Api(model, writer, config, clock=clock, expiry_clock=expiry_clock)
             try:
                 warm(model)
                 listeners = await _listening(host, port)
@@ -99,7 +107,14 @@ class OnService:
         service = self._service
         model = ServiceModel(service.state)
         warm(model)
-        api = Api(model, ServiceWriter(service), config, children=service.children)
+        api = Api(
+            model,
+            ServiceWriter(service),
+            config,
+            clock=service.clock,
+            expiry_clock=service.expiry_clock,
+            children=service.children,
+        )
         server = Server(api, AccessLog(requests=config.access_log))
         try:
             listeners = await _listening(host, port)
@@ -137,7 +152,8 @@ class HooksOnService:
 
         config = self._config
         host, port = address(config.listen)
-        server = Server(HooksApi(self._service, config), AccessLog(requests=config.access_log))
+        api = HooksApi(self._service, config, clock=self._service.expiry_clock)
+        server = Server(api, AccessLog(requests=config.access_log))
         try:
             listeners = await _listening(host, port, field="hooks")
             bound = listeners[0].socket.getsockname()[1]
@@ -165,7 +181,9 @@ def _shown(host: str) -> str:
 
 
 @asynccontextmanager
-async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tuple[PlacementModel, Writer]]:
+async def _opened(
+    config: PlacementConfig, log: AccessLog, clock: Callable[[], float]
+) -> AsyncIterator[tuple[PlacementModel, Writer]]:
     """The model and its writer, as the data folder has them, until the end of the context."""
     if config.data in ("", MEMORY):
         model = PlacementModel(Fleet())
@@ -180,6 +198,6 @@ async def _opened(config: PlacementConfig, log: AccessLog) -> AsyncIterator[tupl
 
     machine = ServiceMachine()
     async with open_writer(machine, Journal.in_folder(config.data)) as writer:
-        service = Service(machine, writer)
+        service = Service(machine, writer, clock=clock)
         log.note("recovered", commands=writer.sequence, providers=len(machine.state.fleet))
         yield ServiceModel(machine.state), ServiceWriter(service)

@@ -56,6 +56,8 @@ _DAMAGE: Final = (
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
     *(sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH),
 )
+_WRITING: Final = ("create", "write")
+"""What is tried again. Damage is judged by what recovery reads."""
 
 
 class Block(NamedTuple):
@@ -199,7 +201,7 @@ class SqliteStore:
         try:
             return await self._asyncio.run(work)
         except sqlite3.DatabaseError as error:
-            if _is_damage(error):
+            if _is_damage(error) and verb not in _WRITING:  # a disk that cannot be read at the moment gives that too
                 raise DataDamaged(f"{self.path(first).name} is damaged: {error}", field="data") from error
             raise _failed(verb, self.path(first), error) from error
         except OSError as error:

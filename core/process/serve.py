@@ -11,6 +11,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from ...placement.types.errors import InvalidValue
+from .clock import HonestClock
 
 if TYPE_CHECKING:
     from .config import Loaded
@@ -78,6 +79,6 @@ async def serve(
 async def _placement(address: str, auth: str | None, data: str | None, config: Path | None, *, insecure: bool) -> int:
     from ..http.service import run, settled  # takes its time to import
 
-    settings = settled(config, listen=address, auth=auth, data=data, insecure=insecure)
-    await run(settings, signals=(signal.SIGINT, signal.SIGTERM))
+    settings, clock = settled(config, listen=address, auth=auth, data=data, insecure=insecure), HonestClock()
+    await run(settings, signals=(signal.SIGINT, signal.SIGTERM), clock=clock, expiry_clock=clock.latest)
     return 0

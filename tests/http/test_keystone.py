@@ -116,6 +116,14 @@ async def test_a_token_is_asked_about_once_for_as_long_as_its_answer_is_kept() -
     assert service.logins == 1
 
 
+async def test_a_reading_of_the_clock_far_ahead_does_not_have_answers_kept_longer() -> None:
+    service = Identities({"t": document(expires_at=None)})
+    tokens = asking(service)
+    await tokens.identify({"x-auth-token": "t"}, NOW + 365 * 86_400)
+    del service.tokens["t"]
+    assert (await refused(tokens, {"x-auth-token": "t"}, NOW)).status == 401
+
+
 async def test_that_a_token_is_unknown_is_kept_too() -> None:
     service = Identities({})
     tokens = asking(service)

@@ -49,7 +49,7 @@ _BEARER: Final = "bearer "
 
 
 class HooksApi:
-    """All hooks. ``clock`` gives seconds since the epoch."""
+    """All hooks. ``clock`` gives seconds since the epoch, by which tokens expire."""
 
     def __init__(self, service: Service, config: HooksConfig, *, clock: Callable[[], float] = time.time) -> None:
         self.config = config
