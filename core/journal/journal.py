@@ -170,8 +170,8 @@ class Journal:
     ) -> Journal:
         """Open the journal in a folder, which is created if missing and locked until ``close``. DataInUse if another
         process has it, StorageFailed if it cannot be opened, DataDamaged if it has but the begin of a copy.
-        ``committed`` and ``failures`` are passed to ``SqliteStore``. ``aside`` runs the long steps of a recovery: loading, and replaying
-        a few megabytes at a time."""
+        ``committed`` and ``failures`` are passed to ``SqliteStore``. ``aside`` runs the long steps of a recovery:
+        loading, and replaying a few megabytes at a time."""
         path = Path(folder)
         lock = locked_folder(path)
         files = in_threads_of(trio.CapacityLimiter(FILE_THREADS))

@@ -31,7 +31,7 @@ _NAME: Final = re.compile(r"snapshot-(\d{16})")
 _UNFINISHED: Final = re.compile(r"snapshot-\d{16}\.tmp-\d+")
 _SEGMENT: Final = re.compile(r"journal-\d{16}\.sqlite")
 _NEW_SEGMENT: Final = re.compile(r"journal-\d{16}\.new")
-_LOG: Final = re.compile(r"(journal-\d{16}\.sqlite)-(wal|shm)")
+_LOG: Final = re.compile(r"(journal-\d{16}\.sqlite)-(wal|shm|journal)")
 _CHUNK: Final = 1 << 20
 
 Write = Callable[[Path], None]
@@ -89,7 +89,7 @@ class SnapshotFolder:
             log_of = _LOG.fullmatch(name)
             if _UNFINISHED.fullmatch(name):
                 shutil.rmtree(path, ignore_errors=True)
-            elif _NEW_SEGMENT.fullmatch(name) or (log_of and log_of[2] == "shm" and log_of[1] not in names):
+            elif _NEW_SEGMENT.fullmatch(name) or (log_of and log_of[2] != "wal" and log_of[1] not in names):
                 with suppress(OSError):
                     path.unlink()
 

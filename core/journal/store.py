@@ -171,9 +171,7 @@ class SqliteStore:
 
     async def set_aside(self, first: int) -> str:
         await self._run("close", first, self._close)
-        number = 1
-        while (new := self._folder / f"damaged-{number}-{self.path(first).name}").exists():
-            number += 1
+        new = _aside_name(self.path(first))
         try:
             for path in self._files(first):
                 if path.exists():
@@ -193,7 +191,7 @@ class SqliteStore:
 
     def _files(self, first: int) -> list[Path]:
         path = self.path(first)
-        return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+        return [path, *(path.with_name(f"{path.name}-{what}") for what in ("wal", "shm", "journal"))]
 
     # over in the asyncio thread
 
@@ -284,6 +282,7 @@ class SqliteStore:
         path = self.path(first)
         new = path.with_suffix(".new")
         try:
+            self._clear(first)
             with open(new, "wb", opener=_private) as file:  # noqa: ASYNC230  # in the journal's own thread
                 file.write(_empty_segment())
                 file.flush()
@@ -292,10 +291,19 @@ class SqliteStore:
             sync(self._folder)
             await self._take_up(first, await self._connect(first))
         except BaseException:
-            for left in (new, path):
+            for left in (new, *self._files(first)):
                 with suppress(OSError):
                     left.unlink(missing_ok=True)
             raise
+
+    def _clear(self, first: int) -> None:
+        """Have nothing there of a segment that was not begun, or whose file is lost: SQLite would take it for part of
+        the new one. A write-ahead log is set aside, since it may have commands."""
+        _, ahead, *others = self._files(first)
+        for path in others:
+            path.unlink(missing_ok=True)
+        if ahead.exists():
+            ahead.rename(_aside_name(ahead))
 
     async def _take_up(self, first: int, database: aiosqlite.Connection) -> None:
         try:
@@ -403,6 +411,14 @@ class SqliteStore:
         if self._writing is not None:
             database, self._writing = self._writing, None
             await database.close()
+
+
+def _aside_name(path: Path) -> Path:
+    """A name for a damaged file, by which it is not read any more."""
+    number = 1
+    while (new := path.with_name(f"damaged-{number}-{path.name}")).exists():
+        number += 1
+    return new
 
 
 def _private(path: str, flags: int) -> int:

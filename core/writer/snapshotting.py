@@ -104,7 +104,8 @@ class Snapshotter:
             wake()
 
     def _failed(self, error: Exception, wanted: _Wanted) -> StorageFailed:
-        """Tell those who asked, and return what they are told; the journal stays as it is, and the next attempt comes after SNAPSHOT_RETRY_SECONDS."""
+        """Tell those who asked, and return what they are told; the journal stays as it is, and the next attempt comes
+        after SNAPSHOT_RETRY_SECONDS."""
         self._not_before = trio.current_time() + SNAPSHOT_RETRY_SECONDS
         self._counts.failed += 1
         self._failures.failed("snapshot", error)

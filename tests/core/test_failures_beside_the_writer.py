@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import aiosqlite
 import msgspec
 import pytest
 import trio
@@ -103,6 +105,25 @@ async def test_a_snapshot_that_fails_at_any_step_ends_no_writer_and_loses_nothin
     async with open_writer(again, Journal.in_folder(tmp_path)) as writer:
         assert writer.recovered.damage == []
         assert again.accounts == {"a": 7}
+
+
+@pytest.mark.parametrize("method", ["execute_insert", "execute", "executescript"])
+async def test_a_disk_that_cannot_be_read_at_the_moment_ends_no_writer(method: str, tmp_path: Path) -> None:
+    """SQLite says of it that the file is malformed, or no database."""
+    async with open_writer(Ledger(), Journal.in_folder(tmp_path)) as writer:
+        await writer.submit(Pay("a", 1))
+        malformed = sqlite3.DatabaseError("database disk image is malformed")
+        malformed.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        with failing(aiosqlite.Connection, method, malformed), suppress(StorageFailed):
+            await writer.snapshot()
+            await writer.submit(Pay("a", 1))
+        with trio.fail_after(HANG_SECONDS):
+            while not writer.writable:  # noqa: ASYNC110  there is no event to wait for
+                await trio.sleep(0.05)
+        balance = await writer.submit(Pay("a", 1))
+    again = Ledger()
+    async with open_writer(again, Journal.in_folder(tmp_path)) as writer:
+        assert (writer.recovered.damage, again.accounts) == ([], {"a": balance})
 
 
 async def test_a_snapshot_that_failed_is_tried_again_later_and_not_with_each_command(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -56,6 +57,34 @@ async def test_a_last_segment_that_is_gone_is_missed(tmp_path: Path) -> None:
     assert damage == ["commands 21 to 30 were acknowledged and are not there"]
     assert balance == 20
     assert await recovered(tmp_path) == ([], 20)  # said once; what came after it is the truth
+
+
+async def test_a_last_segment_of_which_the_log_alone_is_left_does_not_come_back(tmp_path: Path) -> None:
+    before, folder = tmp_path / "before", tmp_path / "after"
+    async with open_writer(Ledger(), Journal.in_folder(before)) as writer:
+        for number in range(1, 31):
+            await writer.submit(Pay("a", 1))
+            if number == 20:
+                await writer.snapshot()
+        shutil.copytree(before, folder)  # as a death of the process leaves it
+    delete(folder, "journal-0000000000000021.sqlite")
+    async with open_writer(Ledger(), Journal.in_folder(folder)) as writer:
+        assert writer.recovered.damage == ["commands 21 to 30 were acknowledged and are not there"]
+        await writer.snapshot()
+        for amount in (100, 1_000):
+            await writer.submit(Pay("a", amount))
+    assert await recovered(folder) == ([], 1_120)
+    assert (folder / "damaged-1-journal-0000000000000021.sqlite-wal").stat().st_size > 0
+
+
+@pytest.mark.parametrize("what", ["wal", "shm", "journal"])
+async def test_what_a_segment_that_was_not_begun_has_left_is_not_taken_up(tmp_path: Path, what: str) -> None:
+    async with open_writer(Ledger(), Journal.in_folder(tmp_path)) as writer:
+        await writer.submit(Pay("a", 1))
+        (tmp_path / f"journal-0000000000000002.sqlite-{what}").write_bytes(b"\xff" * 4_096)
+        await writer.snapshot()
+        await writer.submit(Pay("a", 1))
+    assert await recovered(tmp_path) == ([], 2)
 
 
 async def test_the_whole_journal_and_its_snapshots_gone_are_missed(tmp_path: Path) -> None:
@@ -164,7 +193,8 @@ async def test_a_command_under_newer_rules_is_refused_and_nothing_is_touched(tmp
 
 async def test_what_a_crash_has_left_lying_about_goes(tmp_path: Path) -> None:
     await fill(tmp_path, 3)
-    strays = ["journal-0000000000000009.new", "journal-0000000000000009.sqlite-shm", "snapshot-0000000000000003.tmp-77"]
+    begun = [f"journal-0000000000000009.{what}" for what in ("new", "sqlite-shm", "sqlite-journal")]
+    strays = [*begun, "snapshot-0000000000000003.tmp-77"]
     for name in strays:
         (tmp_path / name).mkdir() if "snapshot" in name else (tmp_path / name).write_bytes(b"x")
     (tmp_path / "somebodys.txt").write_text("not ours")
