@@ -39,6 +39,8 @@ TURN_MESSAGES: Final = 64
 TURN_BYTES: Final = 64 << 10
 """So much of one peer is taken in, about half a millisecond, before others have their turn. (No clock: a simulation
 with the same seed must do the same again.)"""
+ENDING: Final = "\0ending"
+"""The user whose turns connections take to end: thousands that end at once, as with a client's host, hold up nobody."""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 """Errors of a connection that is closed or broken (an SSLError is an OSError)."""
@@ -305,8 +307,18 @@ class Connection:
         that takes too long."""
         while not self._leaving:
             self._receiving = trio.CancelScope(deadline=self._patience())
+            data, lost = None, None
             with self._receiving:
-                return bytes(await self.stream.receive_some(READ_BYTES))
+                try:
+                    data = bytes(await self.stream.receive_some(READ_BYTES))
+                except LOST as error:
+                    lost = error
+            if lost is not None or data == b"":
+                await self._budget.turns.take(ENDING)
+            if lost is not None:
+                raise lost
+            if data is not None:
+                return data
             if self._leaving:
                 break
             if self._began:

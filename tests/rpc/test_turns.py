@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
+import pytest
 import trio
 import trio.testing
 
 from hostler.core.rpc.turns import ROUND_TURNS, Turns
 
 from ..patience import HANG_SECONDS
+from .serving import serving
 
 
 async def test_who_has_many_connections_leaves_each_round_to_others() -> None:
@@ -47,6 +52,28 @@ async def test_a_connection_that_is_closed_while_it_waits_gives_its_turn_up() ->
             for _ in range(10):
                 await turns.take("a")
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+async def test_connections_that_end_together_end_a_few_in_each_round(how: str) -> None:
+    async with serving() as served:
+        server = served.server
+        port = int(served.address.rpartition(":")[2])
+        peers = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(100)]
+        with trio.fail_after(HANG_SECONDS):
+            while len(server.connections) < 100:
+                await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        for peer in peers:
+            if how == "reset":
+                peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.socket.close()
+        most = ended = 0
+        with trio.fail_after(HANG_SECONDS):
+            while server.ended < 100:
+                await trio.lowlevel.checkpoint()
+                most, ended = max(most, server.ended - ended), server.ended
+        assert most <= 2 * ROUND_TURNS
 
 
 async def test_turns_are_free_where_nothing_counts_them() -> None:
