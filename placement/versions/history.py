@@ -83,12 +83,16 @@ class History:
 
     @contextmanager
     def undoing(self) -> Iterator[None]:
-        """Undo what the body changed if it raises."""
+        """Undo what the body changed if it raises. RuntimeError if that cannot be undone: what the undoing met, such as
+        a name that is taken, is no refusal, and nothing may be tried again on what is left."""
         start = self.hold()
         try:
             yield
         except BaseException:
-            self.go(start)
+            try:
+                self.go(start)
+            except Exception as error:
+                raise RuntimeError("a change that failed half way could not be undone") from error
             raise
 
     def record(self, operation: Operation) -> None:

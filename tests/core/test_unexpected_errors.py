@@ -17,13 +17,18 @@ from hostler.core.engine_commands import AddHosts, Place, PlaceMany, Release, Re
 from hostler.core.errors import InternalError, StateUnknown
 from hostler.core.forks import ChildFailed, tried_in_child
 from hostler.core.machine.machine import ServiceMachine
-from hostler.core.machine.orders import AnyCommand
+from hostler.core.machine.orders import AnyCommand, PlacementWrite
+from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy.commands import CreateDomain, CreateProject, SetLimits
+from hostler.placement.api import in_steps
+from hostler.placement.api.commands import ConsumerAllocations, SetAllocations
 from hostler.placement.decide.context import DecisionContext
 from hostler.placement.fleet.fleet import Fleet
+from hostler.placement.load import adding_in_steps, reports_in_steps
 from hostler.placement.types.errors import DuplicateName, HostlerError
+from hostler.placement.types.host_report import HostReport
 
-from .orders import asked, hosts, order, place, uuid_of
+from .orders import NOW, asked, hosts, order, place, uuid_of
 
 COMMANDS: dict[str, AnyCommand] = {
     "place": place(11, project="p"),
@@ -210,6 +215,54 @@ def test_a_refusal_that_comes_of_undoing_what_was_cut_off_is_no_outcome() -> Non
         patch.setattr(Fleet, "claim", refused)
         with pytest.raises(StateUnknown):
             machine.apply_batch([order(Resize(uuid=uuid_of(1), request=asked(project="p", vcpus=2)))])
+
+
+STEPWISE: dict[str, tuple[Any, str, AnyCommand]] = {
+    "add_hosts": (adding_in_steps, "_in_steps", AddHosts(hosts=hosts(100)[4:])),
+    "report_hosts": (
+        reports_in_steps,
+        "_in_steps",
+        columns_of([HostReport(host=each, at=NOW) for _ in range(30) for each in hosts(4)]),
+    ),
+    "allocations": (
+        in_steps,
+        "write",
+        PlacementWrite(
+            command=SetAllocations(
+                consumers={
+                    uuid_of(number): ConsumerAllocations(allocations={}, project_id="p", user_id="u")
+                    for number in range(20)
+                },
+                now=NOW,
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_steps_that_can_neither_go_on_nor_be_undone_are_not_tried_again_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = made()
+    history = machine.state.fleet._history
+    owner, function, command = STEPWISE[name]
+    fails = 0
+
+    def no_memory(*_: object, **__: object) -> Any:
+        nonlocal fails
+        fails += 1
+        with history.undoing():
+            raise MemoryError
+
+    def taken(*_: object) -> None:
+        raise DuplicateName("met while undoing")
+
+    monkeypatch.setattr(owner, function, no_memory)
+    monkeypatch.setattr(history, "go", taken)
+    with pytest.raises((RuntimeError, StateUnknown)):
+        machine.apply_batch([order(command)])
+    assert fails == 1
 
 
 def test_an_error_between_the_engine_and_the_account_comes_out() -> None:
