@@ -11,7 +11,7 @@ from ...placement.api.errors import BadRequest, Conflict, NotFound
 from ...placement.fleet.inventories import Inventory
 from . import schemas
 from .handling import Handling
-from .messages import Request, Response, answer, no_content
+from .messages import Request, Response, answer, no_content, undated
 from .refusals import said_as
 from .routing import Route
 from .validation import read_json
@@ -37,7 +37,7 @@ def _inventory_fields(inventory: Inventory) -> dict[str, Any]:
 def _all(request: Request, found: values.Inventories) -> Response:
     shown = {name: _inventory_fields(inventory) for name, inventory in found.inventories.items()}
     body = {"resource_provider_generation": found.generation, "inventories": shown}
-    return answer(request, body, modified=found.updated)
+    return answer(request, body, modified=found.updated) if shown else undated(request, body)
 
 
 def _one(request: Request, found: values.Inventories, status: int = 200) -> Response:

@@ -123,6 +123,14 @@ def answer(request: Request, value: Any, *, modified: float | None = None, statu
     return dated(request, response, modified)
 
 
+def undated(request: Request, value: Any) -> Response:
+    """``value`` as JSON, without Last-Modified: for a list of inventories that is empty, as the real service does."""
+    response = Response(200, msgspec.json.encode(value), "application/json")
+    if request.minor >= CACHE_HEADERS_SINCE:
+        response.headers.append(("cache-control", "no-cache"))
+    return response
+
+
 def dated(request: Request, response: Response, modified: float | None = None) -> Response:
     """The response with the caching headers that it has from 1.15."""
     if request.minor >= CACHE_HEADERS_SINCE:

@@ -20,21 +20,18 @@ def negotiate(header: str) -> int:
     """
     wanted = ""
     for part in reversed(header.split(",")):
-        service, _, version = part.strip().partition(" ")
-        if service.lower() == SERVICE and version.strip():
-            wanted = version.strip()
+        words = part.strip().split(None, 1)
+        if len(words) == 2 and words[0].lower() == SERVICE:
+            wanted = words[1]
             break
     if not wanted:
         return 0
     if wanted == "latest":
         return NEWEST
-    major, dot, minor = wanted.partition(".")
-    if not (dot and _is_number(major) and _is_number(minor)):
-        raise HttpError(400, f"Invalid microversion: invalid version string: {wanted}")
-    if int(major) != 1 or int(minor) > NEWEST:
+    try:  # signs and blanks are allowed, as in the real service; a header is bytes to it, so that digits are ASCII
+        major, minor = (int(part) for part in wanted.encode("ascii").split(b".", 1))
+    except ValueError:
+        raise HttpError(400, f"Invalid microversion: invalid version string: {wanted}") from None
+    if major != 1 or not 0 <= minor <= NEWEST:
         raise HttpError(406, f"Invalid microversion: Unacceptable version header: {wanted}")
-    return int(minor)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
+    return minor

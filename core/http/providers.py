@@ -53,7 +53,7 @@ async def list_providers(request: Request, api: Handling) -> Response:
     )
     with naming(**_AT_FAULT):
         found = api.model.providers(
-            name=query.get("name"), uuid=query.get("uuid"), group=None if group == RequestGroup() else group
+            name=query.get("name") or None, uuid=query.get("uuid"), group=None if group == RequestGroup() else group
         )
     times = [provider.updated for provider in found if provider.updated is not None]
     modified = max(times, default=None)

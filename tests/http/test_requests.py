@@ -35,6 +35,9 @@ def call() -> Caller:
         ("compute 2.99", "1.0"),
         ("compute 2.1, placement 1.5", "1.5"),
         ("placement 1.5,placement 1.6", "1.6"),
+        ("placement\t1.5", "1.5"),
+        ("placement 1.+5", "1.5"),
+        ("placement 1.1_0", "1.10"),
         ("placement", "1.0"),
         ("", "1.0"),
     ],
@@ -54,7 +57,10 @@ def test_the_microversion_is_the_last_that_names_placement(call: Caller, header:
         ("placement pony.horse", 400, "invalid version string: pony.horse"),
         ("placement 1.2.3", 400, "invalid version string: 1.2.3"),
         ("placement 1", 400, "invalid version string: 1"),
-        ("placement 1.-1", 400, "invalid version string"),
+        ("placement 1.-1", 406, "Unacceptable version header: 1.-1"),
+        ("placement -1.5", 406, "Unacceptable version header: -1.5"),
+        ("placement 1.12345678901", 406, "Unacceptable version header: 1.12345678901"),
+        ("placement 1.\u00b2", 400, "invalid version string"),
         ("placement 1.\u0661", 400, "invalid version string"),
     ],
 )
@@ -63,6 +69,26 @@ def test_other_versions_are_refused(call: Caller, header: str, status: int, text
     assert answer.status == status
     assert text in answer.error["detail"]
     assert "openstack-api-version" not in answer.headers
+
+
+def test_an_empty_name_selects_all_providers(call: Caller) -> None:
+    uuid = "11111111-1111-4111-8111-111111111111"
+    assert call("POST", "/resource_providers", {"name": "one", "uuid": uuid}).status == 200
+    found = call("GET", f"/resource_providers?name=&uuid={uuid}").body["resource_providers"]
+    assert [each["uuid"] for each in found] == [uuid]
+
+
+def test_inventories_without_a_class_have_no_time(call: Caller) -> None:
+    uuid = "11111111-1111-4111-8111-111111111112"
+    path = f"/resource_providers/{uuid}/inventories"
+    assert call("POST", "/resource_providers", {"name": "two", "uuid": uuid}).status == 200
+    empty = {"resource_provider_generation": 0, "inventories": {}}
+    for answer in (call("GET", path, version="1.39"), call("PUT", path, empty, version="1.39")):
+        assert answer.status == 200
+        assert answer.headers["cache-control"] == "no-cache"
+        assert "last-modified" not in answer.headers
+    some = {"resource_provider_generation": 1, "inventories": {"VCPU": {"total": 1}}}
+    assert "last-modified" in call("PUT", path, some, version="1.39").headers
 
 
 def test_a_version_that_does_not_exist_is_told_which_do(call: Caller) -> None:
