@@ -74,7 +74,7 @@ def test_other_versions_are_refused(call: Caller, header: str, status: int, text
 def test_an_empty_name_selects_all_providers(call: Caller) -> None:
     uuid = "11111111-1111-4111-8111-111111111111"
     assert call("POST", "/resource_providers", {"name": "one", "uuid": uuid}).status == 200
-    found = call("GET", f"/resource_providers?name=&uuid={uuid}").body["resource_providers"]
+    found = call("GET", f"/resource_providers?name=&uuid={uuid}").json["resource_providers"]
     assert [each["uuid"] for each in found] == [uuid]
 
 
