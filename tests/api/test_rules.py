@@ -260,6 +260,25 @@ def test_providers_are_found_by_what_they_have(model: PlacementModel) -> None:
         having(resources=(("CUSTOM_NO", 1),))
 
 
+def test_names_behind_a_filter_that_nothing_passes_are_not_read(model: PlacementModel) -> None:
+    def having(**fields: object) -> list[str]:
+        return [found.name for found in model.providers(group=RequestGroup(**fields))]  # type: ignore[arg-type]  # any
+
+    unknown, no_class = frozenset({"CUSTOM_NO"}), (("CUSTOM_NO", 1),)
+    avx, rack = frozenset({"HW_CPU_X86_AVX2"}), (frozenset({GUEST}),)
+    assert having(in_tree=GUEST, required=unknown, resources=no_class) == []
+    assert having(required=avx, forbidden=unknown) == []
+    assert having(any_of=(avx,), resources=no_class) == []
+    assert having(member_of=rack, resources=no_class) == []
+    model.apply(c.SetTraits(provider=A, generation=1, traits=("HW_CPU_X86_AVX2",), now=1.0))
+    for asked in ({"forbidden": unknown, "member_of": rack}, {"required": unknown, "member_of": rack}):
+        with pytest.raises(BadRequest, match="CUSTOM_NO"):
+            having(**asked)
+    for asked in ({"required": avx, "forbidden": unknown}, {"any_of": (avx,), "resources": no_class}):
+        with pytest.raises(BadRequest, match="CUSTOM_NO"):
+            having(**asked)
+
+
 def test_usages_are_told_by_consumer_type(model: PlacementModel) -> None:
     for consumer, kind in ((GUEST, "INSTANCE"), (OTHER, None)):
         one = c.ConsumerAllocations(
