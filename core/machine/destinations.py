@@ -12,6 +12,7 @@ from ...placement.decide.moves import hold_source
 from ...placement.types.decision import Decision
 from ...placement.types.errors import DuplicateName, HostlerError, InvalidValue
 from ...placement.types.steps import finished
+from ...placement.types.validation import uuid_words
 from ..engine_commands import Asked
 from ..errors import DEPENDS_ON_COMMAND
 from .doubled import Doubled, settle, without
@@ -29,11 +30,13 @@ def select_destinations(state: ServiceState, asked: Asked, now: float, *, replac
     them, as Nova's claim_resources doubles them up, and with ``replaces`` without what an earlier call so claimed and
     whose answer may be lost; one that a host reports and that holds none, as what it held is
     with its migration, is claimed on the new host and stands on the old one too. The check of a rebuild claims nothing.
-    A refusal changes nothing but that lost claims are given back. DuplicateName if several instances are asked for and
-    one of them is known. O(as a placement), for a rebuild O(hosts).
+    A refusal changes nothing but that lost claims are given back. InvalidValue for a malformed uuid, DuplicateName if
+    several instances are asked for and one of them is known. O(as a placement), for a rebuild O(hosts).
     """
     if not asked.instance_uuids:
         raise InvalidValue("the instances are not named", field="request.instance_uuids")
+    for uuid in asked.instance_uuids:
+        uuid_words(uuid, "request.instance_uuids")
     request = state.request(asked, now)
     if request.is_rebuild:
         fleet = state.fleet
