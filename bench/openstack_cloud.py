@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +33,7 @@ TOKEN: Final = "admin:admin"
 WAIT_SECONDS: Final = 300.0
 MANY: Final = 20
 """Hosts up to which each nova-compute is a process of its own. Of more, so many share one, which takes 160 MiB."""
+HOSTLER: Final = str(Path(sys.executable).with_name("hostler"))
 _COMPUTES: Final = Path(__file__).resolve().with_name("openstack_computes.py")
 _PACE: Final = "report_interval = 2\nservice_down_time = 12\n"
 _PACE_OF_MANY: Final = "update_resources_interval = 600\nrpc_response_timeout = 300\n"
@@ -114,12 +115,21 @@ class _Stub(BaseHTTPRequestHandler):
 class OpenStack:
     """The cloud, started and ended by the context. ``nova`` and ``placement``: clients of their APIs."""
 
-    def __init__(self, folder: Path, venv: Path, *, computes: int, cells: int = 1, stock: bool = False) -> None:
-        """``folder``: for all of its files; ``venv``: environment with Nova, made if it is not there; ``computes``: of
-        all cells; ``stock``: with nova-scheduler and Placement of its own."""
+    def __init__(
+        self,
+        folder: Path,
+        venv: Path,
+        *,
+        computes: int,
+        cells: int = 1,
+        stock: bool = False,
+        packages: Sequence[str] = PACKAGES,
+    ) -> None:
+        """``folder``: for all of its files; ``venv``: environment with Nova, made of ``packages`` if it is not there;
+        ``computes``: of all cells; ``stock``: with nova-scheduler and Placement of its own."""
         self.folder, self.computes = folder, [f"compute-{number}" for number in range(1, computes + 1)]
         self._cells, self.stock = range(1, cells + 1), stock
-        self._venv, self._stack = venv, ExitStack()
+        self._venv, self._packages, self._stack = venv, packages, ExitStack()
         self._pace = _PACE if computes <= MANY else _PACE_OF_MANY
         self._groups = {names[0]: names for names in self._grouped()}
         """Hosts by the name of the process that they are in, which is that of the first."""
@@ -147,7 +157,7 @@ class OpenStack:
     def _start(self) -> None:
         if missing():
             raise ServiceUnavailable(f"{', '.join(missing())} are not installed", hint="install rabbitmq-server")
-        self._python = ready(self._venv, PACKAGES)
+        self._python = ready(self._venv, self._packages)
         (self.folder / "rabbit").mkdir(parents=True)
         broker = Broker(self.folder / "rabbit")
         self._stack.callback(broker.end)
@@ -171,14 +181,15 @@ class OpenStack:
         """Start what asks the scheduler: the API, conductors and computes."""
         environment = {"PYTHONPATH": str(self.folder), "OS_NOVA_DISABLE_EVENTLET_PATCHING": "1"}
         environment["OS_NOVA_CONFIG_DIR"] = str(self.folder)
-        self._run("api", str(self._python), "-c", _API.format(port=self._api_port), **environment)
+        self.begin_process("api", str(self._python), "-c", _API.format(port=self._api_port), **environment)
         for name in ("conductor", *(f"conductor-{cell}" for cell in self._cells[1:]), *self._groups):
             self.start_nova(name)
         wanted, seconds = sorted(self.computes), max(WAIT_SECONDS, 6.0 * len(self.computes))
         self.until(lambda: sorted(self.up()) == wanted, "the computes", seconds)
         self._manage("cell_v2", "discover_hosts")
 
-    def _url(self, name: str) -> str:
+    def url(self, name: str) -> str:
+        """The URL of a database: placement, nova_api, nova_cell0, nova_cell1 and so on."""
         return self._database.replace("/postgres?", f"/{name}?")
 
     def cell(self, compute: str) -> int:
@@ -203,7 +214,7 @@ class OpenStack:
             (self.folder / f"{name}.conf").write_text(self._conf(name))
             (self.folder / name).mkdir()
         (self.folder / "placement.conf").write_text(
-            f"[DEFAULT]\n[api]\nauth_strategy = noauth2\n[placement_database]\nconnection = {self._url('placement')}\n"
+            f"[DEFAULT]\n[api]\nauth_strategy = noauth2\n[placement_database]\nconnection = {self.url('placement')}\n"
         )
         (self.folder / "plain_token.py").write_text(_TOKEN_FILTER)
         paste = (self._venv / "etc" / "nova" / "api-paste.ini").read_text()
@@ -217,20 +228,20 @@ class OpenStack:
             f'[placement]\nlisten = "127.0.0.1:{self._placement_port}"\nauth = "static"\n'
             f'[[placement.tokens]]\nsha256 = "{digest}"\nuser = "admin"\nproject = "admin"\n'
             'roles = ["service", "admin"]\n'
-            f'[nova]\ntransport_url = "{self._transport}"\ndatabase = "{self._url("nova_api")}"\n'
+            f'[nova]\ntransport_url = "{self._transport}"\ndatabase = "{self.url("nova_api")}"\n'
             'services_database = "cell0"\nreport_seconds = 2\nhost = "control"\n'
         )
 
     def _conf(self, host: str) -> str:
         connections, cell = "", 1
         if host == "nova":
-            connections = f"[api_database]\nconnection = {self._url('nova_api')}\n"
-            connections += f"[database]\nconnection = {self._url('nova_cell1')}\n"
+            connections = f"[api_database]\nconnection = {self.url('nova_api')}\n"
+            connections += f"[database]\nconnection = {self.url('nova_cell1')}\n"
         elif host in self.computes:
             cell = self.cell(host)
         else:
             cell = int(host.rpartition("-")[2])
-            connections = f"[database]\nconnection = {self._url(f'nova_cell{cell}')}\n"
+            connections = f"[database]\nconnection = {self.url(f'nova_cell{cell}')}\n"
         stubs = "".join(
             f"[{name}]\nauth_type = admin_token\ntoken = {TOKEN}\nendpoint = {url}\nendpoint_override = {url}\n"
             for name, url in (
@@ -262,12 +273,12 @@ class OpenStack:
         names = ("nova_api", "nova_cell0", *(f"nova_cell{cell}" for cell in self._cells), "placement")
         run("no databases", [str(self._python), "-c", make, url, *names], clean())
         self._manage("api_db", "sync")
-        self._manage("cell_v2", "map_cell0", "--database_connection", self._url("nova_cell0"))
+        self._manage("cell_v2", "map_cell0", "--database_connection", self.url("nova_cell0"))
         self._manage("db", "sync")
         self._manage("cell_v2", "create_cell", "--name", "cell1")
         for cell in self._cells[1:]:
             self._manage("db", "sync", "--local_cell", conf=f"conductor-{cell}")
-            where = ("--transport-url", self._bus(cell), "--database_connection", self._url(f"nova_cell{cell}"))
+            where = ("--transport-url", self._bus(cell), "--database_connection", self.url(f"nova_cell{cell}"))
             self._manage("cell_v2", "create_cell", "--name", f"cell{cell}", *where)
         if self.stock:
             self._make_placement()
@@ -290,7 +301,8 @@ class OpenStack:
 
     # processes
 
-    def _run(self, name: str, *command: str, **environment: str) -> None:
+    def begin_process(self, name: str, *command: str, **environment: str) -> None:
+        """Start a process, whose output is in a file of its name."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,
@@ -308,25 +320,38 @@ class OpenStack:
         if len(hosts := self._groups.get(name, ())) > 1:
             options = ("--config-file", str(self.folder / f"{name}.conf"))
             # -P: beside the program are modules with the names of others
-            self._run(name, str(self._python), "-P", str(_COMPUTES), ",".join(hosts[1:]), *options)
+            self.begin_process(name, str(self._python), "-P", str(_COMPUTES), ",".join(hosts[1:]), *options)
             return
-        self._run(name, str(self._venv / "bin" / program), "--config-file", str(self.folder / f"{conf}.conf"))
+        self.begin_process(name, str(self._venv / "bin" / program), "--config-file", str(self.folder / f"{conf}.conf"))
+
+    def import_data(self) -> None:
+        """Make the service's data from the databases of Placement and Nova."""
+        where = ("--placement", self.url("placement"), "--nova-api", self.url("nova_api"))
+        command = [HOSTLER, "import", "openstack", *where, "--data", str(self.folder / "data")]
+        run("hostler import openstack failed", command)
 
     def start_hostler(self) -> None:
         """Start the service, and wait until it is ready."""
-        hostler = str(Path(sys.executable).with_name("hostler"))
-        self._run("hostler", hostler, "serve", "--rpc", self.address, "--config", str(self.folder / "hostler.toml"))
+        self.begin_process(
+            "hostler", HOSTLER, "serve", "--rpc", self.address, "--config", str(self.folder / "hostler.toml")
+        )
         self.until(lambda: self.placement.get("/").status_code == 200, "hostler")
 
     def _start_schedulers(self) -> None:
         if not self.stock:
             self.start_hostler()
             return
+        self.start_placement()
+        self.start_nova("scheduler")
+
+    def start_placement(self) -> None:
+        """Start Placement of its own, and wait until it answers."""
         program = _PLACEMENT.format(port=self._placement_port)
         # -P: the folder that this runs in may have a placement of its own
-        self._run("placement", str(self._python), "-P", "-c", program, OS_PLACEMENT_CONFIG_DIR=str(self.folder))
+        self.begin_process(
+            "placement", str(self._python), "-P", "-c", program, OS_PLACEMENT_CONFIG_DIR=str(self.folder)
+        )
         self.until(lambda: self.placement.get("/").status_code == 200, "placement")
-        self.start_nova("scheduler")
 
     def scheduler_cpu(self) -> float:
         """CPU seconds so far of what chooses hosts and keeps allocations, with all their processes but without the
@@ -345,6 +370,18 @@ class OpenStack:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, and wait for its end."""
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ServiceUnavailable(f"{name} does not end") from None
+        finally:
+            with suppress(ProcessLookupError):  # what it has left behind
+                os.killpg(process.pid, signal.SIGKILL)
 
     def _kill_all(self) -> None:
         for name in list(self._processes):
@@ -395,4 +432,4 @@ class OpenStack:
             marker = page[-1]["id"]
 
 
-__all__ = ["OpenStack"]
+__all__ = ["HOSTLER", "OpenStack"]

@@ -90,8 +90,8 @@ class Life:
         """Evacuated server -> the dead host, which is charged until its nova-compute is back."""
         self._flavors = {id: dict(zip(("VCPU", "MEMORY_MB", "DISK_GB"), size, strict=True)) for id, size in _sizes()}
 
-    def run(self) -> None:
-        """The parts, one after the other; with Nova's own scheduler only the crowd."""
+    def parts(self) -> list[Callable[[], None]]:
+        """What is done, in this order; with Nova's own scheduler only the crowd."""
         parts = [self.begin]
         if "life" in self._only:
             parts += [self.create, self.move, self.shelve_and_rebuild, self.lose_a_compute, self.end]
@@ -99,7 +99,11 @@ class Life:
             parts.append(self.crowd)
         if "killed" in self._only and self._guests:
             parts.append(self.interrupted_crowd)
-        for part in parts:
+        return parts
+
+    def run(self) -> None:
+        """The parts, one after the other, each with a comparison."""
+        for part in self.parts():
             try:
                 part()
             except ServiceUnavailable as error:
@@ -425,7 +429,8 @@ def _epoch(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
-def _show(step: Step) -> None:
+def show(step: Step) -> None:
+    """Print it as a line."""
     print(f"{'ok    ' if step.ok else 'FAILED'} {step.name}{f': {step.detail}' if step.detail else ''}", flush=True)
 
 
@@ -464,16 +469,18 @@ def command(
         try:
             environment, count = venv or kept("openstack-life"), max(computes, 4, 3 * cells)
             with OpenStack(Path(folder), environment, computes=count, cells=cells, stock=stock) as cloud:
-                life = Life(cloud, (lambda step: None) if json else _show, guests=guests, only=only)
+                life = Life(cloud, (lambda step: None) if json else show, guests=guests, only=only)
                 life.run()
         except ServiceUnavailable as error:
             print(f"{error}; {error.hint}" if error.hint else str(error), file=sys.stderr)
             return 3
-    failed = sum(not step.ok for step in life.steps)
-    if json:
-        print(msgspec.json.encode(life.steps).decode())
-    else:
-        print(f"{len(life.steps)} steps, {failed} failed")
+    return report(life.steps, json=json)
+
+
+def report(steps: Sequence[Step], *, json: bool) -> int:
+    """Print how many failed, with ``json`` all steps; the exit code."""
+    failed = sum(not step.ok for step in steps)
+    print(msgspec.json.encode(steps).decode() if json else f"{len(steps)} steps, {failed} failed")
     return 1 if failed else 0
 
 

@@ -96,18 +96,11 @@ class FilledCloud(OpenStack):
         environment = clean() | {"OS_PLACEMENT_CONFIG_DIR": str(self.folder)}
         names = [str(self._python), "-P", "-c", "import sys; sys.argv = ['p']; import placement.wsgi.api"]
         run("the names of Placement could not be written", names, environment)  # of traits and resource classes
-        urls = {name: self._url(database) for name, database in _DATABASES.items()}
+        urls = {name: self.url(database) for name, database in _DATABASES.items()}
         values = jsonlib.dumps({"hosts": self._hosts, "guests": self._guests, **urls})
         run("the databases could not be filled", [str(self._python), "-P", str(FILL)], clean(), given=values)
         if not self.stock:
-            self._import()
-
-    def _import(self) -> None:
-        """Make the service's data from the databases."""
-        hostler = str(Path(sys.executable).with_name("hostler"))
-        where = ("--placement", self._url("placement"), "--nova-api", self._url("nova_api"))
-        data = ("--data", str(self.folder / "data"))
-        run("hostler import openstack failed", [hostler, "import", "openstack", *where, *data])
+            self.import_data()
 
     def _start_nova(self) -> None:
         self.until(lambda: "deciding" in self._decides(), "what decides")
@@ -125,7 +118,7 @@ class FilledCloud(OpenStack):
     @property
     def cell_url(self) -> str:
         """The database of the cell."""
-        return self._url("nova_cell1")
+        return self.url("nova_cell1")
 
     def spent(self) -> tuple[float, float, float]:
         """CPU seconds so far of what decides, of the database, and of the broker."""

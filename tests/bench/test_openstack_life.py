@@ -1,4 +1,5 @@
-"""What the life of an OpenStack reads from nova-manage, and how its hosts share processes."""
+"""What the life of an OpenStack reads from nova-manage, how its hosts share processes, and that the way back is the
+one that the documentation tells."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hostler.bench.openstack_back import AUDIT, HEAL, HEAL_ONE, BothWays
 from hostler.bench.openstack_beside import side_of
 from hostler.bench.openstack_cloud import MANY, OpenStack
 from hostler.bench.openstack_life import Batch, Life
@@ -62,3 +64,19 @@ def test_the_rounds_of_one_side_are_counted_together() -> None:
     side = side_of(batches, stock=True)
     assert (side.guests, side.states, side.p50) == (4, {"ACTIVE": 3, "ERROR": 1}, 2.0)
     assert (side.servers_ms, side.database_ms) == (150.0, 50.0)
+
+
+def test_the_way_back_is_that_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "beside-nova.md").read_text(encoding="utf-8")
+    told = page.partition("\n## Go back\n")[2]
+    assert "openstack_back" in told
+    commands = [" ".join(("nova-manage", *words)) for words in (AUDIT, HEAL, HEAL_ONE)]
+    places = [told.index(command) for command in commands]
+    assert places == sorted(places)
+
+
+def test_the_options_of_hostler_stay_in_nova_conf_on_the_way_back(tmp_path: Path) -> None:
+    cloud = BothWays(tmp_path, tmp_path, computes=4)
+    cloud._transport, cloud._database = "rabbit://guest@127.0.0.1/", "postgresql:///postgres?host=/tmp"
+    assert "[hostler]\nmode = live\nfallback = never\n" in cloud._conf("nova")
+    assert cloud.stock
