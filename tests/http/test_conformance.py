@@ -43,7 +43,7 @@ def test_all_1316_of_placements_own_tests_pass(gabbits: Path, tmp_path: Path) ->
     out = tmp_path / "conformance.json"
     start = f"{ROOT}/tests/placement_server --port {{port}} --mode {{mode}} --dir {{dir}}"
     command = [sys.executable, str(RUNNER), "--start", start, "--gabbits", str(gabbits), "--jobs", "2", "-q"]
-    ran = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True, timeout=900, check=False)
+    ran = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True, timeout=2_400, check=False)
     assert out.exists(), ran.stderr[-2_000:]
     report = json.loads(out.read_text())
     failures = {
