@@ -6,17 +6,24 @@ import hashlib
 import re
 from pathlib import Path
 
+import httpx
 import oslo_policy.opts
 import pytest
+import trio
 
 from hostler.core.http.auth import StaticTokens
 from hostler.core.http.config import Limits, PlacementConfig, PolicyOptions, StaticToken, load_config
+from hostler.core.http.hooks.config import HooksConfig
 from hostler.core.http.identity import Identity
 from hostler.core.http.policy import RULES, Policy
 from hostler.core.http.routes import ROUTES
 from hostler.core.http.routing import Route
+from hostler.core.http.service import HooksOnService, OnService
+from hostler.core.service import Service
+from hostler.core.writer.writer import open_writer
 from hostler.placement.types.errors import InvalidValue
 
+from ..core.orders import machine
 from .calling import NOW, Caller
 
 ADMIN = Identity("a", "p", frozenset({"admin"}))
@@ -155,6 +162,24 @@ def test_a_static_token_expires() -> None:
         tokens = (StaticToken(sha256=digest("t"), user="u", project="p", expires=expires),)
         call = Caller(PlacementConfig(auth="static", tokens=tokens))
         assert call("GET", "/traits", headers={"x-auth-token": "t"}).status == status
+
+
+@pytest.mark.parametrize(("reading", "status"), [(NOW, 200), (NOW + 100, 401)])
+async def test_tokens_expire_at_every_door_by_the_clock_that_the_service_judges_them_by(
+    reading: float, status: int
+) -> None:
+    tokens = (StaticToken(sha256=digest("t"), user="u", project="p", expires=NOW + 10),)
+    made = machine()
+    async with open_writer(made) as writer, trio.open_nursery() as nursery:
+        service = Service(made, writer, clock=lambda: NOW, expiry_clock=lambda: reading)
+        placement = OnService(PlacementConfig(listen="127.0.0.1:0", auth="static", tokens=tokens), service)
+        hooks = HooksOnService(HooksConfig(listen="127.0.0.1:0", auth="static", tokens=tokens), service)
+        async with httpx.AsyncClient(headers={"x-auth-token": "t"}) as client:
+            found = await client.get(f"{await nursery.start(placement.serve)}/resource_providers")
+            assert found.status_code == status
+            found = await client.get(f"{await nursery.start(hooks.serve)}/ironic/allocations/none")
+            assert (found.status_code == 401) is (status == 401)
+        nursery.cancel_scope.cancel()
 
 
 def test_a_token_for_the_system_is_out_of_scope() -> None:
