@@ -179,7 +179,8 @@ async def test_tokens_expire_at_every_door_by_the_clock_that_the_service_judges_
             assert found.status_code == status
             found = await client.get(f"{await nursery.start(hooks.serve)}/ironic/allocations/none")
             assert (found.status_code == 401) is (status == 401)
-        nursery.cancel_scope.cancel()
+        await placement.drain()
+        await hooks.drain()
 
 
 def test_a_token_for_the_system_is_out_of_scope() -> None:
