@@ -147,7 +147,7 @@ class Service:
         self._summarizer = Summarizer()
         self.open_to_all = open_to_all
         """True: every peer is a cloud admin."""
-        self._clock, self._expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
+        self._clock, self.expiry_clock = clock, expiry_clock if expiry_clock is not None else clock
         self.limits = limits if limits is not None else RequestLimits()
         self._tenancy = tenancy if tenancy is not None else TenancyOptions()
         rates = rates if rates is not None else RateLimits()
@@ -178,11 +178,6 @@ class Service:
         """The time in seconds since the epoch, to the fraction, and without the order of commands."""
         return self._clock
 
-    @property
-    def expiry_clock(self) -> Callable[[], float]:
-        """The time by which it is judged whether a token has expired."""
-        return self._expiry_clock
-
     def not_before(self, now: float) -> None:
         """Have commands carry no earlier time than ``now``, that of a command of another member. O(1)."""
         self._now = max(self._now, now)
@@ -203,7 +198,7 @@ class Service:
         if self.cluster is not None and self.cluster.is_member(token):
             identity.user, identity.token = LOCAL, None
             return
-        identity.user, identity.token = self.state.tenants.authenticate(token, self._expiry_clock())
+        identity.user, identity.token = self.state.tenants.authenticate(token, self.expiry_clock())
         identity.serial = self.state.tenants.serial_of(identity.user)
 
     def user(self, identity: Identity) -> str:
@@ -211,7 +206,7 @@ class Service:
         if identity.user is None:
             raise NotAuthenticated("authenticate first", field="token", hint="call hello with a token")
         if identity.token is not None:
-            self.state.tenants.check_session(identity.token, self._expiry_clock())
+            self.state.tenants.check_session(identity.token, self.expiry_clock())
         elif identity.user != LOCAL and identity.serial != self.state.tenants.serial_of(identity.user):
             raise NotAuthenticated(f"user {identity.user} does not exist any more", field="user")
         return identity.user
