@@ -40,7 +40,8 @@ TURN_BYTES: Final = 64 << 10
 """So much of one peer is taken in, about half a millisecond, before others have their turn. (No clock: a simulation
 with the same seed must do the same again.)"""
 ENDING: Final = "\0ending"
-"""The user whose turns connections take to end: others do not wait for thousands that end at once, as with a client's host."""
+"""The user whose turns connections take to end: others do not wait for thousands that end at once, as with a client's
+host."""
 _CREDENTIALS: Final = struct.Struct("3i")
 LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 """Errors of a connection that is closed or broken (an SSLError is an OSError)."""
