@@ -7,10 +7,9 @@ Such a filter is a class without constructor arguments that has ``host_passes(ho
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,9 +18,10 @@ from ..fleet.group_members import kept_members, uuids_of_kept
 from ..types.errors import LONGEST, HostlerError, InvalidValue, RuleFailed, UnknownName, said
 from ..types.host import Aggregate, HostState, Service
 from ..types.request import Destination, Flavor, Image, Request, ServerGroup
-from . import nova_objects
+from . import nova_objects, nova_requested
 from .base import Filter
 from .host_attributes import FIELDS
+from .nova_requested import NovaObject
 
 if TYPE_CHECKING:
     from ..types.options import Options
@@ -50,6 +50,7 @@ class NovaFilterAdapter(Filter):
             raise InvalidValue(
                 f"{nova_class!r} is not a Nova filter: it has no method host_passes", field="nova_filters"
             )
+        check_per_host(nova_class, "BaseFilter", "filter_all")
         attributes = {
             "__doc__": nova_class.__doc__,
             "name": nova_class.__name__,
@@ -64,6 +65,7 @@ class NovaFilterAdapter(Filter):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._nova_filter = self.nova_class()
+        self._passes = getattr(self._nova_filter, "_filter_one", self._nova_filter.host_passes)
         self._reads = _fields_read(self.nova_class)
 
     def fields(self, request: Request) -> frozenset[str]:
@@ -72,7 +74,7 @@ class NovaFilterAdapter(Filter):
     def host_passes(self, host: HostState, request: Request) -> bool:
         """What the Nova class answers. Raises InvalidValue, which names the class, if that raises."""
         with calling(self.name, host.host, time_of(host, request)):
-            return bool(self._nova_filter.host_passes(NovaHostState(host), nova_request_spec(request, host)))
+            return bool(self._passes(NovaHostState(host), nova_request_spec(request, host)))
 
     def candidate_passes(self, host: HostState, request: Request, mappings: Mapping[str, Sequence[str]]) -> bool:
         """What the Nova class answers where one allocation candidate of the host is left, whose request groups have
@@ -80,10 +82,22 @@ class NovaFilterAdapter(Filter):
         candidate = {"allocations": {}, "mappings": {suffix: list(uuids) for suffix, uuids in mappings.items()}}
         with calling(self.name, host.host, time_of(host, request)):
             state = NovaHostState(host, [candidate])
-            return bool(self._nova_filter.host_passes(state, nova_request_spec(request, host)))
+            return bool(self._passes(state, nova_request_spec(request, host)))
 
     def reason(self, host: HostState, request: Request) -> str:
         return f"refused by {self.nova_class.__module__}.{self.nova_class.__qualname__}"
+
+
+def check_per_host(nova_class: type[Any], base: str, method: str) -> None:
+    """Raise InvalidValue for a class that judges all hosts at once, by a ``method`` other than that of Nova's class
+    ``base``: it would not be called."""
+    owner = next((each for each in nova_class.__mro__ if method in vars(each)), None)
+    if owner is not None and owner.__name__ != base:
+        raise InvalidValue(
+            f"{nova_class.__name__} judges all hosts at once, by its {method}, which is not supported",
+            field=nova_class.__name__,
+            hint="a class that judges each host by itself, or a set form (docs/plugins.md)",
+        )
 
 
 @contextlib.contextmanager
@@ -120,28 +134,6 @@ def _fields_read(nova_class: type[Any]) -> frozenset[str]:
 
 
 # Read-only counterparts of Nova's objects
-
-
-class NovaObject(SimpleNamespace):
-    """A Nova object as filters read it: attributes, ``name in obj``, ``obj.get(name, default)``, ``obj_clone``."""
-
-    def __contains__(self, name: str) -> bool:
-        return hasattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(vars(self))
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The attribute ``name``, or ``default`` if it is not set."""
-        return getattr(self, name, default)
-
-    def obj_clone(self) -> Self:
-        """A copy that shares nothing with the object."""
-        return copy.deepcopy(self)
-
-    def obj_attr_is_set(self, name: str) -> bool:
-        """Whether the attribute ``name`` is set."""
-        return hasattr(self, name)
 
 
 class NovaHostState:
@@ -243,12 +235,8 @@ def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRe
     if isinstance(group, str) and host is not None:
         group = _kept_group(getattr(host, "fleet", None), group, request.instance_uuids)
     devices = nova_objects.pci_requests(spec.pci_requests) if spec.pci_requests else None
-    networks = (
-        {}
-        if spec.network_metadata is None
-        else {"network_metadata": nova_objects.network_metadata(spec.network_metadata)}
-    )
     return NovaRequestSpec(
+        **nova_requested.parts(spec),
         flavor=_flavor(flavor),
         vcpus=flavor.vcpus,
         memory_mb=flavor.memory_mb,
@@ -270,7 +258,6 @@ def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRe
         ignore_hosts=list(spec.ignore_hosts) or None,
         force_hosts=list(spec.force_hosts) or None,
         force_nodes=list(spec.force_nodes) or None,
-        **networks,
     )
 
 
@@ -309,7 +296,7 @@ def _image(image: Image | None) -> NovaObject:
         return NovaObject(id=None, properties=NovaObject())
     known = {"id": image.id, "disk_format": image.disk_format}
     given = {name: value for name, value in known.items() if value is not None}
-    return NovaObject(**given, properties=NovaObject(**image.properties))
+    return NovaObject(**given, properties=NovaObject(**nova_requested.image_properties(image)))
 
 
 def _instance_group(group: ServerGroup | str | None) -> NovaObject | None:

@@ -31,6 +31,7 @@ from hostler import (
     Policy,
     Request,
     RequestSpec,
+    ServerGroup,
     Service,
     add_hosts,
 )
@@ -93,7 +94,27 @@ def requests(kept: bool) -> list[Request]:
         RequestSpec(flavor=flavor, image=image, numa_topology=guest, pci_requests=(device,)),
     ]
     groups = [None] + ([UUID.format(500 + number) for number in range(4)] if kept else [])
-    return [Request(spec=each, project_id="p", server_group=group, now=NOW) for each in specs for group in groups]
+    found = [Request(spec=each, project_id="p", server_group=group, now=NOW) for each in specs for group in groups]
+    found += [
+        Request(spec=specs[0], project_id="p", server_group=group, now=NOW) for group in (supplied() if kept else [])
+    ]
+    tagged = Flavor(name="f", vcpus=1, memory_mb=512, extra_specs={"aggregate_instance_extra_specs:k": "<or> v <or> w"})
+    for properties in ({"k": "w", "hw_vm_mode": "hvm"}, {"img_hv_type": "kvm", "hw_architecture": "aarch64"}):
+        spec = RequestSpec(flavor=tagged, image=Image(id="j", properties=properties))
+        found.append(Request(spec=spec, project_id="q", now=NOW))
+    return found
+
+
+def supplied() -> list[ServerGroup]:
+    """Groups whose members and hosts the caller knows."""
+    return [
+        ServerGroup(
+            uuid=UUID.format(600), policy=policy, max_server_per_host=most, members=frozenset({UUID.format(0)}),
+            hosts=frozenset(hosts),
+        )
+        for policy in ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
+        for hosts, most in ((("a",), 1), (("a", "b"), 2), (("elsewhere",), 1))
+    ]  # fmt: skip
 
 
 def answers(rule: str, weigher: bool, path: str | None) -> list[Any]:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,11 +18,15 @@ from hostler import (
     Fleet,
     Host,
     HostlerError,
+    Image,
     InvalidValue,
+    NovaFilterAdapter,
     Policy,
     Request,
+    RequestedNetwork,
     RequestSpec,
     Service,
+    SpecRequestGroup,
     add_hosts,
 )
 from hostler.bench.environments import kept
@@ -99,6 +103,44 @@ class RaisingWeigher:
         return 1.0 / float(host_state.vcpus_total - 16)
 
 
+class WholeSpecFilter:
+    """Reads every part of a request that Nova's RequestSpec has when a guest is built."""
+
+    seen: ClassVar[dict[str, Any]] = {}
+
+    def host_passes(self, host_state: Any, spec_obj: Any) -> bool:
+        image = spec_obj.image.properties
+        self.seen.update(vars(spec_obj), image=dict(vars(image)), arch=image.get("hw_architecture"))
+        assert not spec_obj.retry
+        assert spec_obj.limits.numa_topology is None
+        assert spec_obj.network_metadata.physnets is not None
+        return not spec_obj.request_level_params.root_required
+
+
+class OneFilter:
+    """A filter that overrides Nova's hook for one host."""
+
+    def _filter_one(self, obj: Any, spec_obj: Any) -> bool:
+        return self.host_passes(obj, spec_obj) and obj.host != "a"
+
+    def host_passes(self, host_state: Any, spec_obj: Any) -> bool:
+        return True
+
+
+class AllFilter(OneFilter):
+    """A filter that judges all hosts at once."""
+
+    def filter_all(self, filter_obj_list: Any, spec_obj: Any) -> Any:
+        return list(filter_obj_list)[:1]
+
+
+class AllWeigher(RaisingWeigher):
+    """A weigher that weighs all hosts at once."""
+
+    def weigh_objects(self, weighed_obj_list: Any, weight_properties: Any) -> list[float]:
+        return [1.0 for _ in weighed_obj_list]
+
+
 def engine(hosts: list[Host], *rules: str, weigher: str | None = None) -> Engine:
     fleet = Fleet()
     add_hosts(fleet, hosts)
@@ -166,14 +208,45 @@ def test_a_rule_that_raises_is_an_error_that_names_it(rule: str | None, weigher:
     assert placing.fleet.version == before
 
 
+def test_a_filter_reads_all_that_is_asked_and_images_as_nova_knows_them() -> None:
+    properties = {"hw_architecture": "amd64", "trait:CUSTOM_A": "required", "owner_specified": "x"}
+    group = SpecRequestGroup(resources={"VGPU": 1}, required_traits=frozenset({"CUSTOM_B"}), requester_id="dp")
+    spec = RequestSpec(
+        flavor=Flavor(name="f", vcpus=1, memory_mb=512), image=Image(id="i", properties=properties),
+        requested_networks=(RequestedNetwork(port_id=UUID.format(7)),), requested_resources=(group,),
+    )  # fmt: skip
+    rule = NovaFilterAdapter.of(WholeSpecFilter)(Policy.nova_default().options)
+    assert rule.host_passes(host("a"), Request(spec=spec))
+    seen = WholeSpecFilter.seen
+    assert seen["image"] == {"hw_architecture": "x86_64", "traits_required": ["CUSTOM_A"]}
+    assert [each.resources for each in seen["requested_resources"]] == [{"VGPU": 1}]
+    assert [each.port_id for each in seen["requested_networks"]] == [UUID.format(7)]
+    assert (seen["arch"], seen["security_groups"]) == ("x86_64", [])
+
+
+def test_a_filter_may_override_novas_hook_for_one_host() -> None:
+    assert engine([host("a"), host("b")], "OneFilter").place(asks()).host == "b"
+
+
+@pytest.mark.parametrize(("rule", "weigher"), [("AllFilter", None), (None, "AllWeigher")])
+def test_a_rule_for_all_hosts_at_once_is_refused_by_its_name(rule: str | None, weigher: str | None) -> None:
+    with pytest.raises(InvalidValue, match=f"{rule or weigher} judges all hosts at once"):
+        engine([host("a")], *([rule] if rule else []), weigher=weigher)
+
+
 STOCK = Path(__file__).with_name("stock_rules.py")
 
 
-def test_each_of_novas_rules_subclassed_gives_the_stock_answer() -> None:
-    folder = kept("nova-33.0.2")
+@pytest.mark.parametrize("release", ["33.0.2", "34.0.0"])
+def test_each_of_novas_rules_subclassed_gives_the_stock_answer(release: str) -> None:
+    folder = kept(f"nova-{release}")
     packages = sorted(folder.glob("lib/python3*/site-packages"))
-    if not packages or not packages[0].parent.name.endswith(f"3.{sys.version_info[1]}"):
-        pytest.skip("no environment with Nova 33.0.2 for this Python: python -m hostler.bench.vs_nova makes one")
+    if (
+        not packages
+        or not (folder / ".complete").exists()
+        or not packages[0].parent.name.endswith(f"3.{sys.version_info[1]}")
+    ):
+        pytest.skip(f"no environment with Nova {release} for this Python: python -m hostler.bench.vs_nova makes one")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(STOCK), str(packages[0])], capture_output=True, text=True, check=False
     )
