@@ -271,12 +271,14 @@ def test_names_behind_a_filter_that_nothing_passes_are_not_read(model: Placement
     assert having(any_of=(avx,), resources=no_class) == []
     assert having(member_of=rack, resources=no_class) == []
     model.apply(c.SetTraits(provider=A, generation=1, traits=("HW_CPU_X86_AVX2",), now=1.0))
-    for asked in ({"forbidden": unknown, "member_of": rack}, {"required": unknown, "member_of": rack}):
-        with pytest.raises(BadRequest, match="CUSTOM_NO"):
-            having(**asked)
-    for asked in ({"required": avx, "forbidden": unknown}, {"any_of": (avx,), "resources": no_class}):
-        with pytest.raises(BadRequest, match="CUSTOM_NO"):
-            having(**asked)
+    with pytest.raises(BadRequest, match="CUSTOM_NO"):
+        having(required=unknown, member_of=rack)
+    with pytest.raises(BadRequest, match="CUSTOM_NO"):
+        having(forbidden=unknown, member_of=rack)
+    with pytest.raises(BadRequest, match="CUSTOM_NO"):
+        having(required=avx, forbidden=unknown)
+    with pytest.raises(BadRequest, match="CUSTOM_NO"):
+        having(any_of=(avx,), resources=no_class)
 
 
 def test_usages_are_told_by_consumer_type(model: PlacementModel) -> None:
