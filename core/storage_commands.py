@@ -120,9 +120,9 @@ class PlaceVolume(StorageBase, frozen=True, tag="place_volume"):
 
 
 class RetryVolume(OnVolume, frozen=True, tag="retry_volume"):
-    """The backend of a new volume failed to make it: it is placed again by what was asked, on a pool that was not tried
-    (IgnoreAttemptedHostsFilter), at most ``scheduler_max_attempts`` times in all. A volume that is refused is
-    removed."""
+    """The backend of a new volume failed to make it: it is placed again by what was asked, at most
+    ``scheduler_max_attempts`` times in all; on a pool that was not tried, where the policy has
+    IgnoreAttemptedHostsFilter. A volume that is refused is removed."""
 
 
 class ManageVolume(StorageBase, frozen=True, tag="manage_volume"):
