@@ -64,6 +64,14 @@ _WEIGHERS: Final = _Kind(
 )
 
 
+_RESOURCES: Final = "Nova no longer has it, as Placement judges resources; leave it out"
+_GONE: Final = {
+    "AvailabilityZoneFilter": "Nova no longer has it, as Placement judges zones; leave it out",
+    "RetryFilter": "Nova no longer has it, as alternates take its place; leave it out",
+} | dict.fromkeys(("CoreFilter", "RamFilter", "DiskFilter"), _RESOURCES)
+"""Filters of older releases, in many a nova.conf still."""
+
+
 @dataclass(frozen=True)
 class Chosen(Generic[Rule]):
     """The classes that a policy runs, in order, and the name that each has in its options."""
@@ -174,8 +182,11 @@ class _Catalogue(Generic[Rule]):
 
     def check(self, name: str, field: str) -> None:
         """Raises UnknownName if there is no such class."""
-        if name not in self.names():
-            raise UnknownName.among(self._kind.word, name, self.names(), field=field)
+        if name in self.names():
+            return
+        if name in _GONE:
+            raise UnknownName(f"unknown {self._kind.word} {name!r}", field=field, hint=_GONE[name])
+        raise UnknownName.among(self._kind.word, name, self.names(), field=field)
 
     def imported(self, path: str, field: str) -> list[tuple[str, type[Rule]]]:
         """(dotted path, class) of what a path names: a class, or a function that returns classes (Nova 33, loadables).

@@ -11,7 +11,7 @@ import pytest
 from hostler.placement.oslo_conf.read import UnknownOption
 from hostler.placement.policy.policy import Policy
 from hostler.placement.storage.pools.policy import VolumePolicy
-from hostler.placement.types.errors import InvalidValue
+from hostler.placement.types.errors import InvalidValue, UnknownName
 
 NOVA_CONF = """
 [DEFAULT]
@@ -160,3 +160,11 @@ max_instances_per_host = $max_io_ops_per_host
     (tmp_path / "odd.conf").write_text("[filter_scheduler]\nhost_subset_size = $no_such_option\n")
     with pytest.raises(InvalidValue, match=r"\[filter_scheduler\] host_subset_size"):
         Policy.from_nova_conf(tmp_path / "odd.conf")
+
+
+@pytest.mark.parametrize("name", ["AvailabilityZoneFilter", "RetryFilter", "RamFilter"])
+def test_a_filter_that_nova_had_once_is_refused_as_gone(tmp_path: Path, name: str) -> None:
+    text = f"[filter_scheduler]\nenabled_filters = {name}, ComputeFilter\n"
+    with pytest.raises(UnknownName, match=f"unknown filter '{name}'") as refused:
+        Policy.from_nova_conf(written(tmp_path, text))
+    assert "Nova no longer has it" in str(refused.value.hint)
