@@ -120,6 +120,24 @@ def test_services_of_nova_are_replaced_as_the_page_says(folder: Path, title: str
     finally:
         process.kill()
         process.communicate()
+    the_way_back_compares(folder)
+
+
+def the_way_back_compares(folder: Path) -> None:
+    """The service that ended is started for comparison, and what the page asks it says that nothing differs."""
+    (_, serve), (_, manage), (_, compare) = section(PAGE, "## Go back")
+    assert all(line.startswith("nova-manage placement ") for line in manage.splitlines())
+    process = subprocess.Popen(command(serve, folder), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready unix:")
+        done = run(command(compare, folder), folder)
+        assert (done.returncode, done.stdout) == (0, "2 providers and 2 consumers compared: no difference\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(HANG_SECONDS) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("title", ["## Try it beside your Nova in ten minutes", "## Go live", "## Cinder"])
