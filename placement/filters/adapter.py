@@ -228,12 +228,31 @@ class NovaRequestSpec(NovaObject):
 
 
 def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRequestSpec:
-    """``request`` as Nova's filters read it; a server group that the fleet of ``host`` keeps has its members. O(size of
-    the request + members)."""
+    """``request`` as Nova's filters read it; a server group that the fleet of ``host`` keeps has its members. As in
+    Nova one object for all hosts, but for a kept group. O(size of the request + members)."""
+    shared, group = _shared_spec(request), request.server_group
+    if not isinstance(group, str) or host is None:
+        return shared
+    kept = _kept_group(getattr(host, "fleet", None), group, request.instance_uuids)
+    return NovaRequestSpec(**{**vars(shared), "instance_group": _instance_group(kept)})
+
+
+def _shared_spec(request: Request) -> NovaRequestSpec:
+    """What all hosts are judged for; that of the last request is kept. Whether Nova's own objects are among it depends
+    on whether Nova is imported by now."""
+    global _last
+    with_nova = nova_objects.installed("nova.scheduler") is not None
+    known = _last
+    if known is None or known[0] is not request or known[1] != with_nova:
+        known = _last = request, with_nova, _spec_of(request)
+    return known[2]
+
+
+_last: tuple[Request, bool, NovaRequestSpec] | None = None
+
+
+def _spec_of(request: Request) -> NovaRequestSpec:
     spec, flavor = request.spec, request.flavor
-    group = request.server_group
-    if isinstance(group, str) and host is not None:
-        group = _kept_group(getattr(host, "fleet", None), group, request.instance_uuids)
     devices = nova_objects.pci_requests(spec.pci_requests) if spec.pci_requests else None
     return NovaRequestSpec(
         **nova_requested.parts(spec),
@@ -250,7 +269,7 @@ def nova_request_spec(request: Request, host: HostState | None = None) -> NovaRe
         scheduler_hints={hint: list(values) for hint, values in spec.scheduler_hints.items()},
         num_instances=len(request.instance_uuids) or 1,
         instance_uuid=request.instance_uuids[0] if request.instance_uuids else None,
-        instance_group=_instance_group(group),
+        instance_group=_instance_group(request.server_group),
         requested_destination=_destination(spec.requested_destination),
         numa_topology=nova_objects.guest_topology(spec.numa_topology),
         pci_requests=NovaObject(requests=devices or list(spec.pci_requests)) if spec.pci_requests else None,
