@@ -16,6 +16,7 @@ import numpy as np
 from ..fleet.fleet import GROUP_POLICIES
 from ..fleet.group_members import kept_members, uuids_of_kept
 from ..types.errors import LONGEST, HostlerError, InvalidValue, RuleFailed, UnknownName, said
+from ..types.guarded import check_judges_singly
 from ..types.host import Aggregate, HostState, Service
 from ..types.request import Destination, Flavor, Image, Request, ServerGroup
 from . import nova_objects, nova_requested
@@ -50,7 +51,7 @@ class NovaFilterAdapter(Filter):
             raise InvalidValue(
                 f"{nova_class!r} is not a Nova filter: it has no method host_passes", field="nova_filters"
             )
-        check_per_host(nova_class, "BaseFilter", "filter_all")
+        check_judges_singly(nova_class, "BaseFilter", "filter_all")
         attributes = {
             "__doc__": nova_class.__doc__,
             "name": nova_class.__name__,
@@ -86,18 +87,6 @@ class NovaFilterAdapter(Filter):
 
     def reason(self, host: HostState, request: Request) -> str:
         return f"refused by {self.nova_class.__module__}.{self.nova_class.__qualname__}"
-
-
-def check_per_host(nova_class: type[Any], base: str, method: str) -> None:
-    """Raise InvalidValue for a class that judges all hosts at once, by a ``method`` other than that of Nova's class
-    ``base``: it would not be called."""
-    owner = next((each for each in nova_class.__mro__ if method in vars(each)), None)
-    if owner is not None and owner.__name__ != base:
-        raise InvalidValue(
-            f"{nova_class.__name__} judges all hosts at once, by its {method}, which is not supported",
-            field=nova_class.__name__,
-            hint="a class that judges each host by itself, or a set form (docs/plugins.md)",
-        )
 
 
 @contextlib.contextmanager

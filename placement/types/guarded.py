@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from .errors import LONGEST, HostlerError, RuleFailed, said
+from .errors import LONGEST, HostlerError, InvalidValue, RuleFailed, said
 
 Rule = TypeVar("Rule")
 Passing = Mapping[str, tuple[type[Exception], ...]]
@@ -60,6 +60,18 @@ def made(kind: type[Rule], options: object, field: str, passing: Passing = _NOTH
 def failed(rule: str, what: str, error: Exception) -> RuleFailed:
     """The error of a rule of others."""
     return RuleFailed(f"{rule}.{what} failed: {said(error)}"[:LONGEST], field=rule)
+
+
+def check_judges_singly(kind: type[Any], base: str, method: str) -> None:
+    """Raise InvalidValue for a class of Nova's or Cinder's form that judges all hosts or pools at once, by a ``method``
+    other than that of their class ``base``: it would not be called."""
+    owner = next((each for each in kind.__mro__ if method in vars(each)), None)
+    if owner is not None and owner.__name__ != base:
+        raise InvalidValue(
+            f"{kind.__name__} judges all at once, by its {method}, which is not supported",
+            field=kind.__name__,
+            hint="a class that judges each by itself, or a set form (docs/plugins.md)",
+        )
 
 
 def unguarded(kind: type[Rule]) -> type[Rule]:
@@ -227,4 +239,4 @@ class _Plain:
         return self.found(*given, **named)
 
 
-__all__ = ["failed", "made", "unguarded"]
+__all__ = ["check_judges_singly", "failed", "made", "unguarded"]

@@ -11,9 +11,10 @@ import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..filters.adapter import NovaHostState, calling, check_per_host, nova_request_spec, time_of
+from ..filters.adapter import NovaHostState, calling, nova_request_spec, time_of
 from ..filters.host_attributes import FIELDS
 from ..types.errors import InvalidValue
+from ..types.guarded import check_judges_singly
 from ..types.host import Host, HostState
 from ..types.request import Request
 from .base import Weigher
@@ -43,7 +44,7 @@ class NovaWeigherAdapter(Weigher):
             raise InvalidValue(
                 f"{nova_class!r} is not a Nova weigher: it has no method _weigh_object", field="nova_weighers"
             )
-        check_per_host(nova_class, "BaseWeigher", "weigh_objects")
+        check_judges_singly(nova_class, "BaseWeigher", "weigh_objects")
         attributes = {
             "__doc__": nova_class.__doc__,
             "name": nova_class.__name__,

@@ -230,7 +230,7 @@ def test_a_filter_may_override_novas_hook_for_one_host() -> None:
 
 @pytest.mark.parametrize(("rule", "weigher"), [("AllFilter", None), (None, "AllWeigher")])
 def test_a_rule_for_all_hosts_at_once_is_refused_by_its_name(rule: str | None, weigher: str | None) -> None:
-    with pytest.raises(InvalidValue, match=f"{rule or weigher} judges all hosts at once"):
+    with pytest.raises(InvalidValue, match=f"{rule or weigher} judges all at once"):
         engine([host("a")], *([rule] if rule else []), weigher=weigher)
 
 

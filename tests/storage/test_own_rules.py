@@ -61,6 +61,37 @@ class CinderLeast:
         return float(backend_state.free_capacity_gb)
 
 
+class BaseWeigher:
+    """As Cinder's, whose own method weighs one after the other."""
+
+    def weigh_objects(self, weighed_obj_list: Any, weight_properties: Any) -> list[float]:
+        return [self._weigh_object(each.obj, weight_properties) for each in weighed_obj_list]
+
+    def _weigh_object(self, backend_state: Any, weight_properties: dict[str, Any]) -> float:
+        return float(backend_state.free_capacity_gb)
+
+
+class CinderAll(BaseWeigher):
+    def weigh_objects(self, weighed_obj_list: Any, weight_properties: Any) -> list[float]:
+        return [1.0 for _ in weighed_obj_list]
+
+
+class CinderBounded(BaseWeigher):
+    minval = 0.0
+
+
+class CinderOne(CinderRack):
+    """A filter that overrides Cinder's hook for one pool."""
+
+    def _filter_one(self, obj: Any, filter_properties: dict[str, Any]) -> bool:
+        return not self.backend_passes(obj, filter_properties)
+
+
+class CinderAllFilter(CinderRack):
+    def filter_all(self, filter_obj_list: Any, filter_properties: Any) -> Any:
+        return list(filter_obj_list)[:1]
+
+
 class CinderBroken:
     def backend_passes(self, backend_state: Any, filter_properties: dict[str, Any]) -> bool:
         if filter_properties["size"] == 2:
@@ -104,6 +135,17 @@ def test_rules_in_cinders_form_run_unchanged_by_their_paths() -> None:
     decision = least.place(wish())
     assert decision.selected.backend_id == "h0@b#a"
     assert decision.selected.parts[0].multiplier == -2.0
+
+
+def test_a_filters_hook_for_one_pool_is_called_and_rules_for_all_pools_are_refused() -> None:
+    made = engine(*POOLS, scheduler_default_filters=[f"{HERE}.CinderOne"], scheduler_default_weighers=[])
+    assert made.place(wish(metadata={"rack": "r2"})).selected.backend_id == "h0@b#a"
+    engine(*POOLS, scheduler_default_filters=[], scheduler_default_weighers=[f"{HERE}.BaseWeigher"])
+    for rule, what in (("CinderAll", "weigh_objects"), ("CinderBounded", "minval")):
+        with pytest.raises(InvalidValue, match=what):
+            engine(*POOLS, scheduler_default_weighers=[f"{HERE}.{rule}"])
+    with pytest.raises(InvalidValue, match="filter_all"):
+        engine(*POOLS, scheduler_default_filters=[f"{HERE}.CinderAllFilter"])
 
 
 def test_a_rule_that_fails_refuses_the_pool_or_names_itself() -> None:

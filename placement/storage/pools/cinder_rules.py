@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ...types.errors import LONGEST, HostlerError, InvalidValue, RuleFailed, said
-from ...types.guarded import failed
+from ...types.guarded import check_judges_singly, failed
 from ...types.limits import MAX_RAW
 from .filter_properties import FilterProperties
 from .filters.base import ERRORS, REQUEST, PoolFilter
@@ -90,13 +90,15 @@ class CinderFilterAdapter(PoolFilter):
         if not any(callable(getattr(cinder_class, name, None)) for name in ("backend_passes", "host_passes")):
             problem = f"{cinder_class!r} is not a Cinder filter: it has no method backend_passes"
             raise InvalidValue(problem, field="storage.scheduler_default_filters")
+        check_judges_singly(cinder_class, "BaseFilter", "filter_all")
         return type(cinder_class.__name__, (cls,), {"name": cinder_class.__name__, "cinder_class": cinder_class})
 
     def __init__(self, options: StorageOptions) -> None:
         super().__init__(options)
         rule = self.cinder_class()
         # Cinder 29 BaseBackendFilter: the older method goes first where a class has it.
-        self._passes = getattr(rule, "host_passes", None) or rule.backend_passes
+        one = getattr(rule, "host_passes", None) or rule.backend_passes
+        self._passes = getattr(rule, "_filter_one", one)
 
     def pool_passes(self, pools: Pools, filter_properties: FilterProperties, row: int) -> bool:
         try:
@@ -123,6 +125,11 @@ class CinderWeigherAdapter(PoolWeigher):
         if not callable(getattr(cinder_class, "_weigh_object", None)):
             problem = f"{cinder_class!r} is not a Cinder weigher: it has no method _weigh_object"
             raise InvalidValue(problem, field="storage.scheduler_default_weighers")
+        check_judges_singly(cinder_class, "BaseWeigher", "weigh_objects")
+        for bound in ("minval", "maxval"):
+            if getattr(cinder_class, bound, None) is not None:
+                problem = f"{cinder_class.__name__} sets {bound}, which is not supported"
+                raise InvalidValue(problem, field="storage.scheduler_default_weighers")
         return type(cinder_class.__name__, (cls,), {"name": cinder_class.__name__, "cinder_class": cinder_class})
 
     def __init__(self, options: StorageOptions) -> None:
