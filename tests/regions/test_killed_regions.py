@@ -65,6 +65,7 @@ def test_a_region_that_is_killed_while_it_claims_has_each_guest_once_or_not(tmp_
             assert len(answered) == rounds * GUESTS
             of_regions = {name: [uuid for uuid, where in known.items() if where == name] for name in regions}
             until(lambda: all(guests_in(regions[name]) == sorted(of_regions[name]) for name in regions))
-            assert client.call("capacity")["VCPU"].used == 2 * len(known), "no claim is left"
+            # No claim is left, once the parent has settled those whose calls took too long.
+            until(lambda: client.call("capacity")["VCPU"].used == 2 * len(known))
             assert client.call("release", {"uuids": sorted(known)}) == len(known)
         assert all(guests_in(each) == [] for each in regions.values())
