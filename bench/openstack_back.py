@@ -76,7 +76,7 @@ class BothWays(OpenStack):
         self.stock = False
 
     def keep_for_comparison(self) -> None:
-        """The service ends, and another one has its data and is asked by nobody of Nova's."""
+        """Stop the service, and start another one on its data for comparison, which Nova does not use."""
         self.stop("hostler")
         options = ("--rpc", self.address, "--data", str(self.folder / "data"))
         self.begin_process("compared", HOSTLER, "serve", *options)

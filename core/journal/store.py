@@ -313,9 +313,8 @@ class SqliteStore:
             raise
 
     async def _resume(self, first: int, last: int) -> None:
-        if (
-            self._writing is not None and self._current == first
-        ):  # no append has failed: there may be no thread for more
+        if self._writing is not None and self._current == first:
+            # No append has failed. A new connection would need a thread, and there may be none.
             try:
                 await self._cut_behind(last, self._writing)
             except BaseException:

@@ -130,7 +130,8 @@ class _Links:
     """Sets of rows that guests of reports concern in common: where they are, stand as well, or are reported."""
 
     _OTHERS: Final = -1
-    """In the set of the rows to whose reports more applies than the guests that they name."""
+    """In the set of the rows to whose reports more applies than the guests that they name. New hosts, which have no row
+    (-1), are among them."""
 
     def __init__(self, fleet: Fleet, moving: set[str], timeout: float) -> None:
         self._fleet, self._moving, self._timeout = fleet, moving, timeout
