@@ -18,7 +18,7 @@ from hostler.core.machine.machine import ServiceMachine
 from hostler.core.machine.orders import REPORTS_BY_UUID, Order
 from hostler.core.machine.report_columns import columns_of
 from hostler.core.tenancy import commands as c
-from hostler.placement.load import reports, reports_in_steps
+from hostler.placement.load import bulk, reports, reports_in_steps
 from hostler.placement.storage.pools.request import VolumeRequest, VolumeSpec
 from hostler.placement.types.host import Host, Service
 from hostler.placement.types.host_report import HostReport
@@ -304,9 +304,14 @@ def claims_on(made: ServiceMachine, name: str) -> list[str]:
     return [each.uuid for each in given if each.provider == name]
 
 
-@pytest.mark.parametrize("seed", seeds(5, "guests that change hosts"))
-def test_reports_of_guests_that_come_and_go_end_as_at_once(seed: int) -> None:
+@pytest.mark.parametrize("together", [11, bulk.CHUNK])
+@pytest.mark.parametrize("seed", seeds(3, "guests that change hosts"))
+def test_reports_of_guests_that_come_and_go_end_as_at_once(
+    seed: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(seed)
+    for where in (reports, reports_in_steps):
+        monkeypatch.setattr(where, "CHUNK", together)
     made, at_once = machine(MANY), machine(MANY)
     cloud, pauses, most = Guests(chance), 0, 0
 
